@@ -1,0 +1,1 @@
+"""From ratings files to prepared datasets: readers, filters, splits and the dataset folder."""

@@ -1,0 +1,53 @@
+"""Variational autoencoders for collaborative filtering, right to their papers.
+
+The public objects (:class:`RecVAE`, :class:`MultVAE`, :class:`MultDAE`, :class:`EASE`, :class:`ImplicitALS`,
+:class:`Popularity`) are imported on first use (PEP 562), so that ``import recvae`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recvae.baselines.als import ImplicitALS
+    from recvae.baselines.ease import EASE
+    from recvae.baselines.popularity import Popularity
+    from recvae.errors import RecvaeError
+    from recvae.recommender import Recommender, load
+    from recvae.vae import MultDAE, MultVAE, RecVAE
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EASE",
+    "ImplicitALS",
+    "MultDAE",
+    "MultVAE",
+    "Popularity",
+    "RecVAE",
+    "Recommender",
+    "RecvaeError",
+    "__version__",
+    "load",
+]
+
+_HOME = {
+    "EASE": "recvae.baselines.ease",
+    "ImplicitALS": "recvae.baselines.als",
+    "MultDAE": "recvae.vae",
+    "MultVAE": "recvae.vae",
+    "Popularity": "recvae.baselines.popularity",
+    "RecVAE": "recvae.vae",
+    "Recommender": "recvae.recommender",
+    "RecvaeError": "recvae.errors",
+    "load": "recvae.recommender",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'recvae' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

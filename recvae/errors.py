@@ -1,0 +1,43 @@
+"""Errors whose message is a sentence for a person.
+
+Every error that a user can cause or meet is a :class:`RecvaeError`. Its message names the file, the row or the field
+and says what to do. The command line prints the message without a traceback and exits with ``exit_code``: 2 for bad
+input, 1 for a failure at work.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RecvaeError(Exception):
+    """Any failure that this project explains in a sentence."""
+
+    exit_code = 1
+
+
+class InputError(RecvaeError, ValueError):
+    """What the user gave cannot be used: it names what, and what to do instead."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A data file or matrix holds something that cannot be used."""
+
+
+class ConfigError(InputError):
+    """One or more options are unknown or out of range; the message lists them all."""
+
+
+class FormatError(InputError):
+    """A dataset or run folder is truncated, altered, of another version or of another kind."""
+
+
+class WorkError(RecvaeError):
+    """The input is good, but the work failed: a full disk, a failed download, a loss that is not finite."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` with the nearest of ``choices``, or an empty string where none is near."""
+    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,138 @@
+"""Files that appear whole or not at all, and hashes of files.
+
+A file is written under a temporary name in its own folder, flushed to the disk and renamed, so that a reader sees the
+old file or the new one and never a part. A folder of files is built beside its final place and renamed in the same way.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import FormatError, InputError, WorkError
+
+__all__ = ["file_hash", "read_json", "whole_file", "whole_folder", "write_json", "write_text"]
+
+
+def _failure(path: Path, error: OSError) -> WorkError:
+    """Turn an operating-system error into a sentence that names the path and what to do."""
+    reason = error.strerror or str(error)
+    return WorkError(f"Cannot write {path}: {reason}. Free some space, or choose another place to write to.")
+
+
+def _sync(path: Path) -> None:
+    """Flush one file's or folder's contents to the disk (a folder cannot be opened on Windows)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some file systems refuse to sync a read-only descriptor; the rename is still atomic
+        pass
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in ``path``'s folder; rename it to ``path`` if the body succeeds, else delete it.
+
+    Raises :class:`WorkError` naming ``path`` where the operating system refuses.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise _failure(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it to ``path`` if the body succeeds, else delete it.
+
+    Raises :class:`InputError` where ``path`` exists and ``overwrite`` is false (before the body runs), and
+    :class:`WorkError` where the operating system refuses. An existing folder is removed only after the new one is
+    complete.
+    """
+    refuse_existing(path, overwrite=overwrite)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        if path.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent)) / "old"
+            path.rename(replaced)
+            temporary.rename(path)
+            shutil.rmtree(replaced.parent, ignore_errors=True)
+        else:
+            temporary.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise _failure(path, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise :class:`InputError` where ``path`` exists (an empty folder does not count) and may not be replaced."""
+    if overwrite or not path.exists():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 ``text`` to ``path``, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all; NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raise :class:`FormatError` where it is missing, truncated or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
