@@ -64,14 +64,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; rename it to ``path`` if the body succeeds, else delete it.
 
-    Raises :class:`InputError` where ``path`` exists and ``overwrite`` is false (before the body runs), and
-    :class:`WorkError` where the operating system refuses. An existing folder is removed only after the new one is
-    complete.
+    Raises :class:`InputError` where ``path`` exists and may not be replaced (before the body runs; see
+    :func:`refuse_existing`), and :class:`WorkError` where the operating system refuses. An existing folder is removed
+    only after the new one is complete.
     """
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, marker=marker, overwrite=overwrite)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,18 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise :class:`InputError` where ``path`` exists (an empty folder does not count) and may not be replaced."""
-    if overwrite or not path.exists():
+def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
+    """Raise :class:`InputError` where the folder ``path`` exists, is not empty, and may not be replaced.
+
+    With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand must
+    not delete anything else.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+    if not overwrite:
+        raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+    if not (path / marker).is_file():
+        raise InputError(f"{path} has no {marker}, so it is not replaced. Choose another place.")
 
 
 def _umask() -> int:

@@ -1,0 +1,102 @@
+"""Implicit ALS: Hu, Koren and Volinsky, ICDM 2008, as the implicit library computes it.
+
+The library is given what it needs to be at its best: BLAS held to one thread while its own threads run, its own matrix
+type, and fold-in of users it never saw.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from recvae.baselines.popularity import item_counts
+from recvae.options import option
+from recvae.recommender import Recommender, Validation, popularity_for_the_unknown
+
+
+@dataclass(frozen=True)
+class ImplicitALSOptions:
+    """Options of implicit ALS, by the library's own names."""
+
+    factors: int = option(256, "Number of latent factors.", ge=1)
+    regularization: float = option(10.0, "Weight of the squared norms of the factors.", ge=0)
+    alpha: float = option(
+        10.0, "Confidence of a click; that of no click is 1. With 1 clicks have no extra weight.", gt=0
+    )
+    iterations: int = option(15, "Number of sweeps over users and items.", ge=1)
+
+
+class ImplicitALS(Recommender):
+    """Weighted matrix factorisation by alternating least squares; new users are folded in exactly."""
+
+    name = "implicit-als"
+    model_defaults = ImplicitALSOptions()
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        validation: Validation | None = None,
+        item_ids: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+    ) -> Self:
+        matrix = self._begin_fit(train, item_ids, titles)
+        self.counts = item_counts(matrix)
+        als = self._als()
+        with _one_blas_thread():
+            als.fit(_clicks(matrix), show_progress=False)
+        self._hold(als, als.item_factors)
+        return self
+
+    def scores(self, histories: Any) -> Tensor:
+        with _one_blas_thread():
+            users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
+        scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T
+        return popularity_for_the_unknown(scores, histories, self.counts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"item_factors": self.factors, "counts": self.counts}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.counts = tensors["counts"]
+        self._hold(self._als(), tensors["item_factors"].numpy())
+
+    def item_vectors(self) -> Tensor:
+        return self.factors
+
+    def _als(self) -> Any:
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        options = self.config.model
+        with _one_blas_thread():  # the constructor warns where BLAS has more
+            return AlternatingLeastSquares(
+                factors=options.factors,
+                regularization=options.regularization,
+                alpha=options.alpha,
+                iterations=options.iterations,
+                random_state=self.config.seed,
+            )
+
+    def _hold(self, als: Any, item_factors: Any) -> None:
+        als.item_factors = item_factors
+        self.als, self.factors = als, torch.from_numpy(item_factors)
+
+
+def _clicks(matrix: Any) -> Any:
+    """Return binarised clicks as the csr_matrix that implicit wants."""
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(matrix.indices), dtype=np.float32)
+    return csr_matrix((ones, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)), shape=matrix.shape)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread: implicit runs its own, and the two would fight for the cores."""
+    with threadpool_limits(1, "blas"):
+        yield

@@ -1,0 +1,103 @@
+"""EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv 1905.03375."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from torch import Tensor
+
+from recvae.baselines.popularity import item_counts
+from recvae.batches import Clicks
+from recvae.errors import WorkError
+from recvae.options import option
+from recvae.recommender import Recommender, Validation, popularity_for_the_unknown
+
+TILE = 512  # columns of the Gram matrix made at a time
+
+
+@dataclass(frozen=True)
+class EASEOptions:
+    """Options of EASE."""
+
+    l2: float = option(500.0, "Lambda of lambda * sum of squared weights.", gt=0)
+
+
+class EASE(Recommender):
+    """Linear item-item model with a zero diagonal, in closed form.
+
+    Memory grows with the square of the catalogue: 12 bytes a pair of items while fitting, 4 afterwards.
+    """
+
+    name = "ease"
+    model_defaults = EASEOptions()
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        validation: Validation | None = None,
+        item_ids: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+    ) -> Self:
+        matrix = self._begin_fit(train, item_ids, titles)
+        self.counts = item_counts(matrix)
+        self.weights = torch.from_numpy(closed_form(matrix, self.config.model.l2))
+        return self
+
+    def scores(self, histories: Any) -> Tensor:
+        batch = Clicks(histories).all()
+        scores = torch.nn.functional.embedding_bag(
+            batch.columns,
+            self.weights,
+            batch.offsets,
+            mode="sum",
+            per_sample_weights=batch.values,
+            include_last_offset=True,
+        )
+        return popularity_for_the_unknown(scores, histories, self.counts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"weights": self.weights, "counts": self.counts}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.weights, self.counts = tensors["weights"], tensors["counts"]
+
+    def item_vectors(self) -> Tensor:
+        return self.weights
+
+
+def closed_form(matrix: Any, l2: float) -> NDArray[np.float32]:
+    """Return B = I - P diag(1 / diag P) with P = (X'X + l2 I)^-1, float32 (n_items, n_items); equations 8 and 10.
+
+    ``matrix`` CSR (n_users, n_items), binarised. Inverted in float64 in the memory of X'X. Raises :class:`WorkError`
+    where X'X + l2 I is not positive definite to rounding.
+    """
+    n_items = matrix.shape[1]
+    clicks = matrix.astype(np.float64)
+    clicks.data[:] = 1.0
+    by_item = clicks.T.tocsr()
+    gram = np.empty((n_items, n_items), order="F")
+    for start in range(0, n_items, TILE):  # a sparse X'X would be larger than the dense one
+        gram[:, start : start + TILE] = (by_item[start : start + TILE] @ clicks).toarray().T
+    gram[np.diag_indices(n_items)] += l2
+    factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1, clean=0)
+    if not failed:
+        inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if failed:
+        raise WorkError(f"EASE's matrix cannot be inverted with l2={l2}. Use a larger l2.")
+    diagonal = inverse.diagonal().copy()
+    weights = np.empty((n_items, n_items), dtype=np.float32)
+    for start in range(0, n_items, TILE):  # LAPACK fills one triangle: rows from the lower one, the rest mirrored
+        stop = min(n_items, start + TILE)
+        block = np.empty((stop - start, n_items))
+        block[:, :start] = inverse[start:stop, :start]
+        corner = np.tril(inverse[start:stop, start:stop])
+        block[:, start:stop] = corner + np.tril(corner, -1).T
+        block[:, stop:] = inverse[stop:, start:stop].T
+        weights[start:stop] = -block / diagonal
+    weights[np.diag_indices(n_items)] = 0
+    return weights

@@ -1,0 +1,53 @@
+"""Popularity: every user gets the most clicked items."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recvae.errors import InputError
+from recvae.recommender import Recommender, Validation
+
+
+@dataclass(frozen=True)
+class PopularityOptions:
+    """Popularity has no options."""
+
+
+class Popularity(Recommender):
+    """Ranks items by their number of clicks in the training matrix, for everybody alike."""
+
+    name = "popularity"
+    model_defaults = PopularityOptions()
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        validation: Validation | None = None,
+        item_ids: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+    ) -> Self:
+        matrix = self._begin_fit(train, item_ids, titles)
+        self.counts = item_counts(matrix)
+        return self
+
+    def scores(self, histories: Any) -> Tensor:
+        return self.counts.repeat(histories.shape[0], 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"counts": self.counts}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.counts = tensors["counts"]
+
+    def item_vectors(self) -> Tensor:
+        raise InputError("Popularity knows how often items were clicked, not which are alike. Use another model.")
+
+
+def item_counts(matrix: Any) -> Tensor:
+    """Return the number of clicks of each column of a CSR, float32 (n_items,)."""
+    return torch.from_numpy(np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.float32))

@@ -1,0 +1,166 @@
+"""Sparse click matrices on the device, and batches of their rows.
+
+The CSR lives on the device once. An epoch is a permutation made there; a batch is gathered rows, kept sparse for a
+sparse first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever made, and no
+step waits for the device: the number of clicks in every batch is read once an epoch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recvae.errors import DataError
+from recvae.noise import Noise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some users' clicks, as parallel arrays on one device; B users, N clicks, I items.
+
+    ``users`` (B,) int64: row of each user in the matrix the batch was taken from.
+    ``offsets`` (B + 1,) int64: user b's clicks are ``offsets[b] .. offsets[b + 1]``.
+    ``rows`` (N,) int64: position in the batch of each click's user. ``columns`` (N,) int64: item of each click.
+    ``values`` (N,) float32: weight of each click, 1 where binarised.
+    """
+
+    users: Tensor
+    offsets: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    n_items: int
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Number of clicks of each user, int64 (B,)."""
+        return self.offsets.diff()
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """Position of each click in the flattened dense (B, I) matrix, int64 (N,)."""
+        return self.rows * self.n_items + self.columns
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """Sum of the click weights of each user, n_u in the papers, float32 (B,)."""
+        return self.row_sum(self.values)
+
+    def row_sum(self, per_click: Tensor) -> Tensor:
+        """Sum one value per click (N,) into one per user (B,); a user without clicks gets 0."""
+        return torch.segment_reduce(per_click, "sum", lengths=self.lengths, initial=0.0, unsafe=True)
+
+    def normalised(self) -> Tensor:
+        """Click values of x / ||x||_2, float32 (N,). A user without clicks has none, so there is no 0 / 0."""
+        norms = self.row_sum(self.values.square()).sqrt()  # (B,)
+        return self.values / norms[self.rows]
+
+    def dense(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+        """Scatter one value per click (N,) into a zeroed (B, I) matrix, in ``out`` where it is given."""
+        if out is None:
+            out = values.new_zeros(len(self), self.n_items)
+        else:
+            out.zero_()
+        out.view(-1).index_put_((self.cells,), values)  # cells are distinct: the result does not depend on the order
+        return out
+
+
+class Clicks:
+    """A users x items click matrix on a device.
+
+    ``matrix``: scipy CSR (n_users, n_items), canonical. Every stored entry is a click; with ``weighted`` its value is
+    the click's weight, otherwise it counts as 1. Raises :class:`DataError` where a weight is negative, NaN or infinite.
+    """
+
+    def __init__(self, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
+        matrix = canonical(matrix)
+        self.n_users, self.n_items = matrix.shape
+        self.device = torch.device(device)
+        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(self.device)
+        self.indices = torch.from_numpy(matrix.indices.astype(np.int32)).to(self.device)
+        self.weights = torch.from_numpy(matrix.data.astype(np.float32)).to(self.device) if weighted else None
+
+    def __len__(self) -> int:
+        return int(self.n_users)
+
+    def take(self, users: Tensor, n_clicks: int) -> Batch:
+        """Return the rows ``users`` (B,) int64, which hold ``n_clicks`` clicks in all (given, so as not to wait)."""
+        starts = self.indptr[users]
+        lengths = self.indptr[users + 1] - starts
+        offsets = torch.zeros(len(users) + 1, dtype=torch.int64, device=self.device)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        position = torch.arange(len(users), device=self.device)
+        rows = torch.repeat_interleave(position, lengths, output_size=n_clicks)
+        where = (starts - offsets[:-1])[rows] + torch.arange(n_clicks, device=self.device)
+        columns = self.indices[where].long()
+        values = torch.ones(n_clicks, device=self.device) if self.weights is None else self.weights[where]
+        return Batch(users, offsets, rows, columns, values, self.n_items)
+
+    def all(self) -> Batch:
+        """Return every row as one batch."""
+        return self.take(torch.arange(len(self), device=self.device), len(self.indices))
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield all users in order, ``batch_size`` at a time."""
+        return self._batches(torch.arange(len(self), device=self.device), batch_size, drop_last=False)
+
+    def shuffled(self, batch_size: int, noise: Noise, *, drop_last: bool = False) -> Iterator[Batch]:
+        """Yield all users in a fresh random order, ``batch_size`` at a time.
+
+        ``drop_last`` leaves out a last batch that is not full (never the only one).
+        """
+        return self._batches(noise.permutation(len(self)), batch_size, drop_last=drop_last)
+
+    def _batches(self, order: Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
+        lengths = (self.indptr[1:] - self.indptr[:-1])[order]
+        ends = torch.cumsum(lengths, 0)
+        n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
+        last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
+        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()  # the epoch's one wait
+        for b, n_clicks in enumerate(counts):
+            yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
+
+
+def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """Return how many batches one pass over ``n_users`` makes."""
+    full, rest = divmod(n_users, batch_size)
+    return full + (1 if rest and not (drop_last and full) else 0)
+
+
+def canonical(matrix: Any) -> Any:
+    """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
+
+    Raises :class:`DataError` where it is not two-dimensional or an entry is negative, NaN or infinite.
+    """
+    from scipy.sparse import csr_array, issparse
+
+    if not issparse(matrix) and not isinstance(matrix, np.ndarray):
+        raise DataError(
+            f"Expected a users x items scipy.sparse matrix, got {type(matrix).__name__}. "
+            "Build a scipy.sparse.csr_array with one row per user."
+        )
+    if matrix.ndim != 2:
+        raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
+    given = matrix
+    matrix = csr_array(matrix)
+    if not matrix.has_canonical_format or (len(matrix.data) and not matrix.data.all()):
+        if matrix.data is getattr(given, "data", None):
+            matrix = matrix.copy()  # never change what the caller holds
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    bad = np.flatnonzero(~(np.isfinite(matrix.data) & (matrix.data >= 0)))
+    if len(bad):
+        row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
+        column = int(matrix.indices[bad[0]])
+        raise DataError(
+            f"The click of user row {row} on item {column} has weight {matrix.data[bad[0]]}; "
+            "weights must be finite and positive. Remove or correct such entries."
+        )
+    return matrix

@@ -1,0 +1,1 @@
+"""The networks and their training objectives. They need torch, numpy and scipy only."""

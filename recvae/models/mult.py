@@ -1,0 +1,135 @@
+"""Mult-DAE and Mult-VAE: Liang, Krishnan, Hoffman and Jebara, WWW 2018, arXiv 1802.05814."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recvae.batches import Batch
+from recvae.losses import kl_standard_normal, multinomial_log_likelihood
+from recvae.models.base import ClickLinear, Loss, Network, Phase, init_xavier, linear
+from recvae.noise import Noise
+from recvae.options import option
+from recvae.schedules import linear_beta, share_beta
+
+
+@dataclass(frozen=True)
+class MultDAEOptions:
+    """Options of Mult-DAE; the defaults are the paper's."""
+
+    hidden: tuple[int, ...] = option((), "Widths of the layers between clicks and code; mirrored in the decoder.", ge=1)
+    latent: int = option(200, "Width of the code.", ge=1)
+    dropout: float = option(0.5, "Share of clicks dropped from the input in training.", ge=0, lt=1)
+    l2: float = option(0.01 / 500, "Lambda of lambda * sum of squared weights (biases left out).", ge=0)
+    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+
+
+@dataclass(frozen=True)
+class MultVAEOptions:
+    """Options of Mult-VAE; the defaults are the paper's for ML-20M."""
+
+    hidden: tuple[int, ...] = option((600,), "Widths of the encoder's hidden layers; mirrored in the decoder.", ge=1)
+    latent: int = option(200, "Number of latent dimensions.", ge=1)
+    dropout: float = option(0.5, "Share of clicks dropped from the input in training.", ge=0, lt=1)
+    l2: float = option(0.0, "Lambda of lambda * sum of squared weights (biases left out).", ge=0)
+    beta_cap: float = option(0.2, "Largest weight of the KL term.", ge=0)
+    anneal: Literal["paper", "share", "constant"] = option(
+        "paper", "How beta grows: min(cap, step / anneal_updates), to the cap over a share of the run, or not at all."
+    )
+    anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
+    anneal_share: float = option(0.5, "Share of the run in which 'share' reaches the cap.", ge=0, le=1)
+    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+
+
+class _Mult(Network):
+    """What the two share: a sparse first layer, tanh between layers and none after the last, Xavier weights."""
+
+    def __init__(self, n_items: int, widths: tuple[int, ...], code: int, dropout: float, l2: float, seed: int) -> None:
+        # clicks -> widths[0] -> ... -> widths[-1] -> ... -> clicks; the encoder's last layer gives `code` values
+        super().__init__()
+        self.n_items, self.dropout, self.lambda_ = n_items, dropout, l2
+        g = torch.Generator().manual_seed(seed)
+        outputs = (*widths[:-1], code)
+        self.first = ClickLinear(n_items, outputs[0])
+        init_xavier(self.first.weight, self.first.bias, n_items, g)
+        self.encoder = nn.ModuleList(linear(a, b, init_xavier, g) for a, b in pairwise(outputs))
+        back = (*reversed(widths), n_items)
+        self.decoder = nn.ModuleList(linear(a, b, init_xavier, g) for a, b in pairwise(back))
+
+    def encode(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+        """Return the encoder's last layer, before any non-linearity: (B, code). Dropout needs ``noise``."""
+        values = batch.normalised()
+        if noise is not None:
+            values = noise.dropout(values, self.dropout)
+        h: Tensor = self.first(batch, values)
+        for layer in self.encoder:
+            h = layer(torch.tanh(h))
+        return h
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return logits (B, I) from a code (B, K)."""
+        *inner, last = self.decoder
+        for layer in inner:
+            z = torch.tanh(layer(z))
+        logits: Tensor = last(z)
+        return logits
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("all", 1, tuple(self.parameters())),)
+
+    def l2(self) -> dict[str, float]:
+        return {name: self.lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and self.lambda_}
+
+    def item_vectors(self) -> Tensor:
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Linear)
+        return last.weight.detach()
+
+
+class MultDAENetwork(_Mult):
+    """Denoising autoencoder: code = tanh(W x' + b), logits linear in it; no latent noise and no KL."""
+
+    def __init__(self, n_items: int, options: MultDAEOptions, seed: int = 0) -> None:
+        widths = (*options.hidden, options.latent)
+        super().__init__(n_items, widths, options.latent, options.dropout, options.l2, seed)
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.decode(torch.tanh(self.encode(batch)))
+
+    def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        nll = -multinomial_log_likelihood(self.decode(torch.tanh(self.encode(batch, noise))), batch).mean()
+        return Loss(total=nll, nll=nll)
+
+
+class MultVAENetwork(_Mult):
+    """Variational autoencoder with a multinomial likelihood, q(z|x) = N(mu, exp(logvar)) and p(z) = N(0, 1)."""
+
+    def __init__(self, n_items: int, options: MultVAEOptions, seed: int = 0) -> None:
+        widths = (*options.hidden, options.latent)
+        super().__init__(n_items, widths, 2 * options.latent, options.dropout, options.l2, seed)
+        self.options = options
+
+    def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return mu and log-variance, (B, K) each."""
+        mu, logvar = self.encode(batch, noise).chunk(2, dim=1)
+        return mu, logvar
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.decode(self.posterior(batch)[0])
+
+    def beta(self, step: int, total: int) -> float:
+        o = self.options
+        if o.anneal == "paper":
+            return linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates)
+        if o.anneal == "share":
+            return share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total)
+        return o.beta_cap
+
+    def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        mu, logvar = self.posterior(batch, noise)
+        z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
+        nll = -multinomial_log_likelihood(self.decode(z), batch).mean()
+        kl = kl_standard_normal(mu, logvar).mean()
+        return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)

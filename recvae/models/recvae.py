@@ -1,0 +1,134 @@
+"""RecVAE: Shenbin, Alekseev, Tutubalina, Malykh and Nikolenko, WSDM 2020, arXiv 1912.11160.
+
+An epoch trains the encoder for some passes against a frozen decoder, takes the encoder's posterior as the new prior
+component, and trains the decoder for one pass. The old posterior of a user is the same throughout the encoder passes,
+and it is also what the encoder gives in the decoder pass: one clean pass over the users fills a table of it, and no
+second, frozen encoder ever runs.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recvae.batches import Batch, Clicks
+from recvae.losses import composite_log_prior, gaussian_log_density, multinomial_log_likelihood
+from recvae.models.base import ClickLinear, Loss, Network, Phase, init_fan_in, linear
+from recvae.noise import Noise
+from recvae.options import option
+
+
+@dataclass(frozen=True)
+class RecVAEOptions:
+    """Options of RecVAE; the defaults are the paper's for ML-20M, and the paper's code where later code differs."""
+
+    hidden: int = option(600, "Width of the encoder's layers.", ge=1)
+    layers: int = option(5, "Number of the encoder's densely connected layers.", ge=1)
+    latent: int = option(200, "Number of latent dimensions.", ge=1)
+    dropout: float = option(0.5, "Share of clicks dropped from the input in the encoder passes.", ge=0, lt=1)
+    gamma: float = option(0.005, "Weight of the KL term per click of the user.", ge=0)
+    beta: float | None = option(None, "Where given, a constant weight of the KL term that replaces gamma's.", ge=0)
+    encoder_passes: int = option(3, "Passes over the users that train the encoder, per epoch.", ge=1)
+    decoder_passes: int = option(1, "Passes over the users that train the decoder, per epoch.", ge=1)
+    variant: Literal["paper", "released"] = option(
+        "paper",
+        "Where the paper's code and the authors' later release differ. 'paper': LayerNorm eps 1e-5, first prior from "
+        "the fresh encoder. 'released': eps 1e-1, first prior from an unrelated random encoder.",
+    )
+    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+
+
+class RecVAEEncoder(nn.Module):
+    """h_1 = LN(swish(W_1 x)), h_j = LN(swish(W_j h_{j-1} + h_1 + ... + h_{j-1})), and two linear heads."""
+
+    def __init__(self, n_items: int, options: RecVAEOptions, g: torch.Generator) -> None:
+        super().__init__()
+        eps = 1e-5 if options.variant == "paper" else 1e-1
+        width = options.hidden
+        self.first = ClickLinear(n_items, width)
+        init_fan_in(self.first.weight, self.first.bias, n_items, g)
+        self.inner = nn.ModuleList(linear(width, width, init_fan_in, g) for _ in range(options.layers - 1))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in range(options.layers))
+        self.mu = linear(width, options.latent, init_fan_in, g)
+        self.logvar = linear(width, options.latent, init_fan_in, g)
+
+    def forward(self, batch: Batch, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log-variance, (B, K) each, from one input value per click (N,)."""
+        first, *later = self.norms
+        h: Tensor = first(nn.functional.silu(self.first(batch, values)))
+        skips = h
+        for layer, norm in zip(self.inner, later, strict=True):
+            h = norm(nn.functional.silu(layer(h) + skips))
+            skips = skips + h
+        return self.mu(h), self.logvar(h)
+
+
+class RecVAENetwork(Network):
+    """Composite prior, KL weight per click, encoder and decoder trained in turn."""
+
+    def __init__(self, n_items: int, options: RecVAEOptions, seed: int = 0) -> None:
+        super().__init__()
+        self.n_items, self.options, self._seed = n_items, options, seed
+        g = torch.Generator().manual_seed(seed)
+        self.encoder = RecVAEEncoder(n_items, options, g)
+        self.decoder = linear(options.latent, n_items, init_fan_in, g)
+        self._old: Tensor | None = None  # (n_users, 2 K): the posterior at the last prior update, mu then log-variance
+
+    def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return mu and log-variance, (B, K) each. Dropout needs ``noise``."""
+        values = batch.normalised()
+        if noise is not None:
+            values = noise.dropout(values, self.options.dropout)
+        mu, logvar = self.encoder(batch, values)
+        return mu, logvar
+
+    def logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.decoder(self.posterior(batch)[0])
+        return logits
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (
+            Phase("encoder", self.options.encoder_passes, tuple(self.encoder.parameters())),
+            Phase("decoder", self.options.decoder_passes, tuple(self.decoder.parameters())),
+        )
+
+    @torch.no_grad()
+    def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
+        """Fill the table of old posteriors: before the decoder's passes, and before the first encoder pass of a run.
+
+        The decoder's passes leave the encoder as it is, so the table is still right for the next epoch's encoder
+        passes, and a resumed run that fills it afresh gets the same bits.
+        """
+        if phase == "encoder" and epoch > 0 and self._old is not None:
+            return
+        encoder = self.encoder
+        if phase == "encoder" and epoch == 0 and self.options.variant == "released":
+            other = torch.Generator().manual_seed(self._seed + 1)
+            encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
+        if self._old is None or self._old.shape[0] != len(clicks) or self._old.device != clicks.device:
+            self._old = torch.empty(len(clicks), 2 * self.options.latent, device=clicks.device)
+        for batch in clicks.in_order(batch_size):
+            self._old[batch.users] = torch.cat(encoder(batch, batch.normalised()), dim=1)
+
+    def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        if self._old is None:
+            raise RuntimeError("begin_phase must come before the first loss: it fills the table of old posteriors.")
+        mu_old, logvar_old = self._old[batch.users].chunk(2, dim=1)
+        if phase == "decoder":
+            z = mu_old + noise.normal(mu_old) * torch.exp(0.5 * logvar_old)
+            nll = -multinomial_log_likelihood(self.decoder(z), batch).mean()
+            return Loss(total=nll, nll=nll)
+        mu, logvar = self.posterior(batch, noise)
+        z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
+        nll = -multinomial_log_likelihood(self.decoder(z), batch).mean()
+        kl = gaussian_log_density(z, mu, logvar).sum(1) - composite_log_prior(z, mu_old, logvar_old)  # (B,), same z
+        weight = self.options.gamma * batch.totals if self.options.beta is None else self.options.beta
+        return Loss(total=nll + (weight * kl).mean(), nll=nll, kl=kl.mean())
+
+    def release(self) -> None:
+        """Forget the table of old posteriors, once training is over."""
+        self._old = None
+
+    def item_vectors(self) -> Tensor:
+        return self.decoder.weight.detach()

@@ -1,0 +1,45 @@
+"""Every random draw of a training run comes from one seeded generator on the device.
+
+Prediction passes no :class:`Noise` at all, so dropout and sampling cannot be left on by mistake.
+"""
+
+import torch
+from torch import Tensor
+
+
+class Noise:
+    """Draws of one training run: user orders, dropout masks and latent noise.
+
+    ``seed`` fixes the sequence for one device type and one torch version.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+
+    def permutation(self, n: int) -> Tensor:
+        """Return a random order of ``0 .. n - 1``, int64 (n,)."""
+        return torch.randperm(n, generator=self.generator, device=self.device)
+
+    def dropout(self, values: Tensor, rate: float) -> Tensor:
+        """Inverted dropout: zero each value with probability ``rate``, scale the others by ``1 / (1 - rate)``.
+
+        Drawn on the clicks only: an entry that is zero stays zero whatever is drawn for it, so this has exactly the
+        distribution of dropout on the dense row.
+        """
+        if rate == 0:
+            return values
+        keep = torch.empty_like(values).bernoulli_(1 - rate, generator=self.generator)
+        return values * keep / (1 - rate)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Return standard normal draws of the shape, type and device of ``like``."""
+        return torch.empty_like(like).normal_(generator=self.generator)
+
+    def state(self) -> Tensor:
+        """Return the generator's state, uint8, on the CPU."""
+        return self.generator.get_state()
+
+    def restore(self, state: Tensor) -> None:
+        """Continue from a state that :meth:`state` returned."""
+        self.generator.set_state(state)

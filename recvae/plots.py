@@ -1,0 +1,246 @@
+"""Figures: models compared, and a training run's curves. PNG, SVG or PDF, by the file's suffix.
+
+Matplotlib is an extra and is imported when a figure is drawn. Figures are made without pyplot, so no window system,
+global state or backend is touched. Colours are Okabe & Ito's, which survive colour blindness.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval import LIST_SET
+from recvae.errors import InputError
+from recvae.files import whole_file
+from recvae.report import main_metric, ranked_models
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["comparison", "training_curves"]
+
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_GREY, _LIGHT = "#555555", "#DDDDDD"
+_INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.edgecolor": _GREY,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "svg.hashsalt": "recvae",  # the same figure gives the same SVG
+}
+
+
+def comparison(results: Mapping[str, Any], path: Path) -> None:
+    """Draw each metric's mean with its 95 % interval for all models, one panel per metric, and write it to ``path``.
+
+    ``results``: the shape of :mod:`recvae.report`. Models are sorted by the main metric, the best on top; each panel
+    has its own axis, which need not start at zero (position is read, not length), and its best model is coloured.
+
+    Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
+    """
+    names = ranked_models(results)
+    models = [results["models"][name] for name in names]
+    main = main_metric(results)
+    metrics = [
+        metric
+        for metric in dict.fromkeys(metric for model in models for metric in model["metrics"])
+        if any(_value(model, metric) is not None for model in models)
+    ]
+    metrics.sort(key=lambda metric: metric != main)
+    if not metrics:
+        raise InputError("There is nothing to draw: no model has a metric.")
+    with _figure(path) as figure:
+        across = min(3, len(metrics))
+        down = math.ceil(len(metrics) / across)
+        figure.set_size_inches(1.2 + 2.6 * across, 0.9 + down * (0.75 + 0.27 * len(names)))
+        panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+        for panel, metric in zip(panels, metrics, strict=False):
+            _dots(panel, metric, [model["metrics"].get(metric, {}) for model in models])
+        for panel in panels[len(metrics) :]:
+            panel.set_visible(False)
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
+        figure.suptitle(_comparison_title(results), x=0.01, ha="left", fontsize=11)
+        figure.supxlabel("mean over users, with its 95 % interval (1.96 standard errors)", fontsize=8, color=_GREY)
+
+
+def training_curves(
+    rows: Sequence[Mapping[str, Any]], path: Path, *, metric: str = "validation", title: str = ""
+) -> None:
+    """Draw a run's loss, KL divergence, KL weight and validation metric over epochs, and write it to ``path``.
+
+    ``rows``: the objects of metrics.jsonl (:class:`recvae.training.EpochReport`); curves that no row has are left out.
+    ``metric``: the name of the validation metric, for the axis. The best epoch is marked in every panel.
+
+    Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
+    """
+    scores = _score_curve(rows)
+    best = next((row["best_epoch"] for row in reversed(rows) if row.get("best_epoch")), None) if scores else None
+    panels = [
+        (label, curves)
+        for label, curves in (
+            ("loss (nats per user)", _phase_curves(rows, "loss")),
+            ("KL divergence (nats per user)", _phase_curves(rows, "kl")),
+            ("weight of the KL, β", _phase_curves(rows, "beta")),
+            (metric, scores),
+        )
+        if curves
+    ]
+    if not panels:
+        raise InputError("There is nothing to draw: no epoch was recorded.")
+    with _figure(path) as figure:
+        across = min(2, len(panels))
+        down = math.ceil(len(panels) / across)
+        figure.set_size_inches(0.6 + 3.4 * across, 0.5 + 2.2 * down)
+        axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+        for panel, (label, curves) in zip(axes, panels, strict=False):
+            _lines(panel, label, curves, best)
+        for panel in axes[len(panels) :]:
+            panel.set_visible(False)
+        for place in range(max(0, len(panels) - across), len(panels)):
+            axes[place].set_xlabel("epoch")
+            axes[place].tick_params(labelbottom=True)
+        if best is not None:
+            _mark_best(axes[len(panels) - 1], scores[0], best)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+
+
+@contextmanager
+def _figure(path: Path) -> Iterator["Figure"]:
+    """Yield an empty figure; write it to ``path``, whole or not at all, when the body is done."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise InputError(f"A figure is written as .png, .svg or .pdf, and {path} is none of these.")
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("Figures need Matplotlib. Install it with: pip install 'recvae[plot]'") from error
+    with rc_context(_STYLE):
+        figure = Figure(layout="constrained", facecolor="white")
+        yield figure
+        undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=200, metadata=undated)
+
+
+# Models compared.
+
+
+def _comparison_title(results: Mapping[str, Any]) -> str:
+    """Dataset and number of users."""
+    users = {parts.get("users") for model in results["models"].values() for parts in model["metrics"].values()}
+    users.discard(None)
+    counted = f"{min(users):,} test users" if len(users) == 1 else ""
+    return ", ".join(part for part in (str(results["dataset"].get("name") or ""), counted) if part)
+
+
+def _value(model: Mapping[str, Any], metric: str) -> float | None:
+    """The mean of a metric, None where the model has none."""
+    value = model["metrics"].get(metric, {}).get("mean")
+    return None if value is None else float(value)
+
+
+def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> None:
+    """One dot per model with its error bar and its value, from top to bottom."""
+    means = [_value(model, metric) for model in models]
+    top = max(mean for mean in means if mean is not None)
+    rated = metric.partition("@")[0] not in LIST_SET  # of coverage and novelty more is not better
+    for row, (model, mean) in enumerate(zip(models, means, strict=True)):
+        panel.axhline(row, color=_LIGHT, linewidth=0.6, zorder=0)
+        if mean is None:
+            continue
+        best = rated and mean == top
+        color = _ORANGE if best else _BLUE
+        se = model["metrics"][metric].get("se")
+        if se is not None:
+            reach = _INTERVAL * se
+            panel.plot([mean - reach, mean + reach], [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
+        panel.plot(mean, row, "o", color=color, markersize=4.5)
+        panel.text(
+            *(1.02, row),
+            f"{mean:.4f}".replace("0.", ".", 1) if mean < 1 else f"{mean:.3f}",
+            transform=panel.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+            color=color if best else "black",
+            fontweight="bold" if best else "normal",
+        )
+    panel.set_title(metric, loc="left")
+    panel.spines["left"].set_visible(False)
+    panel.tick_params(axis="y", length=0)
+    panel.locator_params(axis="x", nbins=5)
+    panel.margins(x=0.06)
+
+
+# Training curves.
+
+
+def _phase_curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, list[int], list[float]]]:
+    """One curve (label, epochs, values) for each training phase that records ``key``."""
+    names = dict.fromkeys(name for row in rows for name in row.get("phases", {}))
+    curves = []
+    for name in names:
+        points = [
+            (row["epoch"], row["phases"][name][key]) for row in rows if key in row.get("phases", {}).get(name, {})
+        ]
+        if points:
+            curves.append((name, [epoch for epoch, _ in points], [float(value) for _, value in points]))
+    return curves
+
+
+def _score_curve(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[int], list[float]]]:
+    """The validation metric of the epochs that have one."""
+    points = [(row["epoch"], float(row["score"])) for row in rows if row.get("score") is not None]
+    return [("", [epoch for epoch, _ in points], [score for _, score in points])] if points else []
+
+
+def _lines(panel: "Axes", label: str, curves: Sequence[tuple[str, list[int], list[float]]], best: int | None) -> None:
+    """Draw curves, named where there is more than one, and the best epoch as a thin line."""
+    if best is not None:
+        panel.axvline(best, color=_ORANGE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    for color, (name, epochs, values) in zip((_BLUE, _GREEN, _PURPLE) * len(curves), curves, strict=False):
+        panel.plot(
+            *(epochs, values),
+            color=color,
+            linewidth=1.4,
+            label=name,
+            marker="o" if len(epochs) < 3 else None,  # a line through one point is not seen
+            markersize=3,
+        )
+    if len(curves) > 1:
+        panel.legend(frameon=False, fontsize=8)
+    panel.set_title(label, loc="left")
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.grid(axis="y", color=_LIGHT, linewidth=0.5)
+    panel.set_axisbelow(True)
+
+
+def _mark_best(panel: "Axes", curve: tuple[str, list[int], list[float]], best: int) -> None:
+    """Name the best epoch and its value in the panel of the validation metric."""
+    _, epochs, values = curve
+    if best not in epochs:
+        return
+    value = values[epochs.index(best)]
+    panel.plot(best, value, "o", color=_ORANGE, markersize=5)
+    panel.annotate(
+        f"best: {value:.4f}, epoch {best}",
+        (1, 0),
+        xycoords="axes fraction",
+        xytext=(-4, 6),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=_ORANGE,
+    )

@@ -1,0 +1,297 @@
+"""The one contract of every model and baseline: fit, recommend, similar items, save, load."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recvae.batches import canonical
+from recvae.checkpoint import (
+    RUN,
+    WEIGHTS,
+    Run,
+    Vocabulary,
+    read_items,
+    read_run,
+    read_weights,
+    versions,
+    write_items,
+    write_run,
+    write_weights,
+)
+from recvae.config import SEED, RunConfig, run_config
+from recvae.errors import DataError, FormatError, InputError, did_you_mean
+from recvae.files import whole_folder
+from recvae.ranking import Ranked, rank
+from recvae.registry import entry
+
+Validation = Callable[["Recommender"], float]
+
+
+class Recommender(ABC):
+    """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
+
+    Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Matrices are
+    scipy.sparse CSR, users x items, and row i of a result answers row i of the histories.
+    """
+
+    name: ClassVar[str]
+    model_defaults: ClassVar[Any]
+    train_defaults: ClassVar[Any] = None
+
+    def __init__(self, *, seed: int = SEED, device: str = "auto", **options: Any) -> None:
+        of_training = set(vars(self.train_defaults)) if self.train_defaults is not None else set()
+        sections = {"model": {}, "train": {}}  # type: dict[str, dict[str, Any]]
+        for key, value in options.items():
+            sections["train" if key in of_training else "model"][key] = value
+        if self.train_defaults is None:
+            del sections["train"]
+        self._configure(run_config({"name": self.name, "seed": seed, **sections}), device)
+
+    def _configure(self, config: RunConfig, device: str) -> None:
+        self.config = config
+        self.device = torch_device(device)
+        self.items = Vocabulary([], [])
+        self.best_epoch: int | None = None
+        self.metrics: dict[str, float] = {}
+        self.dataset: dict[str, Any] = {}
+
+    @classmethod
+    def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
+        """Return an unfitted model of a configuration; raise :class:`InputError` where it is for another model."""
+        if config.name != cls.name:
+            raise InputError(f"The configuration is for '{config.name}', not for '{cls.name}'.")
+        model = cls.__new__(cls)
+        model._configure(config, device)
+        return model
+
+    # --- what a model provides ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def fit(
+        self,
+        train: Any,
+        *,
+        validation: Validation | None = None,
+        item_ids: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+    ) -> Self:
+        """Learn from clicks and return self.
+
+        ``train``: CSR (n_users, n_items), an entry a click. ``validation``: scores this model as it stands, higher is
+        better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
+        strings) and ``titles`` name the columns; without them an item's id is its column's number. Raises
+        :class:`DataError` for a matrix that cannot be used.
+        """
+
+    @abstractmethod
+    def scores(self, histories: Any) -> Tensor:
+        """Return one score per user and item, float32 (b, n_items), of canonical CSR rows (b, n_items)."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was learned, by name."""
+
+    @abstractmethod
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`tensors` returned; ``items`` is set already."""
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """Return one vector per item, (n_items, K), whose cosine says how alike two items are."""
+
+    # --- what everybody uses -----------------------------------------------------------------------------------
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue; 0 before fit."""
+        return len(self.items)
+
+    def recommend(
+        self, histories: Any, k: int = 10, *, exclude_seen: bool = True, allow: Any = None, deny: Any = None
+    ) -> Ranked:
+        """Return the ``k`` best items for each history: ids int32 (n, k), scores float32 (n, k), best first.
+
+        ``histories``: CSR (n, n_items), one row per user; none need have been in the training matrix, and an empty one
+        is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
+        users, or a CSR of masks (n, n_items). Short rows are padded with id -1 and score -inf; equal scores go to the
+        lower index. Raises :class:`InputError` where shapes do not fit or ``k`` < 1.
+        """
+        self._need_fit()
+        histories = canonical(histories)
+        if histories.shape[1] != self.n_items:
+            raise InputError(
+                f"The histories have {histories.shape[1]} columns, but the model knows {self.n_items} items. "
+                "Use the catalogue it was trained with."
+            )
+        return rank(self.scores, histories, k, exclude_seen=exclude_seen, allow=allow, deny=deny)
+
+    def recommend_ids(
+        self, histories: Iterable[Iterable[str]], k: int = 10, *, exclude_seen: bool = True, skip_unknown: bool = False
+    ) -> tuple[list[list[str]], list[list[float]]]:
+        """Return the ``k`` best raw item ids for each list of raw item ids, and their scores, best first.
+
+        A list is shorter than ``k`` where fewer items are left. Raises :class:`InputError` naming the items it does not
+        know, unless ``skip_unknown``.
+        """
+        self._need_fit()
+        matrix, unknown = self.encode(histories)
+        if unknown and not skip_unknown:
+            raise InputError(f"The model does not know {_listed(unknown)}.{did_you_mean(unknown[0], self.columns)}")
+        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen)
+        kept = [row[row >= 0] for row in ids]
+        return (
+            [[self.items.ids[i] for i in row] for row in kept],
+            [values[: len(row)].tolist() for row, values in zip(kept, scores, strict=True)],
+        )
+
+    def encode(self, histories: Iterable[Iterable[str]]) -> tuple[Any, list[str]]:
+        """Return lists of raw item ids as CSR (n, n_items) of ones, and the ids the model does not know, each once."""
+        from scipy.sparse import csr_array
+
+        unknown: dict[str, None] = {}
+        indptr, indices = [0], []  # type: tuple[list[int], list[int]]
+        for history in histories:
+            row = set()
+            for item in history:
+                column = self.columns.get(str(item))
+                if column is None:
+                    unknown[str(item)] = None
+                else:
+                    row.add(column)
+            indices += sorted(row)
+            indptr.append(len(indices))
+        values = np.ones(len(indices), dtype=np.float32)
+        return csr_array((values, indices, indptr), shape=(len(indptr) - 1, self.n_items)), list(unknown)
+
+    def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:
+        """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and cosines float32 (n, k).
+
+        The item itself is left out. Raises :class:`InputError` for an item outside the catalogue.
+        """
+        from scipy.sparse import csr_array
+
+        self._need_fit()
+        asked = np.atleast_1d(np.asarray(ids))
+        if asked.dtype.kind not in "iu" or ((asked < 0) | (asked >= self.n_items)).any():
+            raise InputError(f"Items are named by their columns, 0 .. {self.n_items - 1}; got {ids!r}.")
+        vectors = torch.nn.functional.normalize(self.item_vectors().float(), dim=1)
+        rows = np.arange(len(asked))
+        one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
+        return rank(lambda part: vectors[torch.from_numpy(part.indices).long()] @ vectors.T, one_hot, k)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a run folder that loads without the training data; whole or not at all."""
+        self._need_fit()
+        with whole_folder(Path(folder), marker=RUN, overwrite=overwrite) as temporary:
+            write_items(temporary, self.items)
+            write_weights(temporary / WEIGHTS, self.tensors(), self._facts())
+            write_run(temporary, self.run())
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> Self:
+        """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model."""
+        folder = Path(folder)
+        run = read_run(folder)
+        if run.model != cls.name:
+            raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
+        model = cls.from_config(run_config(run.config), device)
+        model.items = read_items(folder, run)
+        tensors, facts = read_weights(folder / WEIGHTS)
+        if facts.get("vocabulary") != run.vocabulary or facts.get("model") != run.model:
+            raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / 'run.json'}. Train again.")
+        model.best_epoch, model.metrics, model.dataset = facts.get("best_epoch"), facts.get("metrics", {}), run.dataset
+        try:
+            model.load_tensors(tensors)
+        except (KeyError, RuntimeError) as error:
+            raise FormatError(f"{folder / WEIGHTS} does not fit the model that {folder / 'run.json'} names.") from error
+        return model
+
+    def run(self) -> Run:
+        """Return what run.json says of this model."""
+        return Run(
+            model=self.name,
+            config=self.config.to_dict(),
+            n_items=self.n_items,
+            vocabulary=self.items.hash(),
+            versions=versions(),
+            best_epoch=self.best_epoch,
+            metrics=self.metrics,
+            dataset=self.dataset,
+        )
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Column of each raw item id."""
+        return {item: column for column, item in enumerate(self.items.ids)}
+
+    # --- shared parts ------------------------------------------------------------------------------------------
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "vocabulary": self.items.hash(),
+            "best_epoch": self.best_epoch,
+            "metrics": self.metrics,
+        }
+
+    def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
+        """Check the training matrix, name its columns, and return it in canonical form."""
+        matrix = canonical(train)
+        n_users, n_items = matrix.shape
+        if not matrix.nnz:
+            raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
+        ids = [str(i) for i in item_ids] if item_ids is not None else [str(i) for i in range(n_items)]
+        names = [str(t) for t in titles] if titles is not None else [""] * n_items
+        for what, values in (("item ids", ids), ("titles", names)):
+            if len(values) != n_items:
+                raise DataError(f"There are {len(values)} {what} for {n_items} columns.")
+        if len(set(ids)) != n_items:
+            raise DataError("The item ids are not distinct; each column needs its own.")
+        self.items = Vocabulary(ids, names)
+        self.__dict__.pop("columns", None)
+        self.best_epoch, self.metrics = None, {}
+        return matrix
+
+    def _need_fit(self) -> None:
+        if not self.n_items:
+            raise InputError(f"This {entry(self.name).title} model is not fitted yet; call fit or load first.")
+
+
+def load(folder: str | Path, device: str = "auto") -> Recommender:
+    """Return the model of a run folder, whichever it is."""
+    return entry(read_run(Path(folder)).model).recommender().load(folder, device)
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the device called ``name``; 'auto' takes a CUDA device where there is one.
+
+    Raises :class:`InputError` where there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"The device '{name}' cannot be used here. Use --device cpu, or auto to choose.") from error
+    return device
+
+
+def popularity_for_the_unknown(scores: Tensor, histories: Any, counts: Tensor) -> Tensor:
+    """Give rows without any history the popularity ranking; a linear model has only zeros for them."""
+    empty = torch.from_numpy(np.flatnonzero(np.diff(histories.indptr) == 0)).to(scores.device)
+    if len(empty):
+        scores[empty] = counts.to(scores.dtype)
+    return scores
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a sentence, cut where there are many."""
+    quoted = ", ".join(f"'{name}'" for name in names[:most])
+    return quoted if len(names) <= most else f"{quoted} and {len(names) - most} more"

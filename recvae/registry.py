@@ -1,0 +1,51 @@
+"""The models and baselines by name. Registered here once, a model gets the command line, the tests and the tables."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from recvae.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from recvae.recommender import Recommender
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model's home, what it is called in print, and its paper."""
+
+    name: str
+    home: str  # module:class, imported on first use: only ImplicitALS needs implicit
+    title: str
+    paper: str
+
+    def recommender(self) -> "type[Recommender]":
+        """Return the model's class, which holds its default options."""
+        module, _, name = self.home.partition(":")
+        kind: type[Recommender] = getattr(import_module(module), name)
+        return kind
+
+
+MODELS = {
+    entry.name: entry
+    for entry in (
+        Entry("recvae", "recvae.vae:RecVAE", "RecVAE", "Shenbin et al., WSDM 2020, arXiv 1912.11160"),
+        Entry("mult-vae", "recvae.vae:MultVAE", "Mult-VAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
+        Entry("mult-dae", "recvae.vae:MultDAE", "Mult-DAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
+        Entry("ease", "recvae.baselines.ease:EASE", "EASE", "Steck, WWW 2019, arXiv 1905.03375"),
+        Entry(
+            "implicit-als",
+            "recvae.baselines.als:ImplicitALS",
+            "implicit ALS",
+            "Hu, Koren and Volinsky, ICDM 2008; the implicit library",
+        ),
+        Entry("popularity", "recvae.baselines.popularity:Popularity", "Popularity", "number of clicks of each item"),
+    )
+}
+
+
+def entry(name: str) -> Entry:
+    """Return the entry of a model's name; raise :class:`InputError` with the nearest name where there is none."""
+    if name not in MODELS:
+        raise InputError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}.")
+    return MODELS[name]

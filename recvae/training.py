@@ -1,0 +1,276 @@
+"""The training loop: phases, validation, early stopping, exact resume.
+
+The loop is silent and writes nothing itself: progress, best weights and resumable states go to the callables it is
+given. It never waits for the device within a pass; losses and the finiteness flag are read once an epoch.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recvae.batches import Batch, Clicks, number_of_batches
+from recvae.errors import InputError, WorkError
+from recvae.models.base import Loss, Network, Phase
+from recvae.noise import Noise
+from recvae.options import option
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a network is trained; the defaults are those that both papers share."""
+
+    epochs: int = option(200, "Number of epochs.", ge=1)
+    batch_size: int = option(500, "Users per update.", ge=1)
+    learning_rate: float = option(1e-3, "Adam's step size.", gt=0)
+    adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
+    drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
+    patience: int = option(
+        0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
+    )
+    validate_every: int = option(1, "Epochs between validations (the last epoch always has one).", ge=1)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch did. Losses are means per user over the epoch; ``phases`` maps each phase to its own."""
+
+    epoch: int  # from 1
+    epochs: int
+    step: int  # updates so far
+    seconds: float
+    phases: dict[str, dict[str, float]]
+    score: float | None  # the validation metric, where this epoch had a validation
+    best: bool  # a new best
+    best_epoch: int
+    best_score: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class TrainState:
+    """All that the next epoch depends on, as tensors by name and plain values; enough to continue bit for bit."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls. ``validate`` scores the network as it stands: higher is better."""
+
+    validate: Callable[[], float] | None = None
+    on_step: Callable[[int, int], None] | None = None  # updates done in this epoch, updates in an epoch
+    on_epoch: Callable[[EpochReport], None] | None = None
+    keep_best: Callable[[EpochReport], None] | None = None  # called while the network holds the new best weights
+    keep_state: Callable[[TrainState, EpochReport], None] | None = None
+
+
+def train(
+    network: Network,
+    clicks: Clicks,
+    options: TrainOptions,
+    *,
+    seed: int,
+    hooks: Hooks | None = None,
+    state: TrainState | None = None,
+) -> EpochReport | None:
+    """Train ``network`` on ``clicks`` and return the last epoch's report (None where ``state`` was already finished).
+
+    The network is left with the last epoch's weights; ``hooks.keep_best`` sees each best one. With ``state`` the run
+    continues after the epoch that the state was taken at. Raises :class:`InputError` where there is nothing to train on
+    and :class:`WorkError` where a loss or a validation score is not finite.
+    """
+    if not len(clicks):
+        raise InputError("The training matrix has no users.")
+    loop = _Loop(network, clicks, options, seed, hooks or Hooks())
+    if state is not None:
+        loop.restore(state)
+    report = None
+    try:
+        while not loop.finished:
+            report = loop.epoch()
+    finally:
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+    return report
+
+
+class _Loop:
+    """One training run between two epochs."""
+
+    def __init__(self, network: Network, clicks: Clicks, options: TrainOptions, seed: int, hooks: Hooks) -> None:
+        self.network, self.clicks, self.options, self.hooks = network, clicks, options, hooks
+        self.noise = Noise(seed, clicks.device)
+        self.phases = network.phases()
+        self.optimisers = {phase.name: self._optimiser(phase) for phase in self.phases}
+        self.steps_per_pass = number_of_batches(len(clicks), options.batch_size, drop_last=options.drop_last)
+        self.steps_per_epoch = self.steps_per_pass * sum(phase.passes for phase in self.phases)
+        self.done = 0  # epochs
+        self.step = 0  # updates
+        self.best_epoch, self.best_score, self.since_best = 0, None, 0  # type: tuple[int, float | None, int]
+
+    def _optimiser(self, phase: Phase) -> torch.optim.Adam:
+        """Return an Adam for the phase's parameters, whose state lives through the run.
+
+        The gradient of lambda * sum of squares is 2 lambda w, which is what Adam's coupled weight decay adds.
+        """
+        l2 = self.network.l2()
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        groups: dict[float, list[Any]] = {}
+        for parameter in phase.parameters:
+            groups.setdefault(2 * l2.get(names[parameter], 0.0), []).append(parameter)
+        return torch.optim.Adam(
+            [{"params": members, "weight_decay": decay} for decay, members in groups.items()],
+            lr=self.options.learning_rate,
+            betas=(0.9, self.options.adam_beta2),
+            fused=True,
+        )
+
+    @property
+    def finished(self) -> bool:
+        patience = self.options.patience
+        return self.done >= self.options.epochs or bool(patience and self.since_best >= patience)
+
+    def epoch(self) -> EpochReport:
+        start = time.perf_counter()
+        losses: dict[str, dict[str, float]] = {}
+        steps = 0
+        for phase in self.phases:
+            for parameter in self.network.parameters():
+                parameter.requires_grad_(False)
+            for parameter in phase.parameters:
+                parameter.requires_grad_(True)
+            self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
+            meter = _Meter(self.clicks.device)
+            for _ in range(phase.passes):
+                for batch in self.clicks.shuffled(
+                    self.options.batch_size, self.noise, drop_last=self.options.drop_last
+                ):
+                    meter.add(self._update(phase, batch), len(batch))
+                    steps += 1
+                    if self.hooks.on_step is not None:
+                        self.hooks.on_step(steps, self.steps_per_epoch)
+            losses[phase.name] = meter.read(phase.name, self.done + 1)
+        self.done += 1
+        return self._close(losses, time.perf_counter() - start)
+
+    def _update(self, phase: Phase, batch: Batch) -> Loss:
+        beta = self.network.beta(self.step, self.steps_per_epoch * self.options.epochs)
+        optimiser = self.optimisers[phase.name]
+        optimiser.zero_grad(set_to_none=True)
+        loss = self.network.loss(phase.name, batch, beta, self.noise)
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
+        optimiser.step()
+        self.step += 1
+        return loss
+
+    def _close(self, losses: dict[str, dict[str, float]], seconds: float) -> EpochReport:
+        """Validate, keep the best weights, and keep a state to resume from."""
+        score, best = None, False
+        last = self.done == self.options.epochs
+        if self.hooks.validate is not None and (last or self.done % self.options.validate_every == 0):
+            score = float(self.hooks.validate())
+            if score != score:
+                raise WorkError(f"The validation metric is not a number at epoch {self.done}.")
+            best = self.best_score is None or score > self.best_score
+            self.since_best = 0 if best else self.since_best + 1
+        elif self.hooks.validate is None:
+            best = True  # without validation the latest weights are the ones to keep
+        if best:
+            self.best_epoch, self.best_score = self.done, score
+        report = EpochReport(
+            epoch=self.done,
+            epochs=self.options.epochs,
+            step=self.step,
+            seconds=seconds,
+            phases=losses,
+            score=score,
+            best=best,
+            best_epoch=self.best_epoch,
+            best_score=self.best_score,
+        )
+        if best and self.hooks.keep_best is not None:
+            self.hooks.keep_best(report)
+        if self.hooks.keep_state is not None:
+            self.hooks.keep_state(self.state(), report)
+        if self.hooks.on_epoch is not None:
+            self.hooks.on_epoch(report)
+        return report
+
+    def state(self) -> TrainState:
+        """Return the state after the last whole epoch; the tensors share the network's memory."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        for phase, optimiser in self.optimisers.items():
+            for parameter, slots in optimiser.state.items():
+                for slot, value in slots.items():
+                    tensors[f"adam.{phase}.{names[parameter]}.{slot}"] = value
+        tensors["noise"] = self.noise.state()
+        values = {
+            "done": self.done,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score,
+            "since_best": self.since_best,
+        }
+        return TrainState(tensors, values)
+
+    def restore(self, state: TrainState) -> None:
+        """Continue from what :meth:`state` returned."""
+        of_network = {
+            name.removeprefix("network."): value for name, value in state.tensors.items() if name.startswith("network.")
+        }
+        self.network.load_state_dict(of_network)
+        parameters = dict(self.network.named_parameters())
+        for name, value in state.tensors.items():
+            if name.startswith("adam."):
+                _, phase, rest = name.split(".", 2)
+                parameter, slot = rest.rsplit(".", 1)
+                owner = parameters[parameter]
+                self.optimisers[phase].state[owner][slot] = value.to(owner.device, copy=True)
+        self.noise.restore(state.tensors["noise"].cpu())
+        self.done, self.step = state.values["done"], state.values["step"]
+        self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
+        self.since_best = state.values["since_best"]
+
+
+class _Meter:
+    """Sums of a phase's losses, kept on the device until they are read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # total, nll, kl, weighted by users
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self.users = 0
+        self.has_kl = False
+        self.beta: float | None = None
+
+    def add(self, loss: Loss, users: int) -> None:
+        kl = loss.nll.new_zeros(()) if loss.kl is None else loss.kl
+        parts = torch.stack((loss.total, loss.nll, kl)).detach()
+        self.sums += parts * users
+        self.finite &= parts.isfinite().all()
+        self.users += users
+        self.has_kl = loss.kl is not None
+        self.beta = loss.beta
+
+    def read(self, phase: str, epoch: int) -> dict[str, float]:
+        """Wait for the device and return the means; raise :class:`WorkError` where any loss was not finite."""
+        if not self.finite.item():
+            raise WorkError(
+                f"The loss stopped being a finite number in epoch {epoch} ({phase} phase). "
+                "Train again with a smaller train.learning_rate; the best model so far is kept."
+            )
+        total, nll, kl = (self.sums / self.users).tolist()
+        means = {"loss": total, "nll": nll}
+        if self.has_kl:
+            means["kl"] = kl
+        if self.beta is not None:
+            means["beta"] = self.beta
+        return means
