@@ -1,1 +1,33 @@
-"""Ranking metrics and evaluation protocols for held-out clicks. Needs numpy and scipy only."""
+"""Evaluation: ranking metrics, the protocol that applies them, and how sure the results are. NumPy and SciPy only."""
+
+from eval.metrics import (
+    LIST_SET,
+    PER_USER,
+    ListCounts,
+    MetricName,
+    parse_metric,
+    parse_metrics,
+    per_user_metrics,
+)
+from eval.protocols import DEFAULT_METRICS, Evaluation, Ranker, evaluate, validator
+from eval.significance import Comparison, Metric, bootstrap_interval, compare, summarize
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "LIST_SET",
+    "PER_USER",
+    "Comparison",
+    "Evaluation",
+    "ListCounts",
+    "Metric",
+    "MetricName",
+    "Ranker",
+    "bootstrap_interval",
+    "compare",
+    "evaluate",
+    "parse_metric",
+    "parse_metrics",
+    "per_user_metrics",
+    "summarize",
+    "validator",
+]

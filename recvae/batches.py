@@ -148,11 +148,9 @@ def canonical(matrix: Any) -> Any:
         )
     if matrix.ndim != 2:
         raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
-    given = matrix
     matrix = csr_array(matrix)
     if not matrix.has_canonical_format or (len(matrix.data) and not matrix.data.all()):
-        if matrix.data is getattr(given, "data", None):
-            matrix = matrix.copy()  # never change what the caller holds
+        matrix = matrix.copy()  # never change what the caller holds
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
     bad = np.flatnonzero(~(np.isfinite(matrix.data) & (matrix.data >= 0)))

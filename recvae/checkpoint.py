@@ -121,7 +121,8 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
 def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors with a digest of them and JSON-able ``facts`` in the header."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"facts": json.dumps(facts), "digest": _digest(kept)}
+    # One entry: with two, safetensors would write them in any order, and the same run not the same file.
+    header = {"recvae": json.dumps({"facts": facts, "digest": _digest(kept)})}
     with whole_file(path) as temporary:
         try:
             save_file(kept, temporary, metadata=header)
@@ -135,10 +136,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        facts = json.loads(header["facts"])
+        header = json.loads(header["recvae"])
+        facts, digest = header["facts"], header["digest"]
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise FormatError(f"{path} is missing, truncated or not a recvae file. Train again.") from error
-    if header.get("digest") != _digest(tensors):
+    if digest != _digest(tensors):
         raise FormatError(f"{path} was altered: its contents do not match its digest. Train again.")
     return tensors, facts
 

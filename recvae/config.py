@@ -69,7 +69,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
             mistakes += wrong
         elif given:
             mistakes.append(f"{section}: {name} is not trained by epochs and has no such options")
-    mistakes += [f"{key}: unknown{did_you_mean(key, ('name', 'seed', 'model', 'train'))}" for key in values]
+    mistakes += [_unknown(key, key, ["name", "seed", "model", "train"]) for key in values]
     _refuse(mistakes)
     return RunConfig(name, made["model"], made.get("train"), seed)
 
@@ -180,15 +180,21 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
     key = str(error["loc"][0])
     name = f"{section}.{key}" if section else key
     if error["type"] == "extra_forbidden":
-        return f"{name}: unknown option{did_you_mean(key, [f.name for f in fields(kind)])}"
+        return _unknown(name, key, [f.name for f in fields(kind)])
     reason = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{name}: must be {reason}, got {error['input']!r}"
+
+
+def _unknown(name: str, key: str, known: list[str]) -> str:
+    """Return the line for a key that there is not, with the nearest one that there is."""
+    near = did_you_mean(key, known)
+    return f"{name}: unknown option.{near}" if near else f"{name}: unknown option, not among {', '.join(known)}"
 
 
 def _refuse(mistakes: list[str]) -> None:
     """Raise one :class:`ConfigError` for all mistakes."""
     if len(mistakes) == 1:
-        raise ConfigError(f"Wrong configuration: {mistakes[0]}.")
+        raise ConfigError(f"Wrong configuration: {mistakes[0]}{'' if mistakes[0].endswith('?') else '.'}")
     if mistakes:
         lines = "".join(f"\n  {mistake}" for mistake in mistakes)
         raise ConfigError(f"Wrong configuration, {len(mistakes)} mistakes:{lines}")

@@ -98,8 +98,8 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
 def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
     """Raise :class:`InputError` where the folder ``path`` exists, is not empty, and may not be replaced.
 
-    With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand must
-    not delete anything else.
+    With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand
+    must not delete anything else.
     """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return

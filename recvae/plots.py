@@ -24,7 +24,7 @@ __all__ = ["comparison", "training_curves"]
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _GREY, _LIGHT = "#555555", "#DDDDDD"
 _INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -44,7 +44,9 @@ def comparison(results: Mapping[str, Any], path: Path) -> None:
     """Draw each metric's mean with its 95 % interval for all models, one panel per metric, and write it to ``path``.
 
     ``results``: the shape of :mod:`recvae.report`. Models are sorted by the main metric, the best on top; each panel
-    has its own axis, which need not start at zero (position is read, not length), and its best model is coloured.
+    has its own axis, which need not start at zero (position is read, not length), and its best model is coloured. A
+    single model so far below that it would hide how the others differ is a triangle at the edge; every value is
+    printed.
 
     Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
     """
@@ -64,14 +66,16 @@ def comparison(results: Mapping[str, Any], path: Path) -> None:
         down = math.ceil(len(metrics) / across)
         figure.set_size_inches(1.2 + 2.6 * across, 0.9 + down * (0.75 + 0.27 * len(names)))
         panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-        for panel, metric in zip(panels, metrics, strict=False):
-            _dots(panel, metric, [model["metrics"].get(metric, {}) for model in models])
+        outside = [_dots(panel, metric, models) for panel, metric in zip(panels, metrics, strict=False)]
         for panel in panels[len(metrics) :]:
             panel.set_visible(False)
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
         figure.suptitle(_comparison_title(results), x=0.01, ha="left", fontsize=11)
-        figure.supxlabel("mean over users, with its 95 % interval (1.96 standard errors)", fontsize=8, color=_GREY)
+        note = "mean over users, with its 95 % interval (1.96 standard errors)"
+        if any(outside):
+            note += "; a triangle stands for a value below the axis"
+        figure.supxlabel(note, fontsize=8, color=_GREY)
 
 
 def training_curves(
@@ -99,7 +103,7 @@ def training_curves(
     if not panels:
         raise InputError("There is nothing to draw: no epoch was recorded.")
     with _figure(path) as figure:
-        across = min(2, len(panels))
+        across = 2 if len(panels) == 4 else len(panels)
         down = math.ceil(len(panels) / across)
         figure.set_size_inches(0.6 + 3.4 * across, 0.5 + 2.2 * down)
         axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
@@ -142,7 +146,7 @@ def _comparison_title(results: Mapping[str, Any]) -> str:
     """Dataset and number of users."""
     users = {parts.get("users") for model in results["models"].values() for parts in model["metrics"].values()}
     users.discard(None)
-    counted = f"{min(users):,} test users" if len(users) == 1 else ""
+    counted = f"{min(users):,} users" if len(users) == 1 else ""
     return ", ".join(part for part in (str(results["dataset"].get("name") or ""), counted) if part)
 
 
@@ -152,10 +156,19 @@ def _value(model: Mapping[str, Any], metric: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> None:
-    """One dot per model with its error bar and its value, from top to bottom."""
+def _straggler(means: Sequence[float]) -> float | None:
+    """The lowest mean, where it alone would take most of the axis and hide how the others differ; else None."""
+    low, *others = sorted(means)
+    if len(others) < 3 or others[-1] - low < 3 * (others[-1] - others[0]):
+        return None
+    return low
+
+
+def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> bool:
+    """One dot per model with its error bar and its value, from top to bottom; True where one is off the axis."""
     means = [_value(model, metric) for model in models]
-    top = max(mean for mean in means if mean is not None)
+    present = [mean for mean in means if mean is not None]
+    top, straggler = max(present), _straggler(present)
     rated = metric.partition("@")[0] not in LIST_SET  # of coverage and novelty more is not better
     for row, (model, mean) in enumerate(zip(models, means, strict=True)):
         panel.axhline(row, color=_LIGHT, linewidth=0.6, zorder=0)
@@ -164,10 +177,12 @@ def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> No
         best = rated and mean == top
         color = _ORANGE if best else _BLUE
         se = model["metrics"][metric].get("se")
-        if se is not None:
-            reach = _INTERVAL * se
+        if mean == straggler:
+            panel.plot(0.012, row, "<", color=color, markersize=5, transform=panel.get_yaxis_transform(), clip_on=False)
+        else:
+            reach = _INTERVAL * (se or 0.0)
             panel.plot([mean - reach, mean + reach], [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
-        panel.plot(mean, row, "o", color=color, markersize=4.5)
+            panel.plot(mean, row, "o", color=color, markersize=4.5)
         panel.text(
             *(1.02, row),
             f"{mean:.4f}".replace("0.", ".", 1) if mean < 1 else f"{mean:.3f}",
@@ -182,6 +197,7 @@ def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> No
     panel.tick_params(axis="y", length=0)
     panel.locator_params(axis="x", nbins=5)
     panel.margins(x=0.06)
+    return straggler is not None
 
 
 # Training curves.
@@ -222,7 +238,7 @@ def _lines(panel: "Axes", label: str, curves: Sequence[tuple[str, list[int], lis
     if len(curves) > 1:
         panel.legend(frameon=False, fontsize=8)
     panel.set_title(label, loc="left")
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.locator_params(axis="x", integer=True)
     panel.grid(axis="y", color=_LIGHT, linewidth=0.5)
     panel.set_axisbelow(True)
 
@@ -234,13 +250,4 @@ def _mark_best(panel: "Axes", curve: tuple[str, list[int], list[float]], best: i
         return
     value = values[epochs.index(best)]
     panel.plot(best, value, "o", color=_ORANGE, markersize=5)
-    panel.annotate(
-        f"best: {value:.4f}, epoch {best}",
-        (1, 0),
-        xycoords="axes fraction",
-        xytext=(-4, 6),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=_ORANGE,
-    )
+    panel.set_title(f"best: {value:.4f}, epoch {best}", loc="right", fontsize=8, color=_ORANGE)

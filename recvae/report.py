@@ -12,7 +12,6 @@ to the model that is best in the main metric, on the same users, with its 95 % b
 import math
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ModelResult",
+    "caption",
     "environment",
     "main_metric",
     "markdown_table",
@@ -180,6 +180,15 @@ class _Column:
     cells: list[tuple[str, str]]
     best: list[bool]
 
+    def name(self) -> str:
+        """The heading in one line."""
+        return " ".join(self.heading).replace(" @", "@")
+
+    def headings(self) -> list[str]:
+        """The heading in short lines."""
+        first, second = self.heading
+        return [*first.replace(" less", "\nless").split("\n"), second]
+
 
 def _columns(results: Mapping[str, Any]) -> list[_Column]:
     """The columns for which any model has a value, after the one with the names."""
@@ -227,7 +236,7 @@ def _share(value: float | None) -> str:
     """A metric as the papers print it: four decimals, no zero before the point."""
     if value is None:
         return ""
-    text = f"{value:.4f}"
+    text = f"{round(value, 4) + 0.0:.4f}"  # + 0.0 turns -0.0 into 0.0
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
@@ -260,7 +269,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     Columns that no model has a value for are left out; a cell without a value is empty.
     """
     columns = _columns(results)
-    heads = ["model", *(" ".join(column.heading).replace(" @", "@") for column in columns)]
+    heads = ["model", *(column.name() for column in columns)]
     lines = [" | ".join(heads), " | ".join([":---", *["---:"] * len(columns)])]
     for row, name in enumerate(ranked_models(results)):
         cells = [name.replace("|", "\\|")]
@@ -273,29 +282,47 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return f"{table}\n\n{caption(results)}\n"
 
 
-def rich_table(results: Mapping[str, Any]) -> "Table":
+def rich_table(results: Mapping[str, Any], *, width: int | None = None) -> "Table":
     """Return the results as a :class:`rich.table.Table`: as :func:`markdown_table`, with errors on a second line.
 
-    Six models with three metrics and all costs fit into 80 columns.
+    Six models with three metrics and all costs take 77 characters. Where ``width``, the console's, is given and too
+    small, columns are left out from the right, which the caption then says; the main metric always stays.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption(results), caption_justify="left")
-    table.add_column("model", overflow="fold")
+    names = ranked_models(results)
     columns = _columns(results)
-    for column in columns:
-        first, second = column.heading
-        table.add_column(f"{first.replace(' less', chr(10) + 'less')}\n{second}", justify="right", no_wrap=True)
-    for row, name in enumerate(ranked_models(results)):
+    fitting = _fitting(columns, max(map(len, ["model", *names])), width)
+    left_out = ", ".join(column.name() for column in columns[fitting:])
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=Text(caption(results) + (f" No room for: {left_out}." if left_out else "")),
+        caption_justify="left",
+    )
+    table.add_column("model", overflow="fold")
+    for column in columns[:fitting]:
+        table.add_column("\n".join(column.headings()), justify="right", no_wrap=True)
+    for row, name in enumerate(names):
         cells = [Text(name)]
-        for column in columns:
+        for column in columns[:fitting]:
             first, second = column.cells[row]
             cell = Text(first, style="bold" if column.best[row] else "")
             cells.append(cell.append(f"\n{second}", style="not bold dim") if second else cell)
         table.add_row(*cells)
     return table
+
+
+def _fitting(columns: Sequence[_Column], names: int, width: int | None) -> int:
+    """How many columns fit beside names of that length: three spaces, and two a column."""
+    taken = names + 3
+    for place, column in enumerate(columns):
+        taken += 2 + max(len(line) for lines in (column.headings(), *column.cells) for line in lines)
+        if width is not None and taken > width:
+            return max(1, place)
+    return len(columns)
 
 
 # The machine.
@@ -337,7 +364,7 @@ def _cpu_name() -> str:
 
 def _cores() -> int:
     """Cores this process may use, where the system says so, else all."""
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

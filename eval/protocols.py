@@ -1,0 +1,255 @@
+"""The evaluation protocol: fold-in clicks -> a ranked list -> metrics on the held-out clicks of the same users.
+
+This is step 4 of the strong-generalisation protocol of Liang et al. 2018 (arXiv 1802.05814, section 4.2); it serves
+any split that gives a fold-in and a held-out matrix with the same rows. Anything with a ``recommend`` method of the
+shape of :class:`Ranker` can be evaluated. What is scored is what ``recommend`` returns, so what is measured is what
+is served.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from eval.metrics import (
+    LIST_SET,
+    PER_USER,
+    ListCounts,
+    MetricName,
+    check_matrix,
+    contained,
+    parse_metrics,
+    per_user_metrics,
+)
+from eval.significance import Metric, summarize
+from recvae.errors import ConfigError, DataError, InputError
+
+__all__ = ["DEFAULT_METRICS", "Evaluation", "Ranker", "evaluate", "validator"]
+
+DEFAULT_METRICS: tuple[str, ...] = ("recall@20", "recall@50", "ndcg@100")
+"""The metrics in the tables of Liang et al. 2018 and Shenbin et al. 2020."""
+
+_BATCH_SIZE = 2048
+
+
+class Ranker(Protocol):
+    """What the evaluator asks of a model or a baseline."""
+
+    def recommend(
+        self,
+        histories: csr_array,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Any = None,
+        deny: Any = None,
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Rank items for each history -> ids int32 (n, k), scores float32 (n, k), best first.
+
+        ``histories``: CSR (n, n_items), one user's clicks per row; the user need not be known to the model. Row r of
+        ids and of scores belongs to row r of ``histories`` and column j of ``histories`` is item j. With
+        ``exclude_seen`` no item of a history is in its list. ``allow`` and ``deny``: item indices for all users, or a
+        CSR of masks (n, n_items). A row with fewer than k items left is padded at the end with id -1 and score -inf.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result of one evaluation.
+
+    ``metrics``: ``{"ndcg@100": Metric(mean, se, users)}`` in the order asked for; ``per_user``: float64 (n,) for each
+    metric that has a value per user, entry i that of row i of the held-out matrix, NaN where it is empty;
+    ``left_out``: users without held-out items; ``rank_seconds``: wall time inside ``recommend``; ``score_seconds``:
+    wall time of checks and metrics.
+    """
+
+    metrics: dict[str, Metric]
+    per_user: dict[str, npt.NDArray[np.float64]]
+    left_out: int
+    rank_seconds: float
+    score_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of everything but the per-user values; a number that is not defined becomes None."""
+        return {
+            "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
+            "left_out": self.left_out,
+            "rank_seconds": self.rank_seconds,
+            "score_seconds": self.score_seconds,
+        }
+
+
+def evaluate(
+    ranker: Ranker,
+    fold_in: csr_array,
+    held_out: csr_array,
+    metrics: str | Iterable[str | MetricName] = DEFAULT_METRICS,
+    *,
+    batch_size: int = _BATCH_SIZE,
+    popularity: npt.ArrayLike | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Rank each user's items from the fold-in clicks and score the lists against the held-out clicks.
+
+    ``fold_in``, ``held_out``: canonical CSR (n, n_items), row r of both the same user, no item in both; ``metrics``:
+    names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker at a time, which bounds memory and
+    changes no result beyond the ranker's own rounding; ``popularity``: (n_items,) training clicks, for novelty;
+    ``progress``: called with (users done, users in all) after each batch.
+
+    One list per user, as long as the largest k (at most the catalogue), serves all metrics. Users without held-out
+    items are left out of the per-user metrics and not even ranked, unless coverage or novelty is asked for: these are
+    taken over the lists of all users. Their ``Metric`` has no standard error and counts all users.
+
+    Raises :class:`~recvae.errors.ConfigError` for the options, :class:`~recvae.errors.DataError` for the matrices,
+    and :class:`~recvae.errors.InputError` for a ranker that breaks its contract (a list with a seen item, an item
+    twice, a score that is NaN, another number of rows).
+    """
+    names = parse_metrics(metrics)
+    per_user_names = [name for name in names if name.name in PER_USER]
+    list_set_names = [name for name in names if name.name in LIST_SET]
+    n_items = np.shape(held_out)[-1]
+    counts = ListCounts(list_set_names, n_items, popularity) if list_set_names else None
+    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=counts is not None)
+    per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
+    k = max(name.k for name in names)
+    rank_seconds = score_seconds = 0.0
+    done = 0
+    for rows, histories, clicks in users.batches():
+        began = time.perf_counter()
+        ids = _ranked(ranker, histories, k)
+        ranked = time.perf_counter()
+        if per_user_names:
+            for name, values in per_user_metrics(ids, clicks, per_user_names).items():
+                per_user[name][rows] = values
+        if counts is not None:
+            counts.add(ids)
+        _check_unseen(ids, histories)
+        rank_seconds += ranked - began
+        score_seconds += time.perf_counter() - ranked
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(users.rows))
+    results = {name: summarize(values) for name, values in per_user.items()}
+    if counts is not None:
+        results |= {name: Metric(value, np.nan, users.total) for name, value in counts.values().items()}
+    return Evaluation(
+        metrics={str(name): results[str(name)] for name in names},
+        per_user=per_user,
+        left_out=users.left_out,
+        rank_seconds=rank_seconds,
+        score_seconds=score_seconds,
+    )
+
+
+def validator(
+    fold_in: csr_array,
+    held_out: csr_array,
+    metric: str = "ndcg@100",
+    *,
+    batch_size: int = _BATCH_SIZE,
+) -> Callable[[Ranker], float]:
+    """Return a function ``ranker -> mean of metric`` over the users with held-out items, for use after each epoch.
+
+    The value is that of :func:`evaluate`. Checks and slices are made once, here; they hold one copy of the fold-in
+    clicks of the users that count. Arguments and errors as in :func:`evaluate`; the metric must have a value per
+    user, and at least one user must have held-out items.
+    """
+    name = _one_per_user_metric(metric)
+    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=False)
+    if not users.rows.size:
+        raise DataError("There is nothing to validate on: no user has held-out items.")
+    batches = [(histories, clicks) for _, histories, clicks in users.batches()]
+
+    def validate(ranker: Ranker) -> float:
+        parts = []
+        for histories, clicks in batches:
+            ids = _ranked(ranker, histories, name.k)
+            parts.append(per_user_metrics(ids, clicks, [name])[str(name)])
+            _check_unseen(ids, histories)
+        return float(np.concatenate(parts).mean())
+
+    return validate
+
+
+class _Users:
+    """The users to rank, checked, in batches: rows (b,), histories CSR (b, n_items), held-out CSR (b, n_items)."""
+
+    def __init__(self, fold_in: csr_array, held_out: csr_array, *, batch_size: int, everyone: bool) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, and is {batch_size}.")
+        check_matrix(fold_in, "fold-in")
+        check_matrix(held_out, "held-out")
+        if fold_in.shape != held_out.shape:
+            raise DataError(
+                f"The fold-in matrix is {fold_in.shape[0]} x {fold_in.shape[1]} and the held-out matrix "
+                f"{held_out.shape[0]} x {held_out.shape[1]}; they must have the same users and items."
+            )
+        _check_disjoint(fold_in, held_out)
+        self.total = held_out.shape[0]
+        countable = _pattern(held_out).sum(axis=1) > 0
+        self.left_out = self.total - int(np.count_nonzero(countable))
+        self.rows = np.arange(self.total) if everyone else np.flatnonzero(countable)
+        self._fold_in, self._held_out, self._batch_size = fold_in, held_out, batch_size
+
+    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], csr_array, csr_array]]:
+        for start in range(0, len(self.rows), self._batch_size):
+            rows = self.rows[start : start + self._batch_size]
+            yield rows, self._fold_in[rows], self._held_out[rows]
+
+
+def _pattern(matrix: csr_array) -> csr_array:
+    """1 where a click is and 0 at explicit zeros, sharing the indices of ``matrix``."""
+    ones = (matrix.data != 0).astype(np.int64)
+    return csr_array((ones, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _check_disjoint(fold_in: csr_array, held_out: csr_array) -> None:
+    """Raise DataError where a user has an item in both matrices: it could be hit only by recommending a seen item."""
+    both = _pattern(fold_in).multiply(_pattern(held_out))
+    if both.nnz:
+        row = int(np.flatnonzero(np.diff(both.indptr))[0])
+        raise DataError(
+            f"{both.nnz} clicks are both in the fold-in and in the held-out matrix (the first is row {row}, "
+            f"item {both.indices[0]}); held-out clicks must be hidden from the model."
+        )
+
+
+def _one_per_user_metric(metric: str) -> MetricName:
+    """Parse exactly one metric with a value per user."""
+    names = parse_metrics(metric)
+    if len(names) != 1 or names[0].name not in PER_USER:
+        raise ConfigError(
+            f"Validation needs one metric with a value per user, for example ndcg@100, and got '{metric}'."
+        )
+    return names[0]
+
+
+def _ranked(ranker: Ranker, histories: csr_array, k: int) -> npt.NDArray[np.int32]:
+    """Ask for lists of k items, at most the catalogue, and check rows and scores."""
+    n, n_items = histories.shape
+    ids, scores = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True)
+    name = type(ranker).__name__
+    if np.shape(ids) != np.shape(scores) or np.ndim(ids) != 2 or len(ids) != n:
+        raise InputError(
+            f"{name}.recommend gave ids of shape {np.shape(ids)} and scores of shape {np.shape(scores)} "
+            f"for {n} histories; both must be ({n}, k)."
+        )
+    if np.isnan(scores).any():
+        raise InputError(f"{name}.recommend gave a score that is NaN; its ranking means nothing.")
+    return ids
+
+
+def _check_unseen(ids: npt.NDArray[np.int32], histories: csr_array) -> None:
+    """Raise InputError where a list names an item of its own history: it would score low without a visible cause.
+
+    ``ids`` have been through the metrics, which check them.
+    """
+    seen = contained(ids, histories)
+    if seen.any():
+        row, place = np.argwhere(seen)[0]
+        raise InputError(f"A list names item {ids[row, place]}, which is in its user's fold-in clicks already.")

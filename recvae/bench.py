@@ -1,0 +1,347 @@
+"""Models measured under the same conditions: the same data, validation metric, evaluator and users, one at a time.
+
+:func:`measure` trains and evaluates one model here; :func:`benchmark` gives each model a fresh process, so that its
+peak memory and its threads are its own and a model that fails takes nothing else with it. Nothing here prints.
+"""
+
+import importlib.util
+import multiprocessing
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval import LIST_SET, Evaluation, evaluate, parse_metric, parse_metrics, validator
+from recvae.config import RunConfig, load_toml, resolve, run_config, shipped
+from recvae.config import find as find_config
+from recvae.errors import InputError, RecvaeError, WorkError
+from recvae.registry import entry
+from recvae.report import ModelResult, environment, markdown_table, results, write_results
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from data_prep.dataset import Dataset
+    from recvae.recommender import Recommender
+
+RESULTS, TABLE, FIGURE = "results.json", "results.md", "comparison.png"
+
+OnStep = Callable[[int, int], None]  # updates done in this epoch, updates in an epoch
+OnEpoch = Callable[[Mapping[str, Any]], None]  # the plain values of an EpochReport
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model with the settings it runs with, and where those come from."""
+
+    config: RunConfig
+    source: str  # "defaults", "shipped ml-1m-recvae", "--config my.toml"
+
+
+@dataclass
+class Outcome:
+    """What a benchmark gave: the results shape (empty where every model failed), and a sentence per failed model."""
+
+    results: dict[str, Any]
+    failures: dict[str, str] = field(default_factory=dict)
+    tracebacks: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Events:
+    """What the caller wants to hear of; ``on_done`` gets the evaluation's metrics, or None for a failure."""
+
+    on_model: Callable[[str, int, int], None] = lambda name, place, total: None  # place from 1
+    on_step: OnStep = lambda done, total: None
+    on_epoch: OnEpoch = lambda row: None
+    on_done: Callable[[str, ModelResult | None], None] = lambda name, result: None
+
+
+def contestants(
+    dataset: str, models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
+) -> list[Contestant]:
+    """Return the models to compare, each with its settings.
+
+    A model's settings are those of the one among ``configs`` (names or files) that is for it, else the shipped ones for
+    this dataset, else the defaults. Raises :class:`InputError` for an unknown model or a configuration without use.
+    """
+    if not models:
+        raise InputError("No model is named. Name at least one, for example --models recvae,ease,popularity.")
+    for name in models:
+        entry(name)
+    given: dict[str, str] = {}
+    for config in configs:
+        name = str(load_toml(find_config(config)).get("name"))
+        if name not in models:
+            raise InputError(f"The configuration {config} is for '{name}', which is not among the models compared.")
+        if name in given:
+            raise InputError(f"Two configurations are for '{name}': {given[name]} and {config}. Give one.")
+        given[name] = config
+    chosen = []
+    for name in dict.fromkeys(models):
+        known = f"{dataset}-{name}"
+        if name in given:
+            chosen.append(Contestant(resolve(name, given[name], seed=seed), f"--config {given[name]}"))
+        elif known in shipped():
+            chosen.append(Contestant(resolve(name, known, seed=seed), f"shipped {known}"))
+        else:
+            chosen.append(Contestant(resolve(name, seed=seed), "defaults"))
+    return chosen
+
+
+def facts(data: "Dataset", **more: Any) -> dict[str, Any]:
+    """Return what a run or a table says of its dataset, as plain values, with ``more`` added."""
+    manifest = data.manifest
+    return {
+        "name": data.name,
+        "vocabulary": data.vocabulary_hash,
+        **{key: manifest[key] for key in ("filters", "protocol", "counts") if key in manifest},
+        **more,
+    }
+
+
+def validate_with(data: "Dataset", metric: str) -> Callable[[Any], float]:
+    """Return the function that scores a model on the validation users."""
+    return validator(data.validation_in, data.validation_out, metric)
+
+
+def evaluated(
+    model: "Recommender",
+    data: "Dataset",
+    metrics: str | Sequence[str],
+    *,
+    split: str = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Return the evaluation of a model on the held-out users of ``split``."""
+    popularity = None
+    if any(metric.name == "novelty" for metric in parse_metrics(metrics)):
+        import numpy as np
+
+        popularity = np.bincount(data.train.indices, minlength=data.n_items)
+    fold_in, held_out = data.matrix(f"{split}_in"), data.matrix(f"{split}_out")
+    return evaluate(model, fold_in, held_out, metrics, popularity=popularity, progress=progress)
+
+
+def measure(
+    config: RunConfig,
+    data: "Dataset",
+    metrics: str | Sequence[str],
+    *,
+    metric: str = "ndcg@100",
+    device: str = "auto",
+    on_step: OnStep | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> "tuple[Recommender, ModelResult]":
+    """Train one model, ``metric`` on the validation users choosing its epoch, and evaluate it once on test users."""
+    model = entry(config.name).recommender().from_config(config, device)
+    model.dataset = facts(data, validation_metric=metric)
+    hooks: dict[str, Any] = {}
+    if config.train is not None:
+        hooks["on_step"] = on_step
+        hooks["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
+    validation = validate_with(data, metric)
+    train, ids, titles = data.train, data.item_ids.tolist(), data.item_titles.tolist()  # read before the clock starts
+    began = time.perf_counter()
+    model.fit(train, validation=validation, item_ids=ids, titles=titles, **hooks)
+    seconds = time.perf_counter() - began
+    if config.train is None:
+        model.metrics = {"validation": validation(model)}
+    evaluation = evaluated(model, data, metrics)
+    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=config.to_dict())
+    return model, result
+
+
+# Each model in a process of its own.
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process is told."""
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: str
+    metric: str
+    device: str
+
+
+def benchmark(
+    folder: Path,
+    models: Sequence[Contestant],
+    *,
+    metrics: str,
+    metric: str = "ndcg@100",
+    device: str = "auto",
+    events: Events | None = None,
+) -> Outcome:
+    """Measure each of ``models`` on the dataset in ``folder``, each in a fresh process, one after the other.
+
+    A model that fails is left out of the results and has its sentence in ``failures``. Raises :class:`InputError` for
+    metrics or a dataset that cannot be used, before any work starts.
+    """
+    from data_prep.dataset import Dataset
+
+    names = parse_metrics(metrics)
+    if parse_metric(metric).name in LIST_SET:
+        raise InputError(f"'{metric}' has no value per user, so it cannot choose an epoch. Use, for example, ndcg@100.")
+    data = Dataset.load(folder)
+    events = events or Events()
+    outcome = Outcome({})
+    measured: dict[str, ModelResult] = {}
+    for place, contestant in enumerate(models, start=1):
+        name = contestant.config.name
+        events.on_model(name, place, len(models))
+        task = _Task(folder, contestant.config.to_dict(), ",".join(map(str, names)), metric, device)
+        answer = _in_a_process(task, events)
+        if isinstance(answer, ModelResult):
+            measured[name] = answer
+        else:
+            outcome.failures[name], outcome.tracebacks[name] = answer
+        events.on_done(name, measured.get(name))
+    if measured:
+        main = metric if metric in map(str, names) else str(names[0])
+        outcome.results = results(
+            measured, facts(data, split="test", validation_metric=metric), environment(), metric=main
+        )
+        for contestant in models:
+            if contestant.config.name in measured:
+                outcome.results["models"][contestant.config.name]["config_from"] = contestant.source
+    return outcome
+
+
+def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
+    """Return a model's result, or a sentence and a traceback; pass its progress on as it comes."""
+    context = multiprocessing.get_context("spawn")  # a fork would share this process's memory and threads
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(theirs, task), daemon=True)
+    with _interrupts_stay_here():
+        process.start()
+    theirs.close()  # so that the end of the process is the end of what can be read
+    try:
+        while True:
+            kind, *values = ours.recv()
+            if kind == "step":
+                events.on_step(*values)
+            elif kind == "epoch":
+                events.on_epoch(*values)
+            elif kind == "result":
+                return values[0]  # type: ignore[no-any-return]
+            else:
+                return values[0], values[1]
+    except EOFError:
+        process.join()
+        return _death(process.exitcode), ""
+    finally:
+        if process.is_alive():
+            process.join(timeout=5)  # it has answered, and is on its way out
+        if process.is_alive():
+            process.kill()
+        process.join()
+        ours.close()
+
+
+def _death(status: int | None) -> str:
+    """Return a sentence about a process that ended without an answer."""
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name
+        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        return f"Its process was ended by {name}{hint}."
+    return f"Its process ended with status {status} and without a result."
+
+
+@contextmanager
+def _interrupts_stay_here() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C: this process hears it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(connection: "Connection", task: _Task) -> None:
+    """Measure one model and send what happens."""
+    last = 0.0
+
+    def on_step(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 0.2:
+            last = now
+            connection.send(("step", done, total))
+
+    try:
+        from data_prep.dataset import Dataset
+
+        _, result = measure(
+            run_config(task.config),
+            Dataset.load(task.folder),
+            task.metrics,
+            metric=task.metric,
+            device=task.device,
+            on_step=on_step,
+            on_epoch=lambda row: connection.send(("epoch", row)),
+        )
+        connection.send(("result", ModelResult(**{**vars(result), "peak_memory_mb": peak_memory_mb()})))
+    except BrokenPipeError:  # nobody listens any more
+        return
+    except Exception as error:  # noqa: BLE001 - one model's failure must not lose the others' work
+        sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
+        with suppress(BrokenPipeError):
+            connection.send(("failure", sentence, traceback.format_exc()))
+
+
+def peak_memory_mb() -> float | None:
+    """Return this process's peak resident memory in 10^6 bytes, None where the system does not say.
+
+    Linux counts into ru_maxrss what a process had before it began to run its own program, which for a spawned process
+    is its parent's memory; VmHWM starts afresh.
+    """
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        peak = next(line for line in lines if line.startswith("VmHWM:"))
+        return round(int(peak.split()[1]) * 1024 / 1e6, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+# Files.
+
+
+def write_report(folder: Path, outcome: Outcome) -> list[str]:
+    """Write results.json, results.md and, where Matplotlib is installed, comparison.png; return their names."""
+    if not outcome.results:
+        raise WorkError("There are no results to write: every model failed.")
+    write_results(folder / RESULTS, outcome.results)
+    lines = [f"# {outcome.results['dataset']['name']}\n", markdown_table(outcome.results), _settings(outcome)]
+    (folder / TABLE).write_text("\n".join(lines), encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is None:
+        return [RESULTS, TABLE]
+    from recvae.plots import comparison
+
+    comparison(outcome.results, folder / FIGURE)
+    return [RESULTS, TABLE, FIGURE]
+
+
+def _settings(outcome: Outcome) -> str:
+    """Return Markdown about where each model's settings came from, what failed, and the machine."""
+    models, machine = outcome.results["models"], outcome.results["environment"]
+    lines = ["Settings: " + "; ".join(f"{name}: {model['config_from']}" for name, model in models.items()) + ".", ""]
+    lines += [f"{name} failed: {sentence}\n" for name, sentence in outcome.failures.items()]
+    versions = ", ".join(f"{package} {version}" for package, version in machine.get("versions", {}).items())
+    lines.append(f"{machine.get('cpu')}, {machine.get('cores')} cores; Python {machine.get('python')}, {versions}.")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,116 @@
+"""The command line: one file per verb, and the one place where errors become sentences and exit statuses.
+
+Nothing heavy is imported here or at the top of a verb's file, so that ``recvae --help`` answers at once.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from recvae import __version__
+from recvae.cli.benchmark import benchmark
+from recvae.cli.evaluate import evaluate
+from recvae.cli.info import info
+from recvae.cli.prepare import prepare
+from recvae.cli.quickstart import quickstart
+from recvae.cli.recommend import recommend
+from recvae.cli.shadow import refuse_shadows
+from recvae.cli.similar import similar
+from recvae.cli.terminal import Interrupted, print_error
+from recvae.cli.train import train
+from recvae.errors import RecvaeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="recvae",
+    help="Variational autoencoders for collaborative filtering: prepare clicks, train, evaluate, recommend, compare.",
+    epilog="New here? Run: recvae quickstart",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _verb in (quickstart, prepare, train, evaluate, recommend, similar, benchmark, info):
+    app.command()(_verb)
+
+# Typer brings click in or with it, depending on its release; its own BadParameter is a ClickException in each.
+_ClickException: Any = typer.BadParameter.__mro__[2]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"recvae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on ``arguments`` (default: the process's) and return the exit status.
+
+    0: done. 1: the work failed. 2: the input cannot be used. 130: Ctrl-C. Every failure is one sentence on stderr.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        refuse_shadows()
+        status = app(given, prog_name="recvae", standalone_mode=False)
+    except BaseException as error:  # noqa: BLE001 - this is the place where exceptions end
+        if "--debug" in given and not isinstance(error, SystemExit):
+            traceback.print_exc()
+        return _explain(error)
+    if status == 130:  # newer releases of Typer turn Ctrl-C into this
+        return _explain(KeyboardInterrupt())
+    return status if isinstance(status, int) else 0
+
+
+def _explain(error: BaseException) -> int:
+    """Print the sentence that belongs to an exception, and return the exit status."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        print_error("Stopped.", label="")
+        return 130
+    if isinstance(error, Interrupted):
+        print_error(str(error), label="")
+    elif isinstance(error, RecvaeError):
+        print_error(str(error))
+    elif isinstance(error, _ClickException):
+        print_error(_usage(error))
+        return 2
+    elif isinstance(error, BrokenPipeError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again when it flushes at exit
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        print_error(f"There is not enough memory ({_one_line(error)}). Use a smaller batch size or a smaller model.")
+    elif isinstance(error, OSError) and error.filename is not None:
+        print_error(f"{error.filename}: {error.strerror}.")
+    else:
+        print_error(
+            f"This is a bug in recvae ({type(error).__name__}: {_one_line(error)}). Run again with --debug to see "
+            "where it is, and please report it."
+        )
+    return error.exit_code if isinstance(error, RecvaeError) else 1
+
+
+def _usage(error: Any) -> str:
+    """Return a mistake in the arguments as a sentence that says where help is."""
+    sentence = _one_line(error.format_message())
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "recvae"
+    return f"{sentence if sentence.endswith(('.', '?', '!')) else sentence + '.'} See: {path} --help"
+
+
+def _one_line(error: object) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]} ..."

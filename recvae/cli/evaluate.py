@@ -1,0 +1,70 @@
+"""``recvae evaluate``: a trained model measured on held-out users."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recvae.cli.options import METRICS, DatasetFolder, Debug, Device, Json, Metrics, Quiet, RunFolder
+from recvae.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from data_prep.dataset import Dataset
+    from recvae.recommender import Recommender
+
+_SPLITS = ("test", "validation")
+
+
+def evaluate(
+    run: RunFolder,
+    folder: DatasetFolder,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="test or validation.")] = "test",
+    metrics: Metrics = METRICS,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rank items for held-out users and print the metrics, each with its standard error.
+
+    [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,recall@20[/]
+    """
+    from data_prep.dataset import Dataset
+    from eval import parse_metrics
+    from recvae.bench import evaluated, facts
+    from recvae.errors import InputError, did_you_mean
+    from recvae.recommender import load
+    from recvae.report import ModelResult, environment, results, rich_table
+
+    terminal = Terminal(json=json, quiet=quiet)
+    names = [str(name) for name in parse_metrics(metrics)]
+    if split not in _SPLITS:
+        raise InputError(
+            f"There is no split '{split}' to evaluate on; use test or validation.{did_you_mean(split, _SPLITS)}"
+        )
+    data = Dataset.load(folder)
+    model = load(run, device)
+    refuse_other_catalogue(model, run, data, folder)
+    with terminal.amounts() as progress:
+        evaluation = evaluated(
+            model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total)
+        )
+    measured = {model.name: ModelResult(evaluation, config=model.config.to_dict())}
+    value = results(measured, facts(data, split=split), environment(), metric=names[0])
+    terminal.result(rich_table(value, width=terminal.out.width))
+    if evaluation.left_out:
+        terminal.note(f"{evaluation.left_out:,} users without held-out items are left out.")
+    terminal.document(value)
+
+
+def refuse_other_catalogue(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
+    """Raise :class:`InputError` naming both folders unless the columns mean the same items."""
+    from recvae.errors import InputError
+
+    if model.items.hash() != data.vocabulary_hash:
+        trained_on = model.dataset.get("name")
+        name = f" ({trained_on})" if trained_on else ""
+        raise InputError(
+            f"{run} was trained on another catalogue{name} than that of {folder} ({data.name}): the columns are other "
+            "items. Use the dataset folder that it was trained on."
+        )

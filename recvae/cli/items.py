@@ -1,0 +1,108 @@
+"""From what a person calls an item, an id or a title or a part of one, to its column."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recvae.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from recvae.recommender import Recommender
+
+_YEAR = re.compile(r"\s*\(\d{4}\)$")
+_ARTICLE = re.compile(r"^(.*), (the|a|an|les?|la|das|der|die|el|il)$")
+_NAMED = 4  # candidates or unknown items named in a sentence
+
+
+def plain_title(title: str) -> str:
+    """Return a title as people type it: ``Matrix, The (1999)`` becomes ``the matrix``."""
+    return _ARTICLE.sub(r"\2 \1", _YEAR.sub("", title.casefold().strip()))
+
+
+def find_item(model: "Recommender", asked: str) -> int | None:
+    """Return the column of an id or title, or None where there is none.
+
+    Tried in turn, and the first way that finds anything decides: the id; the title; the title in any case; without its
+    year; its beginning; a part of it. Raises :class:`InputError` where it could be several items.
+    """
+    if asked in model.columns:
+        return model.columns[asked]
+    titles = model.items.titles
+    wanted, plain = asked.casefold().strip(), plain_title(asked)
+    ways: Sequence[Callable[[str], bool]] = (
+        lambda title: title == asked,
+        lambda title: title.casefold() == wanted,
+        lambda title: plain_title(title) == plain,
+        lambda title: title.casefold().startswith(wanted) or plain_title(title).startswith(plain),
+        lambda title: wanted in title.casefold() or plain in plain_title(title),
+    )
+    if not plain:
+        return None
+    for fits in ways:
+        found = [column for column, title in enumerate(titles) if title and fits(title)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = [f"'{titles[column]}' (id {model.items.ids[column]})" for column in found]
+            raise InputError(f"'{asked}' could be {listed(names)}. Give the id, or more of the title.")
+    return None
+
+
+def find_items(model: "Recommender", asked: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Return the columns of ids or titles, each once, and those that are not known."""
+    columns: dict[int, None] = {}
+    unknown = []
+    for text in asked:
+        column = find_item(model, text)
+        if column is None:
+            unknown.append(text)
+        else:
+            columns[column] = None
+    return list(columns), unknown
+
+
+def unknown_items(model: "Recommender", unknown: Sequence[str]) -> str:
+    """Return the sentence about items that the model does not know."""
+    names = listed([f"'{name}'" for name in unknown])
+    what = "This item is" if len(unknown) == 1 else f"These {len(unknown):,} items are"
+    return f"{what} not in the model's catalogue: {names}.{suggestion(model, unknown[0])}"
+
+
+def suggestion(model: "Recommender", asked: str) -> str:
+    """Return a question with the nearest title, or an empty string."""
+    return did_you_mean(asked, [title for title in model.items.titles if title]) or did_you_mean(asked, model.items.ids)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence, cut where there are many."""
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
+
+
+def item_rows(model: "Recommender", ids: Any, scores: Any) -> list[dict[str, Any]]:
+    """Return one ranked list, padding left out, as plain values: rank, item_id, title, score."""
+    return [
+        {"rank": rank, "item_id": model.items.ids[i], "title": model.items.titles[i], "score": round(float(score), 6)}
+        for rank, (i, score) in enumerate(zip(ids, scores, strict=True), start=1)
+        if i >= 0
+    ]
+
+
+def items_table(rows: Sequence[Mapping[str, Any]], score: str = "score") -> "Table":
+    """Return a ranked list for the terminal; without titles the column is left out."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    titled = any(row["title"] for row in rows)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name, justify in (("", "right"), ("title", "left"), ("id", "left"), (score, "right")):
+        if name != "title" or titled:
+            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in rows:
+        cells = [str(row["rank"]), row["title"], row["item_id"], f"{row['score']:.3f}"]
+        table.add_row(*(Text(cell) for place, cell in enumerate(cells) if place != 1 or titled))
+    return table

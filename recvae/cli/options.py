@@ -1,0 +1,45 @@
+"""The options that several verbs share, each declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_COMMON = "Output"
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout and nothing else there.", rich_help_panel=_COMMON),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress and no advice: only what was asked for.", rich_help_panel=_COMMON),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error too.", rich_help_panel=_COMMON)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out names, if it is of the same kind.")]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Seed of everything random; the configuration's, else 98765.", show_default=False),
+]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B,C",
+        help="Metrics, each with its list length: recall, plain_recall, ndcg, precision, hit_rate, mrr, map, coverage, "
+        "novelty.",
+    ),
+]
+Metric = Annotated[str, typer.Option(metavar="NAME@K", help="The validation metric that picks the epoch to keep.")]
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A dataset folder that 'recvae prepare' wrote.", show_default=False)
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder that 'recvae train' wrote.", show_default=False)
+]
+K = Annotated[int, typer.Option("-k", metavar="K", help="How many items.")]
+
+METRICS = "recall@20,recall@50,ndcg@100"  # eval.DEFAULT_METRICS, which --help must not import; a test compares them
+METRIC = "ndcg@100"

@@ -1,0 +1,91 @@
+"""Ranked lists as files: Parquet, CSV or JSON lines with the columns user, rank, item_id, title, score."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recvae.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from recvae.checkpoint import Vocabulary
+
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Ranked lists of some users: ids int32 and scores float32, (b, k), padded with -1 and -inf."""
+
+    users: Sequence[str | None]
+    ids: Any
+    scores: Any
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raise :class:`InputError` where the file has another suffix, or exists and may not be replaced."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path} must end in one of {', '.join(SUFFIXES)}; its suffix says how to write.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+
+
+def write_blocks(path: Path, items: "Vocabulary", blocks: Iterable[Block]) -> int:
+    """Write ranked lists, whole or not at all, and return the number of rows."""
+    import pyarrow as pa
+
+    from recvae.files import whole_file
+
+    schema = pa.schema(
+        [
+            ("user", pa.string()),
+            ("rank", pa.int32()),
+            ("item_id", pa.string()),
+            ("title", pa.string()),
+            ("score", pa.float32()),
+        ]
+    )
+    rows = 0
+    with whole_file(path) as temporary, _writer(temporary, path.suffix, schema) as write:
+        for block in blocks:
+            table = _table(block, items, schema)
+            write(table)
+            rows += table.num_rows
+    return rows
+
+
+def _table(block: Block, items: "Vocabulary", schema: "pa.Schema") -> "pa.Table":
+    """Return a block's lists, one below the other, without their padding."""
+    import numpy as np
+    import pyarrow as pa
+
+    row, place = np.nonzero(block.ids >= 0)
+    chosen = block.ids[row, place]
+    names = (np.array(values, dtype=np.object_) for values in (block.users, items.ids, items.titles))
+    users, ids, titles = names
+    columns = [users[row], place.astype(np.int32) + 1, ids[chosen], titles[chosen], block.scores[row, place]]
+    return pa.table([pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)], schema=schema)
+
+
+@contextmanager
+def _writer(path: Path, suffix: str, schema: "pa.Schema") -> Iterator[Any]:
+    """Yield a function that appends a table to a new file."""
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(path, schema) as parquet:
+            yield parquet.write_table
+    elif suffix == ".csv":
+        import pyarrow.csv as pc
+
+        with pc.CSVWriter(path, schema) as text:
+            yield text.write_table
+    else:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            yield lambda table: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())

@@ -1,0 +1,132 @@
+"""``recvae recommend``: ranked items for histories from a file, or for items named on the command line."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae.cli.items import find_items, item_rows, items_table, unknown_items
+from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder
+from recvae.cli.output import Block, check_output, write_blocks
+from recvae.cli.terminal import Terminal, amount
+
+if TYPE_CHECKING:
+    from recvae.recommender import Recommender
+
+_BLOCK = 16_384  # users ranked at a time: bounds memory and gives progress something to show
+_SHOWN = 3  # users on the terminal
+
+
+def recommend(
+    run: RunFolder,
+    histories: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV or Parquet: a row per user and item clicked.")
+    ] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID_OR_TITLE", help="An item clicked, for one user; may be repeated."),
+    ] = None,
+    k: K = 20,
+    user_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of users.")] = "user",
+    item_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of items.")] = "item",
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank the items of the history too.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Rank items for users, also ones the model never saw, from what they clicked.
+
+    [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the'[/]
+    [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
+    """
+    from recvae.errors import InputError
+    from recvae.recommender import load
+
+    terminal = Terminal(json=json, quiet=quiet)
+    if (histories is None) == (not item):
+        raise InputError("Name the clicked items with --histories FILE or with --item ID_OR_TITLE, one of the two.")
+    if k < 1:
+        raise InputError(f"-k must be at least 1, and is {k}.")
+    if out is not None:
+        check_output(out, overwrite=overwrite)
+    model = load(run, device)
+    users: Sequence[str | None] = [None]
+    if histories is not None:
+        users, clicks, unknown = _read(model, histories, user_column, item_column)
+    else:
+        columns, unknown = find_items(model, item or [])
+        if not columns:
+            raise InputError(unknown_items(model, unknown))
+        clicks = _matrix([0] * len(columns), columns, (1, model.n_items))
+    if unknown:
+        terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
+    blocks = _ranked(terminal, model, users, clicks, k, include_seen=include_seen)
+    if out is not None:
+        rows = write_blocks(out, model.items, blocks)
+        terminal.note(f"Wrote {amount(rows, 'row')} for {amount(len(users), 'user')} to {out}.")
+        terminal.document({"file": str(out), "users": len(users), "rows": rows, "unknown_items": unknown})
+        return
+    if json:
+        answers = [
+            {"user": user, "items": item_rows(model, ids, scores)}
+            for block in blocks
+            for user, ids, scores in zip(block.users, block.ids, block.scores, strict=True)
+        ]
+        terminal.document({"users": answers, "unknown_items": unknown})
+        return
+    _show(terminal, model, users, clicks, next(blocks))
+
+
+def _read(model: "Recommender", file: Path, user_column: str, item_column: str) -> tuple[list[str], Any, list[str]]:
+    """Return a file's users in order of first appearance, their clicks (CSR), and the items that are not known."""
+    import numpy as np
+
+    from data_prep import read_interactions
+
+    data = read_interactions(file, user_column, item_column)
+    column_of = np.array([model.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
+    columns = column_of[data.item]
+    known = columns >= 0
+    clicks = _matrix(data.user[known], columns[known], (len(data.user_ids), model.n_items))
+    return data.user_ids.tolist(), clicks, data.item_ids[column_of < 0].tolist()
+
+
+def _matrix(rows: Any, columns: Any, shape: tuple[int, int]) -> Any:
+    """Return canonical CSR of ones; a repeated click counts once."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    matrix = csr_array((np.ones(len(columns), dtype=np.float32), (rows, columns)), shape=shape)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def _ranked(
+    terminal: Terminal, model: "Recommender", users: Sequence[str | None], clicks: Any, k: int, *, include_seen: bool
+) -> Iterator[Block]:
+    """Rank a block of users at a time."""
+    with terminal.amounts() as progress:
+        for start in range(0, len(users), _BLOCK):
+            stop = min(len(users), start + _BLOCK)
+            ids, scores = model.recommend(clicks[start:stop], k, exclude_seen=not include_seen)
+            if len(users) > _BLOCK:
+                progress("rank users", stop, len(users))
+            yield Block(users[start:stop], ids, scores)
+
+
+def _show(terminal: Terminal, model: "Recommender", users: Sequence[str | None], clicks: Any, block: Block) -> None:
+    """Print the first users' lists."""
+    for row, user in enumerate(block.users[:_SHOWN]):
+        seen = clicks[[row]].indices
+        names = [model.items.titles[i] or model.items.ids[i] for i in seen[:_SHOWN]]
+        more = f" and {len(seen) - _SHOWN:,} more" if len(seen) > _SHOWN else ""
+        after = f"after {', '.join(names)}{more}" if names else "who has no known item: what is liked in general"
+        terminal.note(f"\nFor {'you' if user is None else f'user {user}'}, {after}:")
+        terminal.result(items_table(item_rows(model, block.ids[row], block.scores[row])))
+    if len(users) > _SHOWN:
+        terminal.note(f"{len(users) - _SHOWN:,} more users are not shown. Write all lists with --out lists.parquet")

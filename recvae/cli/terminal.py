@@ -1,0 +1,193 @@
+"""What the verbs say and where: results on stdout, progress and warnings on stderr. The one place that prints."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from recvae.errors import RecvaeError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
+
+
+class Interrupted(RecvaeError):  # noqa: N818 - it is no error
+    """Ctrl-C, after everything worth keeping was kept."""
+
+    exit_code = 130
+
+
+class Terminal:
+    """Says things to a person or, with ``json``, one document to a machine; ``quiet`` leaves out advice and progress."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json, self.quiet = json, quiet
+        self.out, self.err = console(), console(stderr=True)
+
+    def result(self, *parts: "RenderableType") -> None:
+        """Print what the user asked for, unless a JSON document takes its place."""
+        if not self.json:
+            for part in parts:
+                _print(self.out, part)
+
+    def note(self, *parts: "RenderableType") -> None:
+        """Print something helpful that was not asked for."""
+        if not self.quiet:
+            self.result(*parts)
+
+    def next(self, *commands: str) -> None:
+        """Print commands to go on with."""
+        self.note("\nNext:", *(f"  {command}" for command in commands))
+
+    def document(self, value: Mapping[str, Any]) -> None:
+        """Print the JSON document, where one is asked for."""
+        if self.json:
+            sys.stdout.write(to_json(value) + "\n")
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning on stderr, also when quiet."""
+        _labelled(self.err, "Warning: ", "bold yellow", sentence)
+
+    def say(self, sentence: str) -> None:
+        """Print progress on stderr."""
+        if not self.quiet:
+            _print(self.err, sentence)
+
+    def epochs(self, metric: str, *, epochs: int | None, done: int = 0, label: str = "") -> "Epochs":
+        """Return a display of a training run, to be used as a context.
+
+        ``epochs``: how many there will be, None for a model without any; ``done``: how many a resumed run has already.
+        """
+        return Epochs(self, metric, epochs, done, label)
+
+    @contextmanager
+    def amounts(self, *, bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+        """Yield ``progress(what, done, total)``: a bar per ``what`` on a terminal, a line elsewhere."""
+        tasks: dict[str, Any] = {}
+        if self.quiet or not self.err.is_terminal:
+
+            def line(what: str, done: int, total: int | None) -> None:
+                if what not in tasks:
+                    tasks[what] = None
+                    self.say(f"{what} ...")
+
+            yield line
+            return
+        with _progress(self.err, bytes=bytes) as progress:
+
+            def bar(what: str, done: int, total: int | None) -> None:
+                if what not in tasks:
+                    tasks[what] = progress.add_task(what, total=total, about="")
+                progress.update(tasks[what], completed=done, total=total)
+
+            yield bar
+
+
+class Epochs:
+    """A training run as it goes: one bar on a terminal, one line per epoch elsewhere, nothing when quiet."""
+
+    def __init__(self, terminal: Terminal, metric: str, epochs: int | None, done: int, label: str) -> None:
+        self.terminal, self.metric, self.done, self.label = terminal, metric, done, label
+        self.bar: Progress | None = None
+        if not terminal.quiet and terminal.err.is_terminal:
+            self.bar = _progress(terminal.err)
+            self.task = self.bar.add_task(label or "training", total=epochs, completed=done, about="")
+
+    def __enter__(self) -> "Epochs":
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def step(self, done: int, total: int) -> None:
+        """Note that ``done`` of an epoch's ``total`` updates are done."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done + done / total)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show one epoch, given as the plain values of an EpochReport."""
+        self.done = row["epoch"]
+        if self.bar is None:
+            prefix = f"{self.label}: " if self.label else ""
+            self.terminal.say(prefix + epoch_line(row, self.metric))
+            return
+        about = f"epoch {row['epoch']}/{row['epochs']}"
+        if row["best_score"] is not None:
+            about += f"  best {self.metric} {share(row['best_score'])} in epoch {row['best_epoch']}"
+        self.bar.update(self.task, completed=row["epoch"], about=about)
+
+
+def epoch_line(row: Mapping[str, Any], metric: str) -> str:
+    """Return one epoch as a line: losses, KL and its weight, the validation metric, a star for a new best, seconds."""
+    phases: dict[str, dict[str, float]] = row["phases"]
+    parts = [f"epoch {row['epoch']:>{len(str(row['epochs']))}}/{row['epochs']}"]
+    for name, values in phases.items():
+        parts.append(f"{'loss' if len(phases) == 1 else name} {values['loss']:.2f}")
+        parts += [f"{key} {values[key]:.{digits}f}" for key, digits in (("kl", 2), ("beta", 4)) if key in values]
+    if row["score"] is not None:
+        parts.append(f"{metric} {share(row['score'])}{' *' if row['best'] else '  '}")
+    parts.append(f"{row['seconds']:.1f} s")
+    return "  ".join(parts)
+
+
+def share(value: float) -> str:
+    """Return a metric's value as the tables print it."""
+    return f"{value:.4f}".removeprefix("0")
+
+
+def amount(count: int, what: str) -> str:
+    """Return a count with its noun, such as ``1 user`` or ``2,000 users``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Return JSON for stdout; escaped where stdout cannot carry every character."""
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    return json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Return a console that prints what it is given: no markup, no guessing at what numbers are."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def print_error(sentence: str, *, label: str = "Error: ") -> None:
+    """Print an error on stderr."""
+    _labelled(console(stderr=True), label, "bold red", sentence)
+
+
+def _labelled(to: "Console", label: str, style: str, sentence: str) -> None:
+    from rich.text import Text
+
+    _print(to, Text.assemble((label, style), sentence))
+
+
+def _print(to: "Console", part: "RenderableType") -> None:
+    """Print without breaking lines of text, so that a sentence stays one line in a pipe."""
+    from rich.text import Text
+
+    to.print(part, soft_wrap=isinstance(part, str | Text))
+
+
+def _progress(to: "Console", *, bytes: bool = False) -> "Progress":
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    said = TextColumn("{task.description}", markup=False)
+    about = TextColumn("{task.fields[about]}", markup=False)
+    measured: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if bytes else [TimeElapsedColumn()]
+    return Progress(said, BarColumn(bar_width=24), *measured, TimeRemainingColumn(), about, console=to, transient=True)

@@ -1,0 +1,219 @@
+"""``recvae train``: from a dataset folder to a run folder."""
+
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from json import dumps  # what it writes of text, numbers, booleans and lists of them is TOML too
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Metric, Overwrite, Quiet, Seed
+from recvae.cli.terminal import Interrupted, Terminal, amount, share
+
+if TYPE_CHECKING:
+    from data_prep.dataset import Dataset
+    from recvae.config import RunConfig
+    from recvae.recommender import Recommender
+
+
+def train(
+    folder: DatasetFolder,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to write.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Such as recvae, mult-vae or ease; see 'recvae info'.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A shipped configuration's name, or a TOML file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One option, such as train.epochs=50; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, bit for bit.")] = False,
+    metric: Metric = METRIC,
+    seed: Seed = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train one model, keep the epoch that validates best, and write a run folder.
+
+    [dim]recvae train ml-1m --model recvae --out runs/ml-1m-recvae --set train.epochs=100[/]
+    """
+    from data_prep.dataset import Dataset
+    from recvae.bench import facts, validate_with
+    from recvae.errors import InputError
+    from recvae.files import refuse_existing
+    from recvae.registry import entry
+
+    terminal = Terminal(json=json, quiet=quiet)
+    continued = resume and (out / "run.json").is_file()
+    chosen = _configuration(model, config, settings or [], seed, out if continued else None)
+    if resume and chosen.train is None:
+        raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
+    recommender = entry(chosen.name).recommender().from_config(chosen, device)
+    if not continued:
+        refuse_existing(out, marker="run.json", overwrite=overwrite)
+    data = Dataset.load(folder)
+    recommender.dataset = facts(data, validation_metric=metric)
+    validation = validate_with(data, metric)
+    terminal.note(*_introduction(recommender, data))
+    if config is None and not continued:
+        _mention_shipped(terminal, data.name, chosen.name)
+    began = time.perf_counter()
+    with _leave_nothing_unfinished(out, fresh=not continued):
+        if chosen.train is not None:
+            epochs = _fit(terminal, recommender, data, validation, metric, out, resume, overwrite)
+        else:
+            recommender.fit(data.train, item_ids=data.item_ids.tolist(), titles=data.item_titles.tolist())
+            recommender.metrics = {"validation": validation(recommender)}
+            recommender.save(out, overwrite=overwrite)
+            epochs = None
+    seconds = time.perf_counter() - began
+    _draw_curves(out, metric, f"{entry(chosen.name).title} on {data.name}")
+    score = recommender.metrics.get("validation")
+    where = "" if recommender.best_epoch is None else f" in epoch {recommender.best_epoch} of {epochs}"
+    if score is not None:
+        terminal.note(f"Validation {metric} {share(score)}{where}, {seconds:.1f} s. The model is in {out}.")
+    run, dataset = shlex.quote(str(out)), shlex.quote(str(folder))
+    terminal.next(f"recvae evaluate {run} {dataset}", f"recvae recommend {run} --item {_example(data)}")
+    terminal.document(
+        {
+            "run": str(out),
+            "model": chosen.name,
+            "dataset": recommender.dataset,
+            "best_epoch": recommender.best_epoch,
+            "epochs": epochs,
+            "metrics": {metric: score},
+            "seconds": round(seconds, 3),
+            "config": chosen.to_dict(),
+        }
+    )
+
+
+def _configuration(
+    model: str | None, config: str | None, settings: list[str], seed: int | None, run: Path | None
+) -> "RunConfig":
+    """Return the configuration that the arguments describe; ``run``, a run to be resumed, brings its own."""
+    from recvae.checkpoint import read_run
+    from recvae.config import resolve
+    from recvae.errors import InputError
+
+    if run is None or config is not None:
+        return resolve(model, config, settings, seed)
+    before = read_run(run)
+    if model not in (None, before.model):
+        raise InputError(f"{run} holds a '{before.model}' run, not a '{model}' one. Leave --model out to resume it.")
+    kept = [f"seed={before.config.get('seed', 0)}"]
+    for section in ("model", "train"):
+        for key, value in before.config.get(section, {}).items():
+            if value is not None:  # None is a default, and TOML has no word for it
+                kept.append(f"{section}.{key}={dumps(value)}")
+    return resolve(before.model, None, [*kept, *settings], seed)
+
+
+def _fit(
+    terminal: Terminal,
+    model: "Recommender",
+    data: "Dataset",
+    validation: Any,
+    metric: str,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+) -> int:
+    """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
+    from recvae.checkpoint import read_metrics
+    from recvae.vae import NeuralRecommender
+
+    assert isinstance(model, NeuralRecommender)
+    done = len(read_metrics(out)) if resume else 0
+    try:
+        with terminal.epochs(metric, epochs=model.config.train.epochs, done=done) as display:
+            model.fit(
+                data.train,
+                validation=validation,
+                item_ids=data.item_ids.tolist(),
+                titles=data.item_titles.tolist(),
+                folder=out,
+                resume=resume,
+                overwrite=overwrite,
+                on_step=display.step,
+                on_epoch=lambda report: display.epoch(report.to_dict()),
+            )
+    except KeyboardInterrupt:
+        if model.best_epoch is None:
+            raise Interrupted("Stopped before the first epoch was done; nothing is kept.") from None
+        _draw_curves(out, metric, "")
+        again = f"recvae train {shlex.quote(str(data.path))} --out {shlex.quote(str(out))} --resume"
+        score = f", {metric} {share(model.metrics['validation'])}" if model.metrics else ""
+        raise Interrupted(
+            f"Stopped. {out} holds the best model so far (epoch {model.best_epoch}{score}). Continue with: {again}"
+        ) from None
+    return len(read_metrics(out))
+
+
+def _introduction(model: "Recommender", data: "Dataset") -> list[str]:
+    """Return lines about what is trained on what, with every setting."""
+    from recvae.registry import entry
+
+    config = model.config.to_dict()
+    users = amount(data.n_users("train"), "user")
+    clicks = amount(data.manifest["counts"]["clicks"]["train"], "click")
+    lines = [f"{entry(model.name).title} on {data.name}: {users}, {amount(data.n_items, 'item')}, {clicks}"]
+    lines += [
+        f"  {section:<6} {settings_line(config[section])}" for section in ("model", "train") if config.get(section)
+    ]
+    return [*lines, f"  seed   {config['seed']}, device {model.device}"]
+
+
+def settings_line(options: Mapping[str, Any]) -> str:
+    """Return options in one line; those that are off are left out."""
+    shown = {key: value for key, value in options.items() if value not in (None, False, ())}
+    return " ".join(f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in shown.items())
+
+
+def _mention_shipped(terminal: Terminal, dataset: str, model: str) -> None:
+    from recvae.config import shipped
+
+    if f"{dataset}-{model}" in shipped():
+        terminal.note(f"  Settings found for this dataset are shipped: --config {dataset}-{model}")
+
+
+def _example(data: "Dataset") -> str:
+    """Return the most clicked item with a title, quoted for a shell, as an example; else its id."""
+    import numpy as np
+
+    top = int(np.bincount(data.train.indices, minlength=data.n_items).argmax())
+    return shlex.quote(str(data.item_titles[top] or data.item_ids[top]))
+
+
+def _draw_curves(run: Path, metric: str, title: str) -> None:
+    """Draw RUN/curves.png where there are epochs to draw and Matplotlib is installed."""
+    from recvae.checkpoint import read_metrics
+
+    rows = read_metrics(run)
+    if rows and find_spec("matplotlib") is not None:
+        from recvae.plots import training_curves
+
+        training_curves(rows, run / "curves.png", metric=metric, title=title)
+
+
+@contextmanager
+def _leave_nothing_unfinished(run: Path, *, fresh: bool) -> Iterator[None]:
+    """Remove a run folder that this command began, if it ends before the folder holds a model."""
+    try:
+        yield
+    except BaseException:
+        if fresh and run.is_dir() and not (run / "model.safetensors").is_file():
+            names = {path.name for path in run.iterdir() if not path.name.endswith(".part")}
+            if names <= {"run.json", "items.csv", "metrics.jsonl", "resume"}:
+                shutil.rmtree(run)
+        raise

@@ -1,0 +1,72 @@
+"""What the tests share: the real data, small matrices, and a training noise that is written down."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles import fixed
+from scipy.sparse import csr_array, random_array
+
+from recvae.noise import Noise
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data that RECVAE_TEST_DATA names."""
+    folder = os.environ.get("RECVAE_TEST_DATA")
+    if not folder:
+        pytest.skip("RECVAE_TEST_DATA is not set: it names a folder with ml-100k and ml-1m")
+    return Path(folder)
+
+
+class WrittenNoise(Noise):
+    """Noise without a generator: drops every ``drop``-th click, and draws from a fixed sequence."""
+
+    def __init__(self, drop=3):
+        super().__init__(0)
+        self.drop = drop
+
+    def mask(self, n, rate):
+        """Factor of each of n clicks."""
+        return np.where(np.arange(n) % self.drop == 0, 0.0, 1 / (1 - rate))
+
+    def draws(self, *shape):
+        return fixed(*shape, scale=1.3, phase=0.5)
+
+    def dropout(self, values, rate):
+        return values * torch.from_numpy(self.mask(len(values), rate)).to(values.dtype)
+
+    def normal(self, like):
+        return torch.from_numpy(self.draws(*like.shape)).to(like.dtype)
+
+
+@pytest.fixture
+def written_noise():
+    return WrittenNoise()
+
+
+def random_clicks(users, items, density=0.1, seed=0):
+    """A random 0/1 CSR."""
+    matrix = random_array((users, items), density=density, rng=np.random.default_rng(seed), format="csr")
+    matrix.data[:] = 1
+    matrix = csr_array(matrix, dtype=np.float32)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def checkerboard(users=60, items=40, keep=0.6, seed=3):
+    """Even users like even items, odd users odd ones; each user has seen a random part of what they like."""
+    rng = np.random.default_rng(seed)
+    u, i = np.indices((users, items))
+    liked = (u % 2) == (i % 2)
+    return csr_array((liked & (rng.random((users, items)) < keep)).astype(np.float32))

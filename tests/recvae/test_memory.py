@@ -1,0 +1,78 @@
+"""Nothing of size users x items is ever made: every tensor is recorded, and every array counted, while things run."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_clicks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import recvae
+from eval.protocols import evaluate, validator
+
+USERS, ITEMS, BATCH = 40_000, 1_000, 1_000
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.shape, self.operation = 0, None, None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves(out):
+            if isinstance(value, torch.Tensor) and value.numel() > self.elements:
+                self.elements, self.shape, self.operation = value.numel(), tuple(value.shape), str(func)
+        return out
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    return random_clicks(USERS, ITEMS, 0.01, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RecVAE", {"hidden": 32, "latent": 16, "encoder_passes": 1, "epochs": 1, "batch_size": BATCH}),
+        ("MultVAE", {"hidden": (32,), "latent": 16, "epochs": 1, "batch_size": BATCH}),
+        ("MultDAE", {"latent": 16, "epochs": 1, "batch_size": BATCH}),
+        ("EASE", {}),
+        ("Popularity", {}),
+        ("ImplicitALS", {"factors": 16, "iterations": 2}),
+    ],
+)
+def test_fit_recommend_and_evaluate(name, options, matrix, monkeypatch):
+    block = 500_000  # scores that ranking may hold at once
+    monkeypatch.setattr("recvae.ranking.SCORES_IN_MEMORY", block)
+    fold_in, held_out = matrix[:3000], random_clicks(3000, ITEMS, 0.005, seed=2)
+    held_out = held_out - held_out.multiply(fold_in)
+    held_out.eliminate_zeros()
+    model = getattr(recvae, name)(device="cpu", **options)
+    model.fit(matrix[:50])  # what is imported on first use is no array
+    tracemalloc.start()
+    with LargestTensor() as largest:
+        model.fit(matrix, validation=validator(fold_in, held_out))
+        model.recommend(matrix[:10_000], k=20)
+        evaluate(model, fold_in, held_out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    allowed = max(block, BATCH * ITEMS, matrix.nnz, USERS * 2 * 16, ITEMS**2 if name == "EASE" else 0)
+    assert largest.elements <= allowed, (largest.shape, largest.operation)
+    assert allowed < USERS * ITEMS / 20
+    # All NumPy arrays alive at one time, in bytes: less than a users x items matrix of booleans.
+    assert peak < USERS * ITEMS, f"{peak / 1e6:.0f} MB of arrays at once"
+
+
+def test_the_recorder_sees_a_dense_matrix():
+    with LargestTensor() as largest:
+        torch.zeros(300, 400).add_(1)
+    assert largest.elements == 120_000
+    tracemalloc.start()
+    array = np.zeros((300, 4000))
+    assert tracemalloc.get_traced_memory()[1] >= array.nbytes
+    tracemalloc.stop()
