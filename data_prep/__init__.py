@@ -1,1 +1,73 @@
-"""From ratings files to prepared datasets: readers, filters, splits and the dataset folder."""
+"""From ratings files to prepared datasets: readers, filters, splits and the dataset folder.
+
+The public names are imported on first use (PEP 562), so that ``import data_prep`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_prep.dataset import Dataset, vocabulary_hash
+    from data_prep.interactions import Interactions
+    from data_prep.pipeline import filter_interactions, prepare
+    from data_prep.readers import column_names, read_interactions
+    from data_prep.sources import RELEASES, Release, find_release
+    from data_prep.splits import SPLIT_METHODS, Split, make_split
+    from data_prep.synthetic import Sample, ml20m_shape, planted_scores, sample
+    from data_prep.titles import Titles, read_titles
+
+_HOME = {
+    "Dataset": "dataset",
+    "Interactions": "interactions",
+    "RELEASES": "sources",
+    "Release": "sources",
+    "SPLIT_METHODS": "splits",
+    "Sample": "synthetic",
+    "Split": "splits",
+    "Titles": "titles",
+    "column_names": "readers",
+    "filter_interactions": "pipeline",
+    "find_release": "sources",
+    "make_split": "splits",
+    "ml20m_shape": "synthetic",
+    "planted_scores": "synthetic",
+    "prepare": "pipeline",
+    "read_interactions": "readers",
+    "read_titles": "titles",
+    "sample": "synthetic",
+    "vocabulary_hash": "dataset",
+}
+
+__all__ = [
+    "RELEASES",
+    "SPLIT_METHODS",
+    "Dataset",
+    "Interactions",
+    "Release",
+    "Sample",
+    "Split",
+    "Titles",
+    "column_names",
+    "filter_interactions",
+    "find_release",
+    "make_split",
+    "ml20m_shape",
+    "planted_scores",
+    "prepare",
+    "read_interactions",
+    "read_titles",
+    "sample",
+    "vocabulary_hash",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'data_prep' has no attribute '{name}'")
+    value = getattr(import_module(f"data_prep.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,173 @@
+"""From Arrow columns to :class:`Interactions`, and the sentences about rows and columns that cannot be used."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.interactions import Codes, Ids, Interactions
+from recvae.errors import DataError, InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ID_KINDS = "ids must be text or whole numbers"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns to read; ``rating`` and ``time`` are optional."""
+
+    user: str
+    item: str
+    rating: str | None = None
+    time: str | None = None
+
+    def names(self) -> list[str]:
+        """Return the names that are given, each once."""
+        return list(dict.fromkeys(name for name in (self.user, self.item, self.rating, self.time) if name is not None))
+
+
+def row_error(label: object, row: int, problem: str) -> DataError:
+    """Return the error for a row, numbered from 1 without the header."""
+    return DataError(f"{label}, row {row:,} (header not counted): {problem} Correct or remove that row.")
+
+
+def not_utf8(label: object, where: str) -> DataError:
+    """Return the error for text in another encoding."""
+    return DataError(
+        f"{label} is not UTF-8 text ({where}). Convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's message as one line of at most about 200 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) < 200 else text[:200] + " ..."
+
+
+def is_number(value: bytes) -> bool:
+    """Say whether Arrow would read ``value`` as a finite number."""
+    try:
+        return b"_" not in value and math.isfinite(float(value))  # float() reads 1_000, Arrow does not
+    except ValueError:
+        return False
+
+
+def check_columns(label: object, want: Columns, names: Sequence[str], separator: str | None = None) -> None:
+    """Raise an error unless each wanted column is among ``names`` exactly once and plays one part."""
+    given = [name for name in (want.user, want.item, want.rating, want.time) if name is not None]
+    if len(given) > len(want.names()):
+        twice = next(name for name in given if given.count(name) > 1)
+        raise InputError(f"Column '{twice}' is named for two purposes. Users, items, ratings and times need their own.")
+    for name in want.names():
+        if names.count(name) > 1:
+            raise DataError(f"{label} has {names.count(name)} columns named '{name}'. Rename all but one.")
+        if name not in names:
+            hint = did_you_mean(name, names)
+            if separator is not None and len(names) == 1:
+                hint = f" It was split at {separator!r}: give the right one with --separator."
+            raise DataError(f"{label} has no column '{name}'; it has {', '.join(names)}.{hint}")
+
+
+def from_table(table: "pa.Table", want: Columns, label: str) -> Interactions:
+    """Turn an Arrow table into :class:`Interactions`; raise :class:`DataError` for the first bad row of a column."""
+    user, user_ids = _codes(table[want.user], label, want.user)
+    item, item_ids = _codes(table[want.item], label, want.item)
+    rating = None if want.rating is None else _numbers(table[want.rating], label, want.rating, "rating")
+    time = None if want.time is None else _times(table[want.time], label, want.time)
+    return Interactions(
+        user=user,
+        item=item,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        rating=None if rating is None else rating.astype(np.float64, copy=False),
+        time=time,
+        label=label,
+    )
+
+
+def _codes(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, Ids]:
+    """Return int32 codes (n,) and the distinct ids (object array of str), in order of first appearance."""
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if column.null_count:
+        row = _first_true(column.is_null()) + 1
+        raise row_error(label, row, f"the id in column '{name}' is missing.")
+    if pa.types.is_floating(kind):
+        values = column.cast(kind).to_numpy()
+        uneven = np.flatnonzero(values != np.floor(values))
+        if uneven.size:
+            problem = f"the id {values[uneven[0]]} in column '{name}' is not whole; {_ID_KINDS}."
+            raise row_error(label, int(uneven[0]) + 1, problem)
+        column = pa.chunked_array([pa.array(values.astype(np.int64))])
+    elif pa.types.is_nested(kind) or pa.types.is_null(kind):
+        raise DataError(f"Column '{name}' of {label} holds {kind}; {_ID_KINDS}.")
+    if pa.types.is_decimal(kind) or pa.types.is_binary(kind):
+        column = _as_text(column, label, name)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    chunks = column.unify_dictionaries().chunks
+    codes = np.concatenate([chunk.indices.to_numpy().astype(np.int32, copy=False) for chunk in chunks])
+    dictionary = _as_text(chunks[0].dictionary, label, name)
+    ids = np.asarray(dictionary.to_numpy(zero_copy_only=False), dtype=np.object_)
+    empty = np.flatnonzero(ids == "")
+    if empty.size:
+        rows = np.flatnonzero(codes == empty[0])
+        if rows.size:
+            raise row_error(label, int(rows[0]) + 1, f"the id in column '{name}' is empty.")
+    return codes, ids
+
+
+def _as_text(values: Any, label: str, name: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        return values.cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        raise not_utf8(label, f"column '{name}'") from error
+    except pa.ArrowNotImplementedError as error:
+        raise DataError(f"Column '{name}' of {label} holds {values.type}; {_ID_KINDS}.") from error
+
+
+def _first_true(mask: "pa.ChunkedArray") -> int:
+    return int(np.flatnonzero(mask.to_numpy())[0])
+
+
+def _numbers(column: "pa.ChunkedArray", label: str, name: str, what: str) -> npt.NDArray[np.float64]:
+    """Return a column as float64 (n,); raise :class:`DataError` naming the first row that is not a finite number."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    try:
+        values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        texts = [str(value) for value in column.to_pylist()]  # only on the way to an error
+        row = next((row for row, text in enumerate(texts) if not is_number(text.encode())), 0)
+        raise row_error(label, row + 1, f"the {what} {texts[row]!r} in column '{name}' is not a number.") from None
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        value = column[int(bad[0])].as_py()
+        shown = "missing" if value is None else f"{value}, not a finite number"
+        raise row_error(label, int(bad[0]) + 1, f"the {what} in column '{name}' is {shown}.")
+    return values
+
+
+def _times(column: "pa.ChunkedArray", label: str, name: str) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
+    """Return a time column as int64 where it holds integers or timestamps (microseconds), else as float64."""
+    import pyarrow as pa
+
+    kind = column.type
+    if column.null_count:
+        raise row_error(label, _first_true(column.is_null()) + 1, f"the time in column '{name}' is missing.")
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        microseconds = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
+        return np.asarray(microseconds.cast(pa.int64()).to_numpy(), dtype=np.int64)
+    if pa.types.is_integer(kind):
+        return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+    return _numbers(column, label, name, "time")

@@ -1,0 +1,373 @@
+"""The prepared dataset: matrices, ids, titles and the manifest, in memory or as a folder on disk.
+
+The folder (format version 1) is a contract that everything else reads:
+
+    manifest.json        format version, name, source and its SHA-256, filters, protocol, counts, SHA-256 of each file
+    items.csv            index,item_id,title      row i is column i of every matrix; the title may be empty
+    users.csv            split,row,user_id
+    train.npz            SciPy CSR, canonical, float32 ones
+    validation_in.npz  validation_out.npz  test_in.npz  test_out.npz     fold-in and held-out, same rows
+    item_tags.csv        item_id,tag              optional: genres and the like
+    user_tags.csv        user_id,name,value       optional: user attributes
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from data_prep.interactions import Ids
+from data_prep.matrices import check_matrix, load_matrix, save_matrix
+from data_prep.splits import Split
+from data_prep.tables import read_table, write_table
+from recvae.errors import FormatError, InputError
+from recvae.files import file_hash, read_json, whole_folder, write_json
+
+KIND = "recvae-dataset"
+FORMAT_VERSION = 1
+MATRICES = ("train", "validation_in", "validation_out", "test_in", "test_out")
+SPLITS = ("train", "validation", "test")
+
+_ITEMS = ("index", "item_id", "title")
+_USERS = ("split", "row", "user_id")
+_ITEM_TAGS = ("item_id", "tag")
+_USER_TAGS = ("user_id", "name", "value")
+_REQUIRED = ("items.csv", "users.csv", *(f"{name}.npz" for name in MATRICES))
+_OPTIONAL = ("item_tags.csv", "user_tags.csv")
+_AGAIN = "Prepare the dataset again."
+
+Tags = Mapping[str, Sequence[str]]
+UserTags = Mapping[str, Mapping[str, str]]
+
+
+class Dataset:
+    """A prepared dataset; get one from :func:`data_prep.prepare`, :meth:`load` or :meth:`from_split`.
+
+    Matrices are users x items, canonical ``csr_array`` of float32 ones, read on first access and kept. ``manifest`` is
+    the manifest as a dict; ``path`` the folder, or None for a dataset that was not loaded from one.
+    """
+
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        *,
+        path: Path | None = None,
+        split: Split | None = None,
+        titles: Mapping[str, str] | None = None,
+        item_tags: Tags | None = None,
+        user_tags: UserTags | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.path = path
+        self._matrices: dict[str, csr_array] = {}
+        if split is None:
+            return
+        self._matrices = {name: getattr(split, name) for name in MATRICES}
+        ids = split.item_ids
+        known = titles or {}
+        # Set in place of the cached properties that read files.
+        self.__dict__["_items"] = (ids, np.array([known.get(item, "") for item in ids], dtype=np.object_))
+        self.__dict__["_users"] = dict(split.user_ids)
+        people = {user for name in SPLITS for user in split.user_ids[name]}
+        self.__dict__["item_tags"] = {i: tuple(item_tags[i]) for i in ids if item_tags.get(i)} if item_tags else {}
+        self.__dict__["user_tags"] = {u: dict(t) for u, t in user_tags.items() if u in people} if user_tags else {}
+
+    @classmethod
+    def from_split(
+        cls,
+        split: Split,
+        *,
+        name: str,
+        about: Mapping[str, Any] | None = None,
+        titles: Mapping[str, str] | None = None,
+        item_tags: Tags | None = None,
+        user_tags: UserTags | None = None,
+    ) -> "Dataset":
+        """Make a dataset in memory from a split.
+
+        ``about`` is added to the manifest (source, filters, protocol, ...). ``titles``, ``item_tags`` and ``user_tags``
+        are looked up by id; ids outside the split are left out. Raises :class:`FormatError` for a matrix that is not
+        canonical.
+        """
+        for matrix in MATRICES:
+            check_matrix(f"The {matrix} matrix", getattr(split, matrix))
+        manifest: dict[str, Any] = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
+        manifest["counts"] = {
+            "items": len(split.item_ids),
+            "users": {part: len(split.user_ids[part]) for part in SPLITS},
+            "clicks": {matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
+        }
+        manifest["dropped"] = {**manifest.get("dropped", {}), **split.dropped}
+        manifest["vocabulary_hash"] = vocabulary_hash(split.item_ids)
+        dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags)
+        dataset._check_shapes()
+        return dataset
+
+    # --- matrices and ids ----------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, such as "ml-20m" or a file's name."""
+        return str(self.manifest["name"])
+
+    @property
+    def n_items(self) -> int:
+        """Items in the catalogue: columns of every matrix."""
+        return int(self.manifest["counts"]["items"])
+
+    def n_users(self, split: str) -> int:
+        """Rows of the matrices of ``split``: "train", "validation" or "test"."""
+        return int(self.manifest["counts"]["users"][_known_split(split)])
+
+    @property
+    def train(self) -> csr_array:
+        """Training clicks (n_train, n_items)."""
+        return self.matrix("train")
+
+    @property
+    def validation_in(self) -> csr_array:
+        """Validation users' fold-in clicks (n_validation, n_items)."""
+        return self.matrix("validation_in")
+
+    @property
+    def validation_out(self) -> csr_array:
+        """Validation users' held-out clicks, the same rows; a row may be empty."""
+        return self.matrix("validation_out")
+
+    @property
+    def test_in(self) -> csr_array:
+        """Test users' fold-in clicks (n_test, n_items)."""
+        return self.matrix("test_in")
+
+    @property
+    def test_out(self) -> csr_array:
+        """Test users' held-out clicks, the same rows; a row may be empty."""
+        return self.matrix("test_out")
+
+    def matrix(self, name: str) -> csr_array:
+        """Return one of ``MATRICES``; raise :class:`FormatError` where its file is damaged or of another shape."""
+        if name not in MATRICES:
+            raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        if name not in self._matrices:
+            file = self._file(f"{name}.npz")
+            matrix = load_matrix(file)
+            shape = (self.n_users(name.split("_")[0]), self.n_items)
+            clicks = self.manifest["counts"]["clicks"][name]
+            if matrix.shape != shape or matrix.nnz != clicks:
+                raise FormatError(
+                    f"{file} is {matrix.shape[0]} x {matrix.shape[1]} with {matrix.nnz} clicks, and manifest.json says"
+                    f" {shape[0]} x {shape[1]} with {clicks}. {_AGAIN}"
+                )
+            self._matrices[name] = matrix
+        return self._matrices[name]
+
+    @property
+    def item_ids(self) -> Ids:
+        """Item ids as written in the source, object array of str (n_items,); row i names column i."""
+        return self._items[0]
+
+    @property
+    def item_titles(self) -> Ids:
+        """Titles, object array of str (n_items,); empty where there is none."""
+        return self._items[1]
+
+    def user_ids(self, split: str) -> Ids:
+        """User ids of a split's rows as written in the source, object array of str."""
+        return self._users[_known_split(split)]
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """SHA-256 of the item ids in column order, joined by line feeds, as UTF-8: what a model's columns mean."""
+        return vocabulary_hash(self.item_ids)
+
+    @cached_property
+    def item_tags(self) -> dict[str, tuple[str, ...]]:
+        """Item id -> tags (genres and the like); items without tags are absent."""
+        tags: dict[str, list[str]] = {}
+        for item, tag in self._optional_rows("item_tags.csv", _ITEM_TAGS):
+            tags.setdefault(item, []).append(tag)
+        return {item: tuple(values) for item, values in tags.items()}
+
+    @cached_property
+    def user_tags(self) -> dict[str, dict[str, str]]:
+        """User id -> attributes by name (age, gender, ...); users without any are absent."""
+        tags: dict[str, dict[str, str]] = {}
+        for user, name, value in self._optional_rows("user_tags.csv", _USER_TAGS):
+            tags.setdefault(user, {})[name] = value
+        return tags
+
+    @cached_property
+    def _items(self) -> tuple[Ids, Ids]:
+        file = self._file("items.csv")
+        rows = read_table(file, _ITEMS)
+        if [row[0] for row in rows] != [str(i) for i in range(self.n_items)]:
+            raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {_AGAIN}")
+        ids = np.array([row[1] for row in rows], dtype=np.object_)
+        if len(set(ids)) != len(ids):
+            raise FormatError(f"{file} names an item twice. {_AGAIN}")
+        return ids, np.array([row[2] for row in rows], dtype=np.object_)
+
+    @cached_property
+    def _users(self) -> dict[str, Ids]:
+        file = self._file("users.csv")
+        users: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for split, row, user in read_table(file, _USERS):
+            if split not in users or row != str(len(users[split])):
+                raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {_AGAIN}")
+            users[split].append(user)
+        for split, ids in users.items():
+            if len(ids) != self.n_users(split) or len(set(ids)) != len(ids):
+                raise FormatError(f"{file} does not name {self.n_users(split):,} distinct {split} users. {_AGAIN}")
+        return {split: np.array(ids, dtype=np.object_) for split, ids in users.items()}
+
+    def _optional_rows(self, name: str, header: Sequence[str]) -> list[list[str]]:
+        listed = self.path is not None and name in self.manifest["files"]
+        return read_table(self._file(name), header) if listed else []
+
+    def _file(self, name: str) -> Path:
+        if self.path is None:
+            raise FormatError(f"This dataset was never saved and has no {name}.")
+        return self.path / name
+
+    # --- the folder ----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the folder whole or not at all.
+
+        Raises :class:`InputError` where ``path`` exists and ``overwrite`` is false, and :class:`WorkError` where it
+        cannot be written (a full disk among others).
+        """
+        tables: dict[str, tuple[Sequence[str], list[Sequence[object]]]] = {
+            "items.csv": (_ITEMS, list(zip(range(self.n_items), self.item_ids, self.item_titles, strict=True))),
+            "users.csv": (_USERS, [(part, i, user) for part in SPLITS for i, user in enumerate(self.user_ids(part))]),
+        }
+        if self.item_tags:
+            tables["item_tags.csv"] = (_ITEM_TAGS, [(i, tag) for i, tags in self.item_tags.items() for tag in tags])
+        if self.user_tags:
+            pairs = self.user_tags.items()
+            tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
+        matrices = {name: self.matrix(name) for name in MATRICES}  # read before the folder they came from may go
+        with whole_folder(Path(path), marker="manifest.json", overwrite=overwrite) as folder:
+            for name, (header, rows) in tables.items():
+                write_table(folder / name, header, rows)
+            for name, matrix in matrices.items():
+                save_matrix(folder / f"{name}.npz", matrix)
+            files = {file.name: file_hash(file) for file in sorted(folder.iterdir())}
+            write_json(folder / "manifest.json", {**self.manifest, "files": files})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Dataset":
+        """Open a folder: the manifest is checked and the files must be there; they are read and checked on access.
+
+        Raises :class:`InputError` where there is no such folder and :class:`FormatError` where it is not a dataset
+        folder of this format version, or is incomplete.
+        """
+        folder = Path(path)
+        if not folder.exists():
+            raise InputError(f"There is no dataset folder {folder}. Make one with: recvae prepare ... --out {folder}")
+        if not folder.is_dir():
+            raise FormatError(f"{folder} is a file, not a dataset folder. Give the folder that recvae prepare wrote.")
+        file = folder / "manifest.json"
+        if not file.exists():
+            if (folder / "run.json").exists():
+                what = "is a run folder (a trained model), not a dataset folder"
+            else:
+                what = "is not a dataset folder: it has no manifest.json"
+            raise FormatError(f"{folder} {what}. Give the folder that recvae prepare wrote.")
+        manifest = read_json(file)
+        _check_manifest(file, manifest)
+        for name in (*_REQUIRED, *(name for name in _OPTIONAL if name in manifest["files"])):
+            if not (folder / name).is_file():
+                raise FormatError(f"{folder / name} is missing. {_AGAIN}")
+        return cls(manifest, path=folder)
+
+    def verify(self) -> None:
+        """Check everything: hashes, canonical form, index ranges, counts, ids, and that no held-out click is shown.
+
+        Files are read again from disk. Raises :class:`FormatError` naming the file at fault.
+        """
+        dataset = self
+        if self.path is not None:
+            dataset = Dataset.load(self.path)
+            for name, expected in dataset.manifest["files"].items():
+                if name in (*_REQUIRED, *_OPTIONAL) and file_hash(self.path / name) != expected:
+                    raise FormatError(f"{self.path / name} was altered: its SHA-256 is not the manifest's. {_AGAIN}")
+        dataset._check_shapes()
+        where = "" if self.path is None else f"{self.path}: "
+        for split in ("validation", "test"):
+            shown, hidden = dataset.matrix(f"{split}_in"), dataset.matrix(f"{split}_out")
+            if shown.multiply(hidden).nnz:
+                raise FormatError(f"{where}{split}_in.npz and {split}_out.npz share clicks. {_AGAIN}")
+        if dataset.manifest["vocabulary_hash"] != dataset.vocabulary_hash:
+            raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {_AGAIN}")
+        if dataset.manifest.get("protocol", {}).get("split") == "strong":
+            everyone = [user for split in SPLITS for user in dataset.user_ids(split)]
+            if len(set(everyone)) != len(everyone):
+                raise FormatError(f"{where}users.csv has a user in two splits of a strong split. {_AGAIN}")
+        _ = dataset.item_tags, dataset.user_tags  # read, so that their form is checked too
+
+    def _check_shapes(self) -> None:
+        """Raise :class:`FormatError` unless all matrices, ids and counts fit one another."""
+        counts = self.manifest["counts"]
+        if len(self.item_ids) != self.n_items:
+            raise FormatError(f"There are {len(self.item_ids)} item ids for {self.n_items} items. {_AGAIN}")
+        for name in MATRICES:
+            matrix, split = self.matrix(name), name.split("_")[0]
+            check_matrix(name if self.path is None else str(self.path / f"{name}.npz"), matrix)
+            expected = (len(self.user_ids(split)), self.n_items)
+            if matrix.shape != expected or matrix.nnz != counts["clicks"][name]:
+                raise FormatError(f"The {name} matrix is {matrix.shape}, and users and items make {expected}. {_AGAIN}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return users, clicks, density, activity and popularity quantiles and what was dropped, as plain data."""
+        from data_prep.describe import describe
+
+        return describe(self)
+
+
+def vocabulary_hash(item_ids: Sequence[str] | Ids) -> str:
+    """Return the SHA-256 (hexadecimal) of item ids joined by line feeds, as UTF-8."""
+    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _known_split(split: str) -> str:
+    if split not in SPLITS:
+        raise InputError(f"There is no split '{split}'; there are {', '.join(SPLITS)}.")
+    return split
+
+
+def _check_manifest(file: Path, manifest: Any) -> None:
+    """Raise :class:`FormatError` unless a manifest is of our kind and version and has what is read from it."""
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise FormatError(f"{file} is not a dataset's manifest. Give the folder that recvae prepare wrote.")
+    version = manifest.get("format_version")
+    if version != FORMAT_VERSION:
+        raise FormatError(
+            f"{file} has format version {version}, and this recvae reads version {FORMAT_VERSION}."
+            " Prepare the dataset again, or install the recvae that wrote it."
+        )
+    counts, files = manifest.get("counts"), manifest.get("files")
+    fits = (
+        isinstance(counts, dict)
+        and _is_count(counts.get("items"))
+        and _are_counts(counts.get("users"), SPLITS)
+        and _are_counts(counts.get("clicks"), MATRICES)
+        and isinstance(files, dict)
+        and set(_REQUIRED) <= set(files)
+        and all(isinstance(manifest.get(key), str) for key in ("name", "vocabulary_hash"))
+        and all(isinstance(manifest.get(key, {}), dict) for key in ("protocol", "filters", "source", "dropped"))
+    )
+    if not fits:
+        raise FormatError(f"{file} is incomplete or altered. {_AGAIN}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_counts(values: object, names: Sequence[str]) -> bool:
+    return isinstance(values, dict) and all(_is_count(values.get(name)) for name in names)

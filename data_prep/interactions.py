@@ -1,0 +1,152 @@
+"""Interactions: who clicked what, as parallel columns in file order, and the filters that thin them.
+
+File order is part of the data: the protocol of Liang et al. (2018, arXiv 1802.05814) draws held-out clicks as positions
+in a user's rows as they stand in the file. Every filter here therefore keeps the order of the rows that it keeps.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recvae.errors import DataError, InputError
+
+Codes = npt.NDArray[np.int32]
+Ids = npt.NDArray[np.object_]
+
+_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Clicks as parallel columns in file order.
+
+    ``user`` and ``item`` are int32 codes of shape (n,) that index ``user_ids`` and ``item_ids`` (object arrays of
+    distinct ``str``, as written in the file; an id without a row is allowed). ``rating`` (float64) and ``time`` (int64
+    or float64, any unit) are optional columns of shape (n,). ``label`` names the data in messages. Raises
+    :class:`DataError` where the columns do not fit together.
+    """
+
+    user: Codes
+    item: Codes
+    user_ids: Ids
+    item_ids: Ids
+    rating: npt.NDArray[np.float64] | None = None
+    time: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None
+    label: str = "the data"
+
+    def __post_init__(self) -> None:
+        for name, ids in (("user", self.user_ids), ("item", self.item_ids)):
+            codes = getattr(self, name)
+            if codes.dtype != np.int32 or codes.ndim != 1:
+                raise DataError(f"The {name} codes must be one int32 column, not {codes.dtype} of shape {codes.shape}.")
+            if codes.size and (int(codes.min()) < 0 or int(codes.max()) >= len(ids)):
+                raise DataError(f"A {name} code lies outside the {len(ids)} {name} ids.")
+        for name in ("item", "rating", "time"):
+            column = getattr(self, name)
+            if column is not None and column.shape != self.user.shape:
+                raise DataError(f"The {name} column has {column.shape} values for {self.user.size} rows.")
+
+    def __len__(self) -> int:
+        return int(self.user.size)
+
+    @property
+    def n_users(self) -> int:
+        """How many distinct users have a row."""
+        return int(np.count_nonzero(self.user_counts()))
+
+    @property
+    def n_items(self) -> int:
+        """How many distinct items have a row."""
+        return int(np.count_nonzero(self.item_counts()))
+
+    def user_counts(self) -> npt.NDArray[np.int64]:
+        """Rows of each user code, int64 (len(user_ids),)."""
+        return np.bincount(self.user, minlength=len(self.user_ids))
+
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """Rows of each item code, int64 (len(item_ids),)."""
+        return np.bincount(self.item, minlength=len(self.item_ids))
+
+    def select(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Interactions":
+        """Keep ``rows`` (a mask of shape (n,), or ascending row numbers); the ids and their codes stay."""
+        kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("user", "item", "rating", "time"):
+            if kept[name] is not None:
+                kept[name] = kept[name][rows]
+        return Interactions(**kept)
+
+    def _filtered(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp], what: str) -> "Interactions":
+        """Like :meth:`select`, but raise :class:`DataError` naming the filter ``what`` where nothing would be left."""
+        kept = self.select(rows)
+        if len(self) and not len(kept):
+            raise DataError(f"The filter '{what}' leaves nothing of {self.label} ({len(self):,} rows): lower it.")
+        return kept
+
+    def with_min_rating(self, minimum: float) -> "Interactions":
+        """Keep the rows whose rating is at least ``minimum``; raises :class:`InputError` where there are no ratings."""
+        if self.rating is None:
+            raise InputError(f"A minimum rating needs a rating column, and {self.label} was read without one.")
+        return self._filtered(self.rating >= minimum, f"rating at least {minimum:g}")
+
+    def without_duplicates(self) -> tuple["Interactions", int]:
+        """Collapse repeated clicks of one user on one item; also return how many rows went.
+
+        The first occurrence in file order stays, with its position, rating and time.
+        """
+        keys = self.user.astype(np.int64) * len(self.item_ids) + self.item
+        ordered = np.sort(keys)  # unstable and fast: most data have no duplicates, and need no more than this
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+        if not repeated.size:
+            return self, 0
+        repeated = np.unique(repeated)
+        place = np.minimum(np.searchsorted(repeated, keys), repeated.size - 1)
+        suspects = np.flatnonzero(repeated[place] == keys)  # ascending rows that share their pair with another
+        _, first = np.unique(keys[suspects], return_index=True)  # return_index gives the first occurrence
+        keep = np.ones(len(self), dtype=bool)
+        keep[suspects] = False
+        keep[suspects[first]] = True
+        return self.select(keep), int(keep.size - np.count_nonzero(keep))
+
+    def with_min_items_per_user(self, minimum: int) -> "Interactions":
+        """Keep users with at least ``minimum`` rows; one pass."""
+        if minimum <= 1:
+            return self
+        keep = (self.user_counts() >= minimum)[self.user]
+        return self._filtered(keep, f"at least {minimum} items per user")
+
+    def with_min_users_per_item(self, minimum: int) -> "Interactions":
+        """Keep items with at least ``minimum`` rows; one pass."""
+        if minimum <= 1:
+            return self
+        keep = (self.item_counts() >= minimum)[self.item]
+        return self._filtered(keep, f"at least {minimum} users per item")
+
+    def k_core(self, min_items_per_user: int, min_users_per_item: int) -> "Interactions":
+        """Repeat both filters until each remaining user and item meets its minimum (the largest such set)."""
+        current = self
+        while True:
+            enough = (current.item_counts() >= min_users_per_item)[current.item]
+            enough &= (current.user_counts() >= min_items_per_user)[current.user]
+            if enough.all():
+                return current
+            what = f"{min_items_per_user} items per user and {min_users_per_item} users per item, repeated to a core"
+            current = current._filtered(enough, f"at least {what}")
+
+
+def ascending(ids: Sequence[str] | Ids) -> npt.NDArray[np.int64]:
+    """Return the permutation (len(ids),) that puts ids in ascending order.
+
+    The order is numeric where every id is a canonical integer ("0", or an optional minus and no leading zero), and by
+    code point otherwise, so that "007" and "7" stay two ids with a defined order.
+    """
+    keys: list[Any] = list(ids)
+    if all(map(_CANONICAL_INTEGER.fullmatch, keys)):
+        try:
+            return np.argsort(np.array([int(key) for key in keys], dtype=np.int64), kind="stable").astype(np.int64)
+        except OverflowError:
+            keys = [int(key) for key in keys]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)

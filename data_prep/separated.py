@@ -1,0 +1,200 @@
+"""Separated text (CSV, TSV, ``::``), read by Arrow: fast when all is well, and exact about the row when it is not."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.columns import Columns, check_columns, from_table, is_number, not_utf8, one_line, row_error
+from data_prep.interactions import Interactions
+from data_prep.streams import ByteSource, Progress, Separated, Stream
+from recvae.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 1 << 22
+
+
+class _Text:
+    """One separated text file: how to open and parse it with Arrow."""
+
+    def __init__(self, file: ByteSource, columns: Sequence[str] | None, separator: str) -> None:
+        if not separator or "\n" in separator or '"' in separator or Separated.CONTROL.decode() in separator:
+            raise InputError(f"The separator {separator!r} cannot be used.")
+        self.file, self.columns, self.separator = file, columns, separator
+        self.long = len(separator.encode()) > 1
+
+    def open(self, stream: Stream) -> "pa.PythonFile":
+        import pyarrow as pa
+
+        raw = Separated(stream, self.separator, str(self.file)) if self.long else stream
+        return pa.PythonFile(raw, mode="r")
+
+    def parse_options(self) -> Any:
+        import pyarrow.csv as pc
+
+        return pc.ParseOptions(
+            delimiter=Separated.CONTROL.decode() if self.long else self.separator,
+            quote_char=False if self.long else '"',
+            newlines_in_values=not self.long,  # a quoted id may hold a line break
+        )
+
+    def read_options(self, **options: Any) -> Any:
+        import pyarrow.csv as pc
+
+        return pc.ReadOptions(column_names=self.columns, block_size=_BLOCK, **options)
+
+    def first_block(self) -> "pa.Schema":
+        """Return the schema that Arrow infers from the first block: the columns' names and likely types."""
+        import pyarrow as pa
+        import pyarrow.csv as pc
+
+        options = self.parse_options()
+        options.invalid_row_handler = lambda row: "skip"  # complained about later, with its number
+        with self.file.open() as stream:
+            try:
+                with pc.open_csv(
+                    self.open(stream), read_options=self.read_options(use_threads=False), parse_options=options
+                ) as reader:
+                    schema = reader.schema
+                    _ = schema.names  # decoded here, so that a header that is not UTF-8 shows
+            except UnicodeDecodeError as error:
+                raise not_utf8(self.file, "in the header") from error
+            except pa.ArrowInvalid as error:
+                if "UTF8" in str(error):
+                    raise not_utf8(self.file, "in the first rows") from error
+                raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
+        return schema
+
+    def read(self, types: dict[str, Any], progress: Progress | None = None, *, threads: bool = True) -> "pa.Table":
+        """Read the columns named in ``types``; Arrow's own exceptions come through."""
+        import pyarrow.csv as pc
+
+        convert = pc.ConvertOptions(
+            column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
+        )
+        with self.file.open(progress) as stream:
+            return pc.read_csv(
+                self.open(stream),
+                read_options=self.read_options(use_threads=threads),
+                parse_options=self.parse_options(),
+                convert_options=convert,
+            )
+
+
+def text_columns(file: ByteSource, columns: Sequence[str] | None, separator: str) -> list[str]:
+    """Return the names of a separated file's columns."""
+    return list(_Text(file, columns, separator).first_block().names)
+
+
+def from_text(
+    file: ByteSource, want: Columns, columns: Sequence[str] | None, separator: str, progress: Progress | None
+) -> Interactions:
+    """Read one separated text file; arguments and errors as in :func:`data_prep.readers.read_interactions`."""
+    import pyarrow as pa
+
+    text = _Text(file, columns, separator)
+    schema = text.first_block()
+    check_columns(file, want, schema.names, separator)
+    code = pa.dictionary(pa.int32(), pa.string())
+    types: dict[str, Any] = {want.user: code, want.item: code}
+    if want.rating is not None:
+        types[want.rating] = pa.float64()
+    if want.time is not None:
+        types[want.time] = _time_type(schema.field(want.time).type)
+    try:
+        try:
+            table = text.read(types, progress)
+        except pa.ArrowInvalid:
+            if want.time is None or types[want.time] != pa.int64():
+                raise
+            types[want.time] = pa.float64()  # times that begin as whole numbers may go on with fractions
+            table = text.read(types, progress)
+    except pa.ArrowInvalid as error:
+        raise _diagnose(text, want, types) or DataError(f"{file} cannot be read: {one_line(error)}") from error
+    if not table.num_rows:
+        raise DataError(f"{file} has a header and no rows.")
+    return from_table(table, want, str(file))
+
+
+def _diagnose(text: _Text, want: Columns, types: dict[str, Any]) -> DataError | None:
+    """Read a file that Arrow refused once more, without conversions, and say which row is at fault."""
+    import pyarrow as pa
+
+    raw = pa.dictionary(pa.int32(), pa.binary())
+    try:
+        table = text.read(dict.fromkeys(types, raw), threads=False)
+    except pa.ArrowInvalid as error:
+        found = _ragged_row(str(error))
+        if found is None:
+            return None
+        row, expected, actual = found
+        if text.columns is not None:
+            return row_error(text.file, row, f"it has {actual} fields, and {expected} columns are named.")
+        row -= 1  # Arrow counts the header
+        return row_error(text.file, row, f"it has {actual} fields, and the header has {expected}.")
+
+    for name in types:
+        row = _first_row(table[name], _is_text)
+        if row:
+            return not_utf8(text.file, f"column '{name}', row {row:,}")
+    for column, what in ((want.rating, "rating"), (want.time, "time")):
+        if column is None:
+            continue
+        row = _first_row(table[column], _is_time(types[column]))
+        if row:
+            value = table[column][row - 1].as_py().decode()
+            return row_error(text.file, row, f"the {what} {value!r} in column '{column}' is not a number.")
+    return None
+
+
+def _first_row(column: "pa.ChunkedArray", good: Callable[[bytes], bool]) -> int:
+    """Return the first row (from 1) of a dictionary column whose value is not ``good``, or 0."""
+    start = 0
+    for chunk in column.chunks:
+        wrong = np.array([not good(value) for value in chunk.dictionary.to_pylist()], dtype=bool)
+        if wrong.any():
+            rows = np.flatnonzero(wrong[chunk.indices.to_numpy()])
+            if rows.size:
+                return start + int(rows[0]) + 1
+        start += len(chunk)
+    return 0
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _ragged_row(message: str) -> tuple[int, int, int] | None:
+    match = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def _is_time(kind: "pa.DataType") -> Callable[[bytes], bool]:
+    import pyarrow as pa
+
+    if not pa.types.is_timestamp(kind):
+        return is_number
+
+    def check(value: bytes) -> bool:
+        try:
+            pa.scalar(value.decode()).cast(kind)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return check
+
+
+def _time_type(inferred: "pa.DataType") -> "pa.DataType":
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(inferred) or pa.types.is_date(inferred):
+        return pa.timestamp("us", tz=getattr(inferred, "tz", None))
+    return pa.int64() if pa.types.is_integer(inferred) else pa.float64()

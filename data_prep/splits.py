@@ -1,0 +1,309 @@
+"""Splits: from interactions in file order to matrices for training, validation and test.
+
+``strong`` is the strong-generalisation protocol of Liang et al. (2018, arXiv 1802.05814), draw for draw: held-out users
+are not trained on, part of their clicks is shown (fold-in) and the rest is to be ranked (held-out). ``random``,
+``last-out`` and ``temporal`` divide the clicks of users who are trained on (weak generalisation), for comparison with
+other leaderboards. A matrix exists only after the split, since a matrix with sorted columns has lost the file order.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from data_prep.interactions import Ids, Interactions, ascending
+from recvae.errors import DataError, InputError, did_you_mean
+
+SplitMethod = Literal["strong", "random", "last-out", "temporal"]
+SPLIT_METHODS: tuple[str, ...] = get_args(SplitMethod)
+LIANG_SEED = 98765
+
+_MIN_ITEMS_TO_HOLD_OUT = 5  # Liang et al.: a user with fewer remaining items gives nothing to held-out
+_TRAIN, _VALIDATION, _TEST = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The matrices of a split, users x items, canonical float32 CSR of ones, and who their rows are.
+
+    ``train`` is (n_train, n_items); ``validation_in`` (fold-in) and ``validation_out`` (held-out) share their rows, and
+    so do ``test_in`` and ``test_out``. ``user_ids`` has an object array of row ids for "train", "validation" and
+    "test", ascending. ``item_ids`` names the columns: what the training rows clicked, in order of first appearance.
+    ``dropped`` counts what was left out and why.
+    """
+
+    train: csr_array
+    validation_in: csr_array
+    validation_out: csr_array
+    test_in: csr_array
+    test_out: csr_array
+    user_ids: dict[str, Ids]
+    item_ids: Ids
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def make_split(
+    interactions: Interactions,
+    method: str = "strong",
+    *,
+    held_out_users: int | None = None,
+    held_out_share: float = 0.2,
+    seed: int = LIANG_SEED,
+) -> Split:
+    """Split interactions without duplicates by ``method``, one of ``SPLIT_METHODS``; deterministic in ``seed``.
+
+    ``strong``: ``held_out_users`` users each for validation and test (default: :func:`default_held_out_users`); of
+    their n clicks ``int(held_out_share * n)`` are held out. ``random``: of each user's n clicks
+    ``int(held_out_share * n)`` are test, and the same share of the rest validation. ``last-out``: the last click of
+    each user with at least 3 is test and the one before it validation; at equal times the later row is the later
+    click. ``temporal``: the latest share of all clicks is test and the latest share of the rest validation, cut
+    between different times.
+
+    In the last three ``train`` holds the training clicks of all users, ``validation_in`` the training clicks and
+    ``test_in`` the training and validation clicks of the users who have something to be ranked. Raises
+    :class:`InputError` for an unknown method or option and :class:`DataError` where the data do not allow the split.
+    """
+    if method not in SPLIT_METHODS:
+        hint = did_you_mean(method, SPLIT_METHODS)
+        raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
+    if not 0 < held_out_share < 1:
+        raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
+    check_seed(seed)
+    if not len(interactions):
+        raise DataError(f"{interactions.label} has no clicks to split.")
+    if method == "strong":
+        return _strong(interactions, held_out_users, held_out_share, seed)
+    if held_out_users is not None:
+        raise InputError(f"A number of held-out users belongs to the strong split; '{method}' holds out clicks.")
+    if method == "random":
+        part = _random_parts(interactions, held_out_share, seed)
+    elif method == "last-out":
+        part = _last_out_parts(interactions)
+    else:
+        part = _temporal_parts(interactions, held_out_share)
+    return _weak(interactions, part, method)
+
+
+def check_seed(seed: int) -> None:
+    """Raise :class:`InputError` for a seed that NumPy's legacy generator does not take."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"The seed must be a whole number from 0 to {2**32 - 1:,}, and {seed} is not.")
+
+
+def default_held_out_users(n_users: int) -> int:
+    """Return the validation users (and as many test users) for data without a convention: a tenth, at most 10,000."""
+    return max(1, min(10_000, n_users // 10))
+
+
+# --- strong generalisation ---------------------------------------------------------------------------------------
+
+
+def _strong(data: Interactions, held_out_users: int | None, share: float, seed: int) -> Split:
+    users = _ascending_users(data)
+    n = users.size
+    held_out = default_held_out_users(n) if held_out_users is None else held_out_users
+    if held_out < 1:
+        raise InputError(f"The number of held-out users must be at least 1, and {held_out} is not.")
+    if 2 * held_out >= n:
+        raise DataError(
+            f"{data.label} has {n:,} users after the filters, too few to hold out {held_out:,} for validation and"
+            f" {held_out:,} for test. Hold out fewer users, or filter less."
+        )
+    drawn = np.random.RandomState(seed).permutation(n)
+    places = {
+        "train": np.sort(drawn[: n - 2 * held_out]),
+        "validation": np.sort(drawn[n - 2 * held_out : n - held_out]),
+        "test": np.sort(drawn[n - held_out :]),
+    }
+    part_of = np.full(len(data.user_ids), -1, dtype=np.int8)
+    row_of = np.zeros(len(data.user_ids), dtype=np.int32)
+    for code, chosen in enumerate(places.values()):
+        part_of[users[chosen]] = code
+        row_of[users[chosen]] = np.arange(chosen.size)
+
+    part = part_of[data.user]
+    in_train = part == _TRAIN
+    catalogue, column_of = _catalogue(data, in_train)
+    shape = (places["train"].size, catalogue.size)
+    train = _matrix(row_of[data.user[in_train]], column_of[data.item[in_train]], shape)
+    dropped: dict[str, int] = {}
+    pairs = {}
+    for code, name in ((_VALIDATION, "validation"), (_TEST, "test")):
+        mine = part == code
+        rows, columns = row_of[data.user[mine]], column_of[data.item[mine]]
+        known = columns >= 0
+        dropped[f"{name}_clicks_outside_catalogue"] = int(known.size - np.count_nonzero(known))
+        pairs[name] = _fold(rows[known], columns[known], (held_out, catalogue.size), share, seed)
+    return Split(
+        train,
+        *pairs["validation"],
+        *pairs["test"],
+        user_ids={name: data.user_ids[users[chosen]] for name, chosen in places.items()},
+        item_ids=data.item_ids[catalogue],
+        dropped=dropped,
+    )
+
+
+def _fold(
+    rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], shape: tuple[int, int], share: float, seed: int
+) -> tuple[csr_array, csr_array]:
+    """Divide held-out users' clicks, in file order, into fold-in and held-out (step 4 of the protocol)."""
+    order = np.argsort(rows, kind="stable")  # users ascending, and file order within a user
+    rows, columns = rows[order], columns[order]
+    counts = np.bincount(rows, minlength=shape[0])
+    starts = np.cumsum(counts) - counts
+    held = np.zeros(rows.size, dtype=bool)
+    generator = np.random.RandomState(seed)  # the authors seed again for each of validation and test
+    for start, n in zip(starts.tolist(), counts.tolist(), strict=True):
+        if n >= _MIN_ITEMS_TO_HOLD_OUT:
+            held[start + generator.choice(n, size=int(share * n), replace=False)] = True
+    return _pair(rows, columns, held, shape)
+
+
+# --- weak generalisation -----------------------------------------------------------------------------------------
+
+
+def _random_parts(data: Interactions, share: float, seed: int) -> npt.NDArray[np.int8]:
+    row_of = _ranks(data)
+    rows = row_of[data.user]
+    keys = np.random.RandomState(seed).random_sample(len(data))
+    # The keys go to the clicks of ascending users, so that only the order of rows within a user matters.
+    order = np.argsort(rows, kind="stable")
+    by_key = order[np.lexsort((keys, rows[order]))]
+    counts = np.bincount(rows)
+    rank = _ranks_within(counts)
+    n_test = (share * counts).astype(np.int64)
+    n_validation = (share * (counts - n_test)).astype(np.int64)
+    sorted_rows = rows[by_key]
+    part = np.zeros(len(data), dtype=np.int8)
+    part[by_key[rank < (n_test + n_validation)[sorted_rows]]] = _VALIDATION
+    part[by_key[rank < n_test[sorted_rows]]] = _TEST
+    return part
+
+
+def _last_out_parts(data: Interactions) -> npt.NDArray[np.int8]:
+    time = _time(data, "last-out")
+    rows = _ranks(data)[data.user]
+    by_time = np.lexsort((time, rows))  # stable, so file order decides between equal times
+    counts = np.bincount(rows)
+    enough = (counts >= 3)[rows[by_time]]
+    from_end = counts[rows[by_time]] - 1 - _ranks_within(counts)
+    part = np.zeros(len(data), dtype=np.int8)
+    part[by_time[enough & (from_end == 0)]] = _TEST
+    part[by_time[enough & (from_end == 1)]] = _VALIDATION
+    return part
+
+
+def _temporal_parts(data: Interactions, share: float) -> npt.NDArray[np.int8]:
+    time = _time(data, "temporal")
+    n = time.size
+    ordered = np.sort(time)
+    n_test = int(share * n)
+    n_validation = int(share * (n - n_test))
+    if not n_validation:
+        raise DataError(f"{data.label} has {n:,} clicks, too few to hold out a share of {share} twice.")
+    part = np.zeros(n, dtype=np.int8)
+    part[time >= ordered[n - n_test - n_validation]] = _VALIDATION
+    part[time >= ordered[n - n_test]] = _TEST
+    return part
+
+
+def _time(data: Interactions, method: str) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
+    if data.time is None:
+        raise InputError(f"The {method} split needs times, and {data.label} was read without a time column.")
+    return data.time
+
+
+def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
+    in_train = part == _TRAIN
+    if not in_train.any():
+        raise DataError(f"The {method} split leaves no training clicks of {data.label}: hold out a smaller share.")
+    catalogue, column_of = _catalogue(data, in_train)
+    users = _ascending_users(data)
+    clicks_in = {code: np.bincount(data.user[part == code], minlength=len(data.user_ids)) for code in range(3)}
+    trained = clicks_in[_TRAIN] > 0
+    members = {"train": users[trained[users]]}
+    dropped: dict[str, int] = {}
+    matrices: dict[str, csr_array] = {}
+    for code, name in ((_TRAIN, "train"), (_VALIDATION, "validation"), (_TEST, "test")):
+        if code != _TRAIN:
+            active = clicks_in[code] > 0
+            dropped[f"{name}_users_without_training_clicks"] = int(np.count_nonzero(active & ~trained))
+            members[name] = users[(active & trained)[users]]
+            if not members[name].size:
+                raise DataError(f"The {method} split leaves no {name} users of {data.label}: they click too little.")
+        row_of = np.full(len(data.user_ids), -1, dtype=np.int32)
+        row_of[members[name]] = np.arange(members[name].size)
+        mine = (part <= code) & (row_of >= 0)[data.user]
+        rows, columns, held = row_of[data.user[mine]], column_of[data.item[mine]], part[mine] == code
+        known = columns >= 0
+        shape = (members[name].size, catalogue.size)
+        if code == _TRAIN:
+            matrices["train"] = _matrix(rows, columns, shape)
+        else:
+            dropped[f"{name}_clicks_outside_catalogue"] = int(known.size - np.count_nonzero(known))
+            matrices[f"{name}_in"], matrices[f"{name}_out"] = _pair(rows[known], columns[known], held[known], shape)
+    user_ids = {name: data.user_ids[codes] for name, codes in members.items()}
+    return Split(**matrices, user_ids=user_ids, item_ids=data.item_ids[catalogue], dropped=dropped)
+
+
+# --- shared ------------------------------------------------------------------------------------------------------
+
+
+def _ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
+    """Return the codes of the users who have rows, in ascending order of their ids."""
+    order = ascending(data.user_ids)
+    return order[data.user_counts()[order] > 0]
+
+
+def _ranks(data: Interactions) -> npt.NDArray[np.int64]:
+    """Return for each user code its place among the users who have rows, ascending by id."""
+    users = _ascending_users(data)
+    ranks = np.full(len(data.user_ids), -1, dtype=np.int64)
+    ranks[users] = np.arange(users.size)
+    return ranks
+
+
+def _ranks_within(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return 0, 1, ..., n - 1 for each group of n rows, one group after another."""
+    ends = np.cumsum(counts)
+    return np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
+
+
+def _catalogue(
+    data: Interactions, in_train: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return item codes in order of first appearance among training rows, and each code's column (-1: none)."""
+    items = data.item[in_train]
+    first = np.full(len(data.item_ids), items.size, dtype=np.int64)
+    first[items[::-1]] = np.arange(items.size)[::-1]  # the last assignment to a place stays: its first appearance
+    seen = np.flatnonzero(first < items.size)
+    catalogue = seen[np.argsort(first[seen])]
+    column_of = np.full(len(data.item_ids), -1, dtype=np.int32)
+    column_of[catalogue] = np.arange(catalogue.size)
+    return catalogue, column_of
+
+
+def _pair(
+    rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], held: npt.NDArray[np.bool_], shape: tuple[int, int]
+) -> tuple[csr_array, csr_array]:
+    fold_in = _matrix(rows[~held], columns[~held], shape)
+    held_out = _matrix(rows[held], columns[held], shape)
+    if fold_in.multiply(held_out).nnz:
+        raise _duplicates()
+    return fold_in, held_out
+
+
+def _matrix(rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], shape: tuple[int, int]) -> csr_array:
+    """Return the canonical float32 CSR matrix of ones at these places."""
+    ones = np.ones(rows.size, dtype=np.float32)
+    matrix = csr_array((ones, (rows, columns)), shape=shape)  # sorts the columns of each row and adds duplicates
+    if matrix.nnz != rows.size:
+        raise _duplicates()
+    return matrix
+
+
+def _duplicates() -> DataError:
+    return DataError("A user has clicked an item twice: collapse duplicates (without_duplicates) before the split.")

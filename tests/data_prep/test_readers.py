@@ -1,0 +1,258 @@
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep import Interactions, column_names, read_interactions, read_titles
+from data_prep.streams import ByteSource, Separated, Stream
+from recvae.errors import DataError, InputError, RecvaeError
+
+NASTY = st.one_of(
+    st.sampled_from(
+        ["007", "7", " 7", "a b", 'say "hi"', "a,b", "NaN", "None", "null", "-0", "1e3", "'", '"', "é", " "]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=6),
+)
+
+
+def users(data: Interactions) -> list[str]:
+    return list(data.user_ids[data.user])
+
+
+def items(data: Interactions) -> list[str]:
+    return list(data.item_ids[data.item])
+
+
+def write(folder: Path, content: bytes | str, name: str = "x.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def sentence(error: pytest.ExceptionInfo[RecvaeError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.endswith((".", ">", "NEW"))
+    return text
+
+
+def refused(path: Path, **options: object) -> str:
+    given = {"user_column": "u", "item_column": "i", "rating_column": "r"} | options
+    with pytest.raises(DataError) as error:
+        read_interactions(path, **given)  # type: ignore[arg-type]
+    text = sentence(error)
+    assert str(path) in text
+    return text
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(NASTY, NASTY, st.integers(-5, 5)), min_size=1, max_size=20), tab=st.booleans())
+def test_any_id_comes_back_as_written(rows, tab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ids")
+    frame = pd.DataFrame(rows, columns=["u", "i", "r"])
+    quoted = [",".join('"' + str(v).replace('"', '""') + '"' for v in row) for row in rows]
+    text = "u,i,r\n" + "".join(line + "\n" for line in quoted)
+    sources = [write(folder, text), write(folder, gzip.compress(text.encode()), "x.csv.gz"), frame]
+    if tab:
+        frame.to_parquet(folder / "x.parquet", compression="gzip")
+        sources.append(folder / "x.parquet")
+    for source in sources:
+        data = read_interactions(source, "u", "i", rating_column="r")
+        assert users(data) == [row[0] for row in rows]
+        assert items(data) == [row[1] for row in rows]
+        assert data.rating is not None
+        assert data.rating.tolist() == [row[2] for row in rows]
+        assert data.user.dtype == data.item.dtype == np.int32
+        assert len(set(data.user_ids)) == len(data.user_ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    text=st.text("a:b\n", max_size=60),
+    pieces=st.integers(2, 7),
+    separator=st.sampled_from(["::", ":a:", "ab"]),
+)
+def test_long_separators_are_found_across_pieces(text, pieces, separator):
+    stream = Separated(Stream(io.BytesIO(text.encode()), "", None, None), separator, "x")
+    out = b""
+    while piece := stream.read(pieces):
+        assert len(piece) <= pieces
+        out += piece
+    assert out == text.encode().replace(separator.encode(), b"\x1f")
+
+
+def test_headerless_and_long_separator(tmp_path):
+    path = write(tmp_path, "1::10::5::100\n01::11::3.5::101.5\n", "ratings.dat")
+    data = read_interactions(path, "u", "i", rating_column="r", time_column="t", columns=["u", "i", "r", "t"])
+    assert users(data) == ["1", "01"]
+    assert items(data) == ["10", "11"]
+    assert data.rating.tolist() == [5, 3.5]
+    assert data.time.tolist() == [100, 101.5]
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|", "::"])
+def test_the_separator_is_guessed(tmp_path, separator):
+    path = write(tmp_path, separator.join("uir") + "\n" + separator.join("123") + "\n", "x.txt")
+    assert column_names(path) == ["u", "i", "r"]
+    assert items(read_interactions(path, "u", "i")) == ["2"]
+
+
+def test_times_are_integers_fractions_or_timestamps(tmp_path):
+    path = write(tmp_path, "u,i,t\n1,2,2020-01-01 00:00:01\n1,3,2020-01-01 00:00:02\n")
+    assert np.diff(read_interactions(path, "u", "i", time_column="t").time).tolist() == [1_000_000]
+    path = write(tmp_path, "u,i,t\n1,2,9007199254740993\n")
+    assert read_interactions(path, "u", "i", time_column="t").time.tolist() == [9007199254740993]
+    frame = pd.DataFrame({"u": [1], "i": [2], "t": pd.to_datetime(["1970-01-01 00:00:01"])})
+    assert read_interactions(frame, "u", "i", time_column="t").time.tolist() == [1_000_000]
+
+
+def test_windows_line_ends_and_byte_order_mark(tmp_path):
+    path = write(tmp_path, "\ufeffu,i,r\r\n1,2,3\r\n4,5,6\r\n")
+    assert items(read_interactions(path, "u", "i", rating_column="r")) == ["2", "5"]
+
+
+def test_progress_reaches_the_total(tmp_path):
+    calls = []
+    path = write(tmp_path, "u,i\n" + "1,2\n" * 1000)
+    read_interactions(path, "u", "i", progress=lambda *call: calls.append(call))
+    assert calls[-1] == ("read x.csv", path.stat().st_size, path.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("", "is empty"),
+        (" \n\n", "is empty"),
+        ("u,i,r\n", "no rows"),
+        ("u,i,r\n1,2,3\n4,5,abc\n", "row 2 (header not counted): the rating 'abc' in column 'r'"),
+        ("u,i,r\n1,2,\n", "row 1 (header not counted): the rating ''"),
+        ("u,i,r\n1,2,3\n1,2,nan\n", "row 2"),
+        ("u,i,r\n1,2,inf\n", "row 1"),
+        ("u,i,r\n1,2,3\n,2,3\n", "row 2 (header not counted): the id in column 'u' is empty"),
+        ("u,i,r\n1,2,3\n1,2\n", "row 2 (header not counted): it has 2 fields, and the header has 3"),
+        ('u,i,r\n1,"2,3\n1,2,3\n', "row 1"),
+        ("user,i,r\n1,2,3\n", "has no column 'u'; it has user, i, r"),
+        ("u;i;r\n1;2;3\n", None),
+        ("u,i,u,r\n1,2,3,4\n", "2 columns named 'u'"),
+        (b"u,i,r\n1,2,3\n1,\xe9,2\n", "not UTF-8 text (column 'i', row 2)"),
+        (b"u,i,r,\xe9\n1,2,3,4\n", "not UTF-8 text (in the header)"),
+        ("u,i,r\n1,2,3\n".encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04 and more", "zip archive"),
+        (b"PAR1 and no more", "truncated or damaged Parquet"),
+        (gzip.compress(b"u,i,r\n" + bytes(range(48, 58)) * 500)[:-12], "truncated or damaged"),
+    ],
+)
+def test_bad_files_get_a_sentence(tmp_path, content, part):
+    path = write(tmp_path, content)
+    if part is None:  # not an error: the separator is seen
+        assert len(read_interactions(path, "u", "i", rating_column="r")) == 1
+    else:
+        assert part in refused(path)
+
+
+def test_the_row_is_right_in_a_long_file(tmp_path):
+    lines = [f"{n},{n * 7},1" for n in range(400_000)]
+    lines[399_990] = "1,2,bad"
+    path = write(tmp_path, "u,i,r\n" + "\n".join(lines))
+    assert "row 399,991 " in refused(path)
+    lines[399_990] = "1,,1"
+    assert "row 399,991 " in refused(write(tmp_path, "u,i,r\n" + "\n".join(lines)))
+
+
+def test_bad_options_get_a_sentence(tmp_path):
+    path = write(tmp_path, "1,2,3\n")
+    assert "has 3 fields, and 2 columns are named" in refused(path, rating_column=None, columns=["u", "i"])
+    assert "separator" in refused(write(tmp_path, "u;i;r\n1;2;3\n"), separator=",")
+    with pytest.raises(InputError, match="two purposes"):
+        read_interactions(path, "u", "u", columns=["u", "i", "r"])
+    with pytest.raises(InputError, match=r"There is no file .*nope\.csv"):
+        read_interactions(tmp_path / "nope.csv", "u", "i")
+    with pytest.raises(InputError, match="is a folder"):
+        read_interactions(tmp_path, "u", "i")
+    with pytest.raises(InputError, match="cannot be used"):
+        read_interactions(path, "u", "i", separator='"')
+    with pytest.raises(DataError, match=r"0x1F"):
+        read_interactions(write(tmp_path, "u::i\n1::\x1f\n"), "u", "i")
+    with pytest.raises(InputError, match="not a list"):
+        read_interactions([1, 2], "u", "i")  # type: ignore[arg-type]
+
+
+def test_frames():
+    frame = pd.DataFrame({"u": pd.Categorical([3, 1, 3]), "i": ["a", 7, "007"], "r": [1, 2, 3.5]})
+    data = read_interactions(frame, "u", "i", rating_column="r")
+    assert users(data) == ["3", "1", "3"]
+    assert items(data) == ["a", "7", "007"]
+    table = pa.table({"u": [1.0, 2.0], "i": pa.array(["x", "x"]).dictionary_encode()})
+    assert users(read_interactions(table, "u", "i")) == ["1", "2"]
+    assert column_names(table) == ["u", "i"]
+    assert users(read_interactions(pd.DataFrame([[5, 6]]), "0", "1")) == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"),
+    [
+        ({"u": [1, None], "i": [1, 2]}, "row 2 (header not counted): the id in column 'u' is missing"),
+        ({"u": ["a", ""], "i": [1, 2]}, "row 2 (header not counted): the id in column 'u' is empty"),
+        ({"u": [1.0, 2.5], "i": [1, 2]}, "id 2.5 in column 'u' is not whole"),
+        ({"u": [[1]], "i": [1]}, "ids must be text or whole numbers"),
+        ({"u": [1, 2], "i": [1, 2], "r": [1.0, None]}, "row 2 (header not counted): the rating in column 'r'"),
+        ({"u": [1, 2], "i": [1, 2], "r": ["1", "x"]}, "rating 'x'"),
+        ({"u": [1, 2], "i": [1, 2], "t": [1.0, float("inf")]}, "the time in column 't'"),
+        ({"u": [], "i": []}, "no rows"),
+        ({"a": [1], "i": [2]}, "has no column 'u'; it has a, i"),
+    ],
+)
+def test_bad_frames_get_a_sentence(columns, part):
+    options = {"rating_column": "r"} if "r" in columns else {"time_column": "t"} if "t" in columns else {}
+    with pytest.raises(DataError) as error:
+        read_interactions(pd.DataFrame(columns), "u", "i", **options)
+    assert part in sentence(error)
+
+
+def test_parquet(tmp_path):
+    frame = pd.DataFrame({"u": [1, 2], "i": ["a", "b"], "r": [1, 2]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert column_names(tmp_path / "x.parquet") == ["u", "i", "r"]
+    content = (tmp_path / "x.parquet").read_bytes()
+    zipped = write(tmp_path, gzip.compress(content), "x.parquet.gz")
+    assert users(read_interactions(zipped, "u", "i")) == ["1", "2"]
+    assert "damaged Parquet" in refused(write(tmp_path, content[:-20], "y.parquet"))
+    assert "has no column 'x'" in refused(tmp_path / "x.parquet", user_column="x")
+
+
+def test_titles(tmp_path):
+    path = write(
+        tmp_path, 'movieId,title,genres\n1,"Usual Suspects, The (1995)",Crime|Thriller\n02,B,(no genres listed)\n'
+    )
+    found = read_titles(path)
+    assert found.titles == {"1": "Usual Suspects, The (1995)", "02": "B"}
+    assert found.tags == {"1": ("Crime", "Thriller")}
+    assert read_titles(write(tmp_path, "1::A, the: B::X|Y\n2::C\n", "t.dat")).titles == {"1": "A, the: B", "2": "C"}
+    assert read_titles(write(tmp_path, "1\tA\n", "t.tsv")).titles == {"1": "A"}
+    assert read_titles(write(tmp_path, gzip.compress(b"id,year,name\n1,1999,A\n"), "t.csv.gz")).titles == {"1": "A"}
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "is empty"),
+        (b"1,caf\xe9\n", "not UTF-8 text (line 1). Convert it, for example: iconv"),
+        (b"1,A\n2\n", "row 2 (header not counted) has 1 fields"),
+        (b"title,id\nA,1\n", "first column must be the item id"),
+    ],
+)
+def test_bad_titles_get_a_sentence(tmp_path, content, part):
+    with pytest.raises(DataError) as error:
+        read_titles(write(tmp_path, content, "titles.csv"))
+    assert part in str(error.value)
+
+
+def test_byte_source_names():
+    assert ByteSource(Path("a/ratings.csv.gz")).name == "ratings.csv"
+    assert str(ByteSource(Path("a.zip"), "m/r.dat")) == "m/r.dat in a.zip"
