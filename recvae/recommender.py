@@ -102,8 +102,8 @@ class Recommender(ABC):
         """Take back what :meth:`tensors` returned; ``items`` is set already."""
 
     @abstractmethod
-    def item_vectors(self) -> Tensor:
-        """Return one vector per item, (n_items, K), whose cosine says how alike two items are."""
+    def similarity(self, items: Tensor) -> Tensor:
+        """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
 
     # --- what everybody uses -----------------------------------------------------------------------------------
 
@@ -170,9 +170,10 @@ class Recommender(ABC):
         return csr_array((values, indices, indptr), shape=(len(indptr) - 1, self.n_items)), list(unknown)
 
     def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:
-        """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and cosines float32 (n, k).
+        """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
 
-        The item itself is left out. Raises :class:`InputError` for an item outside the catalogue.
+        The score is the cosine of two items' vectors (decoder weights, ALS factors), for EASE the weight of one item in
+        the other's score. The item itself is left out. Raises :class:`InputError` for an item outside the catalogue.
         """
         from scipy.sparse import csr_array
 
@@ -180,10 +181,9 @@ class Recommender(ABC):
         asked = np.atleast_1d(np.asarray(ids))
         if asked.dtype.kind not in "iu" or ((asked < 0) | (asked >= self.n_items)).any():
             raise InputError(f"Items are named by their columns, 0 .. {self.n_items - 1}; got {ids!r}.")
-        vectors = torch.nn.functional.normalize(self.item_vectors().float(), dim=1)
         rows = np.arange(len(asked))
         one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
-        return rank(lambda part: vectors[torch.from_numpy(part.indices).long()] @ vectors.T, one_hot, k)
+        return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), one_hot, k)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder that loads without the training data; whole or not at all."""
@@ -281,6 +281,12 @@ def torch_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"The device '{name}' cannot be used here. Use --device cpu, or auto to choose.") from error
     return device
+
+
+def cosines(vectors: Tensor, items: Tensor) -> Tensor:
+    """Return the cosines of the rows ``items`` (n,) of ``vectors`` (n_items, K) with all rows, (n, n_items)."""
+    vectors = torch.nn.functional.normalize(vectors.detach(), dim=1)
+    return vectors[items.to(vectors.device)] @ vectors.T
 
 
 def popularity_for_the_unknown(scores: Tensor, histories: Any, counts: Tensor) -> Tensor:

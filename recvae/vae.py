@@ -14,7 +14,7 @@ from recvae.files import refuse_existing
 from recvae.models.base import Network
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.recommender import Recommender, Validation
+from recvae.recommender import Recommender, Validation, cosines
 from recvae.training import EpochReport, Hooks, TrainOptions, TrainState, train
 
 
@@ -80,8 +80,8 @@ class NeuralRecommender(Recommender):
         self.network = self._network()
         self.network.load_state_dict(dict(tensors))
 
-    def item_vectors(self) -> Tensor:
-        return self.network.item_vectors()
+    def similarity(self, items: Tensor) -> Tensor:
+        return cosines(self.network.item_vectors(), items)
 
 
 run_training = train  # fit has an argument called train, as every recommender's fit does

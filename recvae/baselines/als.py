@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
 from recvae.options import option
-from recvae.recommender import Recommender, Validation, popularity_for_the_unknown
+from recvae.recommender import Recommender, Validation, cosines, popularity_for_the_unknown
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class ImplicitALS(Recommender):
         self.counts = tensors["counts"]
         self._hold(self._als(), tensors["item_factors"].numpy())
 
-    def item_vectors(self) -> Tensor:
-        return self.factors
+    def similarity(self, items: Tensor) -> Tensor:
+        return cosines(self.factors, items)
 
     def _als(self) -> Any:
         from implicit.cpu.als import AlternatingLeastSquares

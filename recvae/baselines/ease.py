@@ -66,8 +66,8 @@ class EASE(Recommender):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.weights, self.counts = tensors["weights"], tensors["counts"]
 
-    def item_vectors(self) -> Tensor:
-        return self.weights
+    def similarity(self, items: Tensor) -> Tensor:
+        return self.weights[items]
 
 
 def closed_form(matrix: Any, l2: float) -> NDArray[np.float32]:

@@ -44,7 +44,7 @@ class Popularity(Recommender):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.counts = tensors["counts"]
 
-    def item_vectors(self) -> Tensor:
+    def similarity(self, items: Tensor) -> Tensor:
         raise InputError("Popularity knows how often items were clicked, not which are alike. Use another model.")
 
 

@@ -57,7 +57,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def item_vectors(self) -> Tensor:
-        """Return one vector per item, (I, K), whose cosine says how alike two items are."""
+        """Return one vector per item, (I, K), whose cosine says how alike two items are: the decoder's last weights."""
 
     def beta(self, step: int, total: int) -> float:
         """Return the KL weight at update ``step`` (from 0) of a run of ``total`` updates."""
