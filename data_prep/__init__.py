@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_prep.dataset import Dataset, vocabulary_hash
+    from data_prep.dataset import Dataset
     from data_prep.interactions import Interactions
     from data_prep.pipeline import filter_interactions, prepare
     from data_prep.readers import column_names, read_interactions
@@ -35,7 +35,6 @@ _HOME = {
     "read_interactions": "readers",
     "read_titles": "titles",
     "sample": "synthetic",
-    "vocabulary_hash": "dataset",
 }
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "read_interactions",
     "read_titles",
     "sample",
-    "vocabulary_hash",
 ]
 
 

@@ -100,7 +100,7 @@ def _codes(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, Ids
         raise row_error(label, row, f"the id in column '{name}' is missing.")
     if pa.types.is_floating(kind):
         values = column.cast(kind).to_numpy()
-        uneven = np.flatnonzero(values != np.floor(values))
+        uneven = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
         if uneven.size:
             problem = f"the id {values[uneven[0]]} in column '{name}' is not whole; {_ID_KINDS}."
             raise row_error(label, int(uneven[0]) + 1, problem)
@@ -145,7 +145,10 @@ def _numbers(column: "pa.ChunkedArray", label: str, name: str, what: str) -> npt
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     try:
-        values: npt.NDArray[np.float64] = column.cast(pa.float64()).to_numpy()
+        # Rounding a number beyond 2^53 is fine; taking a text for a number is not.
+        values: npt.NDArray[np.float64] = column.cast(
+            pa.float64(), safe=not pa.types.is_integer(column.type)
+        ).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         texts = [str(value) for value in column.to_pylist()]  # only on the way to an error
         row = next((row for row, text in enumerate(texts) if not is_number(text.encode())), 0)

@@ -11,7 +11,6 @@ The folder (format version 1) is a contract that everything else reads:
     user_tags.csv        user_id,name,value       optional: user attributes
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +22,8 @@ from scipy.sparse import csr_array
 from data_prep.interactions import Ids
 from data_prep.matrices import check_matrix, load_matrix, save_matrix
 from data_prep.splits import Split
-from data_prep.tables import read_table, write_table
 from recvae.errors import FormatError, InputError
-from recvae.files import file_hash, read_json, whole_folder, write_json
+from recvae.files import file_hash, read_json, read_table, vocabulary_hash, whole_folder, write_json, write_table
 
 KIND = "recvae-dataset"
 FORMAT_VERSION = 1
@@ -203,19 +201,21 @@ class Dataset:
     @cached_property
     def _items(self) -> tuple[Ids, Ids]:
         file = self._file("items.csv")
-        rows = read_table(file, _ITEMS)
+        rows = read_table(file, _ITEMS, _AGAIN)
         if [row[0] for row in rows] != [str(i) for i in range(self.n_items)]:
             raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {_AGAIN}")
         ids = np.array([row[1] for row in rows], dtype=np.object_)
         if len(set(ids)) != len(ids):
             raise FormatError(f"{file} names an item twice. {_AGAIN}")
+        if vocabulary_hash(ids) != self.manifest["vocabulary_hash"]:
+            raise FormatError(f"{file} was altered: its items are not those of manifest.json. {_AGAIN}")
         return ids, np.array([row[2] for row in rows], dtype=np.object_)
 
     @cached_property
     def _users(self) -> dict[str, Ids]:
         file = self._file("users.csv")
         users: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for split, row, user in read_table(file, _USERS):
+        for split, row, user in read_table(file, _USERS, _AGAIN):
             if split not in users or row != str(len(users[split])):
                 raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {_AGAIN}")
             users[split].append(user)
@@ -226,7 +226,7 @@ class Dataset:
 
     def _optional_rows(self, name: str, header: Sequence[str]) -> list[list[str]]:
         listed = self.path is not None and name in self.manifest["files"]
-        return read_table(self._file(name), header) if listed else []
+        return read_table(self._file(name), header, _AGAIN) if listed else []
 
     def _file(self, name: str) -> Path:
         if self.path is None:
@@ -327,11 +327,6 @@ class Dataset:
         from data_prep.describe import describe
 
         return describe(self)
-
-
-def vocabulary_hash(item_ids: Sequence[str] | Ids) -> str:
-    """Return the SHA-256 (hexadecimal) of item ids joined by line feeds, as UTF-8."""
-    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _known_split(split: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BLOCK = 1 << 22
+_HEAD = 1 << 20
 
 
 class _Text:
@@ -26,11 +27,9 @@ class _Text:
         self.file, self.columns, self.separator = file, columns, separator
         self.long = len(separator.encode()) > 1
 
-    def open(self, stream: Stream) -> "pa.PythonFile":
-        import pyarrow as pa
-
-        raw = Separated(stream, self.separator, str(self.file)) if self.long else stream
-        return pa.PythonFile(raw, mode="r")
+    def stream(self, stream: Stream) -> Stream:
+        """Return what Arrow is to read: single-byte separators."""
+        return Separated(stream, self.separator, str(self.file)) if self.long else stream
 
     def parse_options(self) -> Any:
         import pyarrow.csv as pc
@@ -54,22 +53,27 @@ class _Text:
         options = self.parse_options()
         options.invalid_row_handler = lambda row: "skip"  # complained about later, with its number
         with self.file.open() as stream:
-            try:
-                with pc.open_csv(
-                    self.open(stream), read_options=self.read_options(use_threads=False), parse_options=options
-                ) as reader:
-                    schema = reader.schema
-                    _ = schema.names  # decoded here, so that a header that is not UTF-8 shows
-            except UnicodeDecodeError as error:
-                raise not_utf8(self.file, "in the header") from error
-            except pa.ArrowInvalid as error:
-                if "UTF8" in str(error):
-                    raise not_utf8(self.file, "in the first rows") from error
-                raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
-        return schema
+            head = self.stream(stream).read(_HEAD)
+            if stream.peek(1):
+                head = _whole_rows(head, quoted=not self.long)
+        # All at once: a streaming reader that is left early lets go of its Python objects in a thread of its own, which
+        # aborts the process where the interpreter is ending by then.
+        try:
+            table = pc.read_csv(
+                pa.BufferReader(head), read_options=self.read_options(use_threads=False), parse_options=options
+            )
+            _ = table.schema.names  # decoded here, so that a header that is not UTF-8 shows
+        except UnicodeDecodeError as error:
+            raise not_utf8(self.file, "in the header") from error
+        except pa.ArrowInvalid as error:
+            if "UTF8" in str(error):
+                raise not_utf8(self.file, "in the first rows") from error
+            raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
+        return table.schema
 
     def read(self, types: dict[str, Any], progress: Progress | None = None, *, threads: bool = True) -> "pa.Table":
         """Read the columns named in ``types``; Arrow's own exceptions come through."""
+        import pyarrow as pa
         import pyarrow.csv as pc
 
         convert = pc.ConvertOptions(
@@ -77,11 +81,19 @@ class _Text:
         )
         with self.file.open(progress) as stream:
             return pc.read_csv(
-                self.open(stream),
+                pa.PythonFile(self.stream(stream), mode="r"),
                 read_options=self.read_options(use_threads=threads),
                 parse_options=self.parse_options(),
                 convert_options=convert,
             )
+
+
+def _whole_rows(head: bytes, *, quoted: bool) -> bytes:
+    """Return the rows that are whole in a file's first bytes; all bytes where not even one is."""
+    end = head.rfind(b"\n") + 1
+    while quoted and end and head.count(b'"', 0, end) % 2:  # that line break is part of a quoted value
+        end = head.rfind(b"\n", 0, end - 1) + 1
+    return head[:end] or head
 
 
 def text_columns(file: ByteSource, columns: Sequence[str] | None, separator: str) -> list[str]:

@@ -254,8 +254,8 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
 
 def _ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
     """Return the codes of the users who have rows, in ascending order of their ids."""
-    order = ascending(data.user_ids)
-    return order[data.user_counts()[order] > 0]
+    present = np.flatnonzero(data.user_counts())
+    return present[ascending(data.user_ids[present])]  # who was filtered out has no say in what "ascending" means
 
 
 def _ranks(data: Interactions) -> npt.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """Sparse click matrices on the device, and batches of their rows.
 
-The CSR lives on the device once. An epoch is a permutation made there; a batch is gathered rows, kept sparse for a
-sparse first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever made, and no
-step waits for the device: the number of clicks in every batch is read once an epoch.
+The CSR lives on the device once. A pass over the users is a permutation made there; a batch is gathered rows, kept
+sparse for a sparse first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever
+made, and no step waits for the device: the number of clicks in every batch is read once a pass.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.errors import DataError
@@ -82,10 +83,10 @@ class Clicks:
     def __init__(self, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
         matrix = canonical(matrix)
         self.n_users, self.n_items = matrix.shape
-        self.device = torch.device(device)
-        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(self.device)
+        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
+        self.device = self.indptr.device  # with its number, so that it compares equal to the tensors' own
         self.indices = torch.from_numpy(matrix.indices.astype(np.int32)).to(self.device)
-        self.weights = torch.from_numpy(matrix.data.astype(np.float32)).to(self.device) if weighted else None
+        self.weights = torch.from_numpy(_float32_weights(matrix)).to(self.device) if weighted else None
 
     def __len__(self) -> int:
         return int(self.n_users)
@@ -123,7 +124,7 @@ class Clicks:
         ends = torch.cumsum(lengths, 0)
         n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
         last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
-        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()  # the epoch's one wait
+        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()  # the pass's one wait
         for b, n_clicks in enumerate(counts):
             yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
 
@@ -148,17 +149,33 @@ def canonical(matrix: Any) -> Any:
         )
     if matrix.ndim != 2:
         raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
-    matrix = csr_array(matrix)
+    try:
+        matrix = csr_array(matrix)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"This is not a matrix of numbers: {error}.") from error
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"The matrix holds values of type {matrix.dtype}; clicks are numbers.")
+    _refuse_weights(matrix, ~(np.isfinite(matrix.data) & (matrix.data >= 0)))
     if not matrix.has_canonical_format or (len(matrix.data) and not matrix.data.all()):
         matrix = matrix.copy()  # never change what the caller holds
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
-    bad = np.flatnonzero(~(np.isfinite(matrix.data) & (matrix.data >= 0)))
-    if len(bad):
-        row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
-        column = int(matrix.indices[bad[0]])
-        raise DataError(
-            f"The click of user row {row} on item {column} has weight {matrix.data[bad[0]]}; "
-            "weights must be finite and positive. Remove or correct such entries."
-        )
     return matrix
+
+
+def _float32_weights(matrix: Any) -> NDArray[np.float32]:
+    """Return the click weights as float32; raise :class:`DataError` for one whose square that cannot hold."""
+    _refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))
+    weights: NDArray[np.float32] = matrix.data.astype(np.float32)
+    return weights
+
+
+def _refuse_weights(matrix: Any, wrong: NDArray[np.bool_]) -> None:
+    """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
+    if wrong.any():
+        place = int(wrong.argmax())
+        row = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
+        raise DataError(
+            f"The click of user row {row} on item {matrix.indices[place]} has weight {matrix.data[place]}; "
+            "weights must be positive numbers of ordinary size. Remove or correct such entries."
+        )

@@ -9,9 +9,7 @@
 Nothing is pickled. A file that is truncated, altered or of another kind raises a FormatError that names it.
 """
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.files import read_json, whole_file, write_json, write_text
+from recvae.files import read_json, read_table, vocabulary_hash, whole_file, write_json, write_table, write_text
 from recvae.training import TrainState
 
 FORMAT = 1
+_ITEM_COLUMNS = ("index", "item_id", "title")
 
 RUN, WEIGHTS, ITEMS, METRICS, STATE = (
     "run.json",
@@ -50,7 +49,7 @@ class Vocabulary:
 
     def hash(self) -> str:
         """Return the SHA-256 of the ids in order, one per line: two catalogues are the same where it is."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+        return vocabulary_hash(self.ids)
 
 
 @dataclass(frozen=True)
@@ -89,31 +88,25 @@ def read_run(folder: Path) -> Run:
     version = record.pop("format", None)
     if version != FORMAT:
         raise FormatError(f"{path} has format version {version}; this recvae reads version {FORMAT}. Train again.")
-    try:
-        return Run(**record)
-    except TypeError as error:
-        raise FormatError(f"{path} lacks or adds a field; it was altered. Train again.") from error
+    kinds = {"model": str, "config": dict, "n_items": int, "vocabulary": str, "versions": dict, "metrics": dict}
+    kinds |= {"dataset": dict, "best_epoch": int | None}  # type: ignore[dict-item]  # isinstance takes a union too
+    if record.keys() != kinds.keys() or any(not isinstance(record[key], kind) for key, kind in kinds.items()):
+        raise FormatError(f"{path} was altered: a field is missing, added or of another kind. Train again.")
+    return Run(**record)
 
 
 def write_items(folder: Path, items: Vocabulary) -> None:
     """Write items.csv."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("index", "item_id", "title"))
-    writer.writerows((i, *item) for i, item in enumerate(zip(items.ids, items.titles, strict=True)))
-    write_text(folder / ITEMS, text.getvalue())
+    rows = ((i, *item) for i, item in enumerate(zip(items.ids, items.titles, strict=True)))
+    write_table(folder / ITEMS, _ITEM_COLUMNS, rows)
 
 
 def read_items(folder: Path, run: Run) -> Vocabulary:
     """Read items.csv; raise :class:`FormatError` where it is not the one the model was trained with."""
     path = folder / ITEMS
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise FormatError(f"{path} is missing or damaged. Train again, or copy it from the dataset folder.") from error
-    if items.hash() != run.vocabulary:
+    rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
+    items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
+    if items.hash() != run.vocabulary or len(items) != run.n_items:
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
     return items
 
@@ -177,12 +170,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Return the versions that a run's bits depend on."""
     import platform
-    from importlib.metadata import version
 
     import numpy as np
 
+    from recvae import __version__
+
     return {
-        "recvae": version("recvae"),
+        "recvae": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -36,13 +36,6 @@ class RunConfig:
         return sections if self.train is None else {**sections, "train": asdict(self.train)}
 
 
-def check(defaults: Options, values: Mapping[str, Any], section: str = "") -> Options:
-    """Return ``defaults`` with ``values`` put in; raise :class:`ConfigError` with every mistake."""
-    made, mistakes = _checked(defaults, values, section)
-    _refuse(mistakes)
-    return made
-
-
 def run_config(values: Mapping[str, Any]) -> RunConfig:
     """Return the configuration that ``values``, in the shape of the TOML files, describes.
 
@@ -55,7 +48,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     if not isinstance(name, str):
         raise ConfigError("A configuration needs a model's name, such as name = 'recvae'.")
     kind = entry(name).recommender()
-    seed = values.pop("seed", SEED)
+    seed = _plain(values.pop("seed", SEED))
     mistakes = []
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {seed!r}")
@@ -152,10 +145,16 @@ def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tupl
     """Return the option set and the mistakes; the set is the defaults where there are any."""
     kind: Any = type(defaults)
     try:
-        made = _schema(kind).model_validate({**asdict(defaults), **values})  # type: ignore[call-overload]
+        given = {key: _plain(value) for key, value in values.items()}
+        made = _schema(kind).model_validate({**asdict(defaults), **given})  # type: ignore[call-overload]
     except ValidationError as error:
         return defaults, [_mistake(kind, e, section) for e in error.errors()]
     return replace(defaults, **{f.name: getattr(made, f.name) for f in fields(kind)}), []  # type: ignore[type-var]
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy scalar as Python's own number."""
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 @cache

@@ -1,22 +1,41 @@
-"""Files that appear whole or not at all, and hashes of files.
+"""Files that appear whole or not at all, CSV tables that bring back any text, and hashes.
 
 A file is written under a temporary name in its own folder, flushed to the disk and renamed, so that a reader sees the
 old file or the new one and never a part. A folder of files is built beside its final place and renamed in the same way.
 """
 
+import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recvae.errors import FormatError, InputError, WorkError
+from recvae.errors import DataError, FormatError, InputError, WorkError
 
-__all__ = ["file_hash", "read_json", "whole_file", "whole_folder", "write_json", "write_text"]
+__all__ = [
+    "PART",
+    "file_hash",
+    "read_json",
+    "read_table",
+    "refuse_existing",
+    "vocabulary_hash",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_table",
+    "write_text",
+]
+
+PART = ".part"  # how the names of unfinished files and folders end; they begin with a dot
+
+# csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
+_NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 
 
 def _failure(path: Path, error: OSError) -> WorkError:
@@ -48,7 +67,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -75,7 +94,7 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         for file in temporary.rglob("*"):
@@ -98,10 +117,12 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
 def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
     """Raise :class:`InputError` where the folder ``path`` exists, is not empty, and may not be replaced.
 
+    Leftovers of a write that was cut off do not count.
+
     With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand
     must not delete anything else.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (path.is_dir() and all(file.name.endswith(PART) for file in path.iterdir())):
         return
     if not overwrite:
         raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
@@ -135,6 +156,46 @@ def read_json(path: Path) -> Any:
         raise FormatError(f"{path} is missing.") from error
     except (OSError, ValueError) as error:
         raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a UTF-8 CSV table, quoted where needed, so that any id and title comes back as it was.
+
+    Raises :class:`DataError` where a text is not valid Unicode.
+    """
+    try:
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(",".join(header) + "\n")
+            file.writelines(",".join(map(_quoted, row)) + "\n" for row in rows)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{error.object!r} is not valid Unicode and cannot be written to {path.name}.") from error
+
+
+def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
+    """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, where the file is not such."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, strict=True))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing. {remedy}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
+    if not rows or rows[0] != list(header):
+        raise FormatError(f"{path} does not begin with the header {','.join(header)}. {remedy}")
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != len(header):
+            raise FormatError(f"{path}, row {number:,}: {len(row)} fields for {len(header)}. {remedy}")
+    return rows[1:]
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
+
+
+def vocabulary_hash(item_ids: Iterable[str]) -> str:
+    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is."""
+    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

@@ -50,8 +50,9 @@ class _Multinomial(torch.autograd.Function):
 
 def gaussian_log_density(z: Tensor, mu: Tensor | float, logvar: Tensor | float) -> Tensor:
     """Return log N(z; mu, exp(logvar)) per dimension, broadcast over the arguments."""
-    logvar = torch.as_tensor(logvar, dtype=z.dtype, device=z.device) if isinstance(logvar, float) else logvar
-    return -0.5 * (LOG_2PI + logvar + (z - mu).square() * torch.exp(-logvar))
+    # A number stays a number: as a tensor it would have to be copied to the device.
+    precision = math.exp(-logvar) if isinstance(logvar, float) else torch.exp(-logvar)
+    return -0.5 * ((z - mu).square() * precision + (logvar + LOG_2PI))
 
 
 def kl_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The one contract of every model and baseline: fit, recommend, similar items, save, load."""
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ from recvae.checkpoint import (
     write_weights,
 )
 from recvae.config import SEED, RunConfig, run_config
-from recvae.errors import DataError, FormatError, InputError, did_you_mean
+from recvae.errors import ConfigError, DataError, FormatError, InputError, did_you_mean
 from recvae.files import whole_folder
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
@@ -45,11 +46,13 @@ class Recommender(ABC):
     train_defaults: ClassVar[Any] = None
 
     def __init__(self, *, seed: int = SEED, device: str = "auto", **options: Any) -> None:
-        of_training = set(vars(self.train_defaults)) if self.train_defaults is not None else set()
-        sections = {"model": {}, "train": {}}  # type: dict[str, dict[str, Any]]
+        of_training = [] if self.train_defaults is None else list(vars(self.train_defaults))
+        of_model = list(vars(self.model_defaults))
+        sections: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
         for key, value in options.items():
-            sections["train" if key in of_training else "model"][key] = value
-        if self.train_defaults is None:
+            near = difflib.get_close_matches(key, [*of_model, *of_training], n=1)  # the option itself, or a slip of it
+            sections["train" if near and near[0] in of_training else "model"][key] = value
+        if not sections["train"]:
             del sections["train"]
         self._configure(run_config({"name": self.name, "seed": seed, **sections}), device)
 
@@ -72,7 +75,6 @@ class Recommender(ABC):
 
     # --- what a model provides ---------------------------------------------------------------------------------
 
-    @abstractmethod
     def fit(
         self,
         train: Any,
@@ -88,6 +90,13 @@ class Recommender(ABC):
         strings) and ``titles`` name the columns; without them an item's id is its column's number. Raises
         :class:`DataError` for a matrix that cannot be used.
         """
+        del validation
+        self._learn(self._begin_fit(train, item_ids, titles))
+        return self
+
+    def _learn(self, matrix: Any) -> None:
+        """Learn from a canonical CSR, in one go; models with epochs have a :meth:`fit` of their own instead."""
+        raise NotImplementedError  # not abstract: a model has one of the two
 
     @abstractmethod
     def scores(self, histories: Any) -> Tensor:
@@ -132,18 +141,31 @@ class Recommender(ABC):
         return rank(self.scores, histories, k, exclude_seen=exclude_seen, allow=allow, deny=deny)
 
     def recommend_ids(
-        self, histories: Iterable[Iterable[str]], k: int = 10, *, exclude_seen: bool = True, skip_unknown: bool = False
+        self,
+        histories: Iterable[Iterable[str]],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Iterable[str] | None = None,
+        deny: Iterable[str] | None = None,
+        skip_unknown: bool = False,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """Return the ``k`` best raw item ids for each list of raw item ids, and their scores, best first.
 
-        A list is shorter than ``k`` where fewer items are left. Raises :class:`InputError` naming the items it does not
-        know, unless ``skip_unknown``.
+        ``allow`` and ``deny`` are raw item ids for all users. A list is shorter than ``k`` where fewer items are left.
+        Raises :class:`InputError` naming the items it does not know, unless ``skip_unknown``.
         """
         self._need_fit()
         matrix, unknown = self.encode(histories)
+        masks = {}
+        for name, items in (("allow", allow), ("deny", deny)):
+            if items is not None:
+                mask, strange = self.encode([items])
+                masks[name] = mask.indices
+                unknown += strange
         if unknown and not skip_unknown:
-            raise InputError(f"The model does not know {_listed(unknown)}.{did_you_mean(unknown[0], self.columns)}")
-        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen)
+            raise InputError(f"The model does not know the item {_listed(unknown)}.{self._nearest(unknown[0])}")
+        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, **masks)
         kept = [row[row >= 0] for row in ids]
         return (
             [[self.items.ids[i] for i in row] for row in kept],
@@ -157,6 +179,10 @@ class Recommender(ABC):
         unknown: dict[str, None] = {}
         indptr, indices = [0], []  # type: tuple[list[int], list[int]]
         for history in histories:
+            if isinstance(history, str):
+                raise InputError(
+                    f"A history is a list of item ids, not one text such as '{history}'. Write [['{history}']]."
+                )
             row = set()
             for item in history:
                 column = self.columns.get(str(item))
@@ -190,7 +216,7 @@ class Recommender(ABC):
         self._need_fit()
         with whole_folder(Path(folder), marker=RUN, overwrite=overwrite) as temporary:
             write_items(temporary, self.items)
-            write_weights(temporary / WEIGHTS, self.tensors(), self._facts())
+            write_weights(temporary / WEIGHTS, self.tensors(), self.facts())
             write_run(temporary, self.run())
 
     @classmethod
@@ -200,7 +226,11 @@ class Recommender(ABC):
         run = read_run(folder)
         if run.model != cls.name:
             raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
-        model = cls.from_config(run_config(run.config), device)
+        try:
+            config = run_config(run.config)
+        except ConfigError as error:
+            raise FormatError(f"{folder / RUN} was altered, or is another version's. {error}") from error
+        model = cls.from_config(config, device)
         model.items = read_items(folder, run)
         tensors, facts = read_weights(folder / WEIGHTS)
         if facts.get("vocabulary") != run.vocabulary or facts.get("model") != run.model:
@@ -232,7 +262,12 @@ class Recommender(ABC):
 
     # --- shared parts ------------------------------------------------------------------------------------------
 
-    def _facts(self) -> dict[str, Any]:
+    def _nearest(self, unknown: str) -> str:
+        """Return a suggestion, where one can mean something and be found in a moment."""
+        return "" if unknown.isdigit() or self.n_items > 20_000 else did_you_mean(unknown, self.columns)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the weights' file says of itself."""
         return {
             "model": self.name,
             "vocabulary": self.items.hash(),
@@ -277,6 +312,8 @@ def torch_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("holds no values")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"The device '{name}' cannot be used here. Use --device cpu, or auto to choose.") from error

@@ -4,9 +4,9 @@
 def linear_beta(step: int, *, cap: float, updates: int) -> float:
     """Return min(cap, step / updates): the ramp of Liang et al. 2018, as in the authors' program.
 
-    The slope is 1 / ``updates``, so the cap is reached at ``cap * updates``. With ``updates`` 0 it is ``cap`` at once.
+    The slope is 1 / ``updates``, so the cap is reached at ``cap * updates``.
     """
-    return cap if updates == 0 else min(cap, step / updates)
+    return min(cap, step / updates)
 
 
 def share_beta(step: int, *, cap: float, share: float, total: int) -> float:

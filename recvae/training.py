@@ -4,6 +4,7 @@ The loop is silent and writes nothing itself: progress, best weights and resumab
 given. It never waits for the device within a pass; losses and the finiteness flag are read once an epoch.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -164,10 +165,10 @@ class _Loop:
     def _update(self, phase: Phase, batch: Batch) -> Loss:
         beta = self.network.beta(self.step, self.steps_per_epoch * self.options.epochs)
         optimiser = self.optimisers[phase.name]
-        optimiser.zero_grad(set_to_none=True)
         loss = self.network.loss(phase.name, batch, beta, self.noise)
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         optimiser.step()
+        optimiser.zero_grad(set_to_none=True)  # at once: no gradient outlives its step
         self.step += 1
         return loss
 
@@ -177,8 +178,8 @@ class _Loop:
         last = self.done == self.options.epochs
         if self.hooks.validate is not None and (last or self.done % self.options.validate_every == 0):
             score = float(self.hooks.validate())
-            if score != score:
-                raise WorkError(f"The validation metric is not a number at epoch {self.done}.")
+            if not math.isfinite(score):
+                raise WorkError(f"The validation metric is {score} at epoch {self.done}, not a finite number.")
             best = self.best_score is None or score > self.best_score
             self.since_best = 0 if best else self.since_best + 1
         elif self.hooks.validate is None:
@@ -219,11 +220,17 @@ class _Loop:
             "best_epoch": self.best_epoch,
             "best_score": self.best_score,
             "since_best": self.since_best,
+            "device": self.clicks.device.type,
         }
         return TrainState(tensors, values)
 
     def restore(self, state: TrainState) -> None:
-        """Continue from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned; raise :class:`InputError` where that was on another device."""
+        device = state.values["device"]
+        if device != self.clicks.device.type:
+            raise InputError(
+                f"The run was on '{device}', and its random numbers can go on only there. Use --device {device}."
+            )
         of_network = {
             name.removeprefix("network."): value for name, value in state.tensors.items() if name.startswith("network.")
         }

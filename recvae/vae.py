@@ -1,21 +1,19 @@
 """The public variational models: a network, trained by the loop, behind the common contract."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from recvae import checkpoint
 from recvae.batches import Clicks
 from recvae.errors import InputError
-from recvae.files import refuse_existing
 from recvae.models.base import Network
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.recommender import Recommender, Validation, cosines
-from recvae.training import EpochReport, Hooks, TrainOptions, TrainState, train
+from recvae.runs import InFolder, InMemory
+from recvae.training import EpochReport, Hooks, TrainOptions, train
 
 
 class NeuralRecommender(Recommender):
@@ -44,11 +42,13 @@ class NeuralRecommender(Recommender):
         ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights so far and
         KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
         """
+        if folder is None and (resume or overwrite):
+            raise InputError("resume and overwrite are about a run's folder; name it.")
         matrix = self._begin_fit(train, item_ids, titles)
         self.network = self._network()
-        keeper = _Folder(self, Path(folder)) if folder is not None else _Memory(self)
-        state = keeper.begin(resume=resume, overwrite=overwrite)
-
+        keeper: InMemory | InFolder = InMemory(self)
+        if folder is not None:
+            keeper = InFolder(self, Path(folder), matrix, resume=resume, overwrite=overwrite)
         hooks = Hooks(
             validate=None if validation is None else lambda: validation(self),
             on_step=on_step,
@@ -58,11 +58,11 @@ class NeuralRecommender(Recommender):
         )
         clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
         try:
+            state = keeper.begin()
             run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
         finally:
-            if isinstance(self.network, RecVAENetwork):
-                self.network.release()
-            keeper.restore_best()
+            self.network.release()
+            keeper.end()
         return self
 
     def _network(self) -> Network:
@@ -85,104 +85,6 @@ class NeuralRecommender(Recommender):
 
 
 run_training = train  # fit has an argument called train, as every recommender's fit does
-
-
-class _Memory:
-    """Keeps the best weights in memory."""
-
-    def __init__(self, model: NeuralRecommender) -> None:
-        self.model = model
-        self.best: dict[str, Tensor] | None = None
-
-    def begin(self, *, resume: bool, overwrite: bool) -> TrainState | None:
-        del overwrite
-        if resume:
-            raise InputError("resume=True needs the run's folder.")
-        return None
-
-    def keep_best(self, report: EpochReport) -> None:
-        note_best(self.model, report)
-        if report.epoch < report.epochs:  # the last epoch's weights stay where they are
-            self.best = {name: value.clone() for name, value in self.model.network.state_dict().items()}
-        else:
-            self.best = None
-
-    keep_state = None
-
-    def restore_best(self) -> None:
-        if self.best is not None:
-            self.model.network.load_state_dict(self.best)
-
-
-class _Folder:
-    """Writes the run folder as the run goes: best weights, metrics, and last the state, which makes an epoch done."""
-
-    def __init__(self, model: NeuralRecommender, folder: Path) -> None:
-        self.model, self.folder = model, folder
-        self.rows: list[dict[str, Any]] = []
-
-    def begin(self, *, resume: bool, overwrite: bool) -> TrainState | None:
-        """Start the folder, or return the state to continue from (None where no epoch was finished)."""
-        if resume and (self.folder / checkpoint.RUN).is_file():
-            run = checkpoint.read_run(self.folder)
-            self._same_run(run)
-            found = checkpoint.read_state(self.folder)
-            if found is None:
-                return None
-            state, facts = found
-            self.rows = facts["rows"]
-            self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
-            return state
-        refuse_existing(self.folder, marker=checkpoint.RUN, overwrite=overwrite)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        checkpoint.write_items(self.folder, self.model.items)
-        checkpoint.write_run(self.folder, self.model.run())
-        return None
-
-    def _same_run(self, run: checkpoint.Run) -> None:
-        """Refuse to continue a run with other settings or other items (more epochs are welcome)."""
-        ours = self.model.run()
-        if run.vocabulary != ours.vocabulary or run.dataset != ours.dataset:
-            raise InputError(f"{self.folder} was trained on another dataset; --resume needs the same one.")
-        theirs, mine = _flat(run.config), _flat(ours.config)
-        changed = [f"{key}={theirs.get(key)}" for key in mine if mine[key] != theirs.get(key) and key != "train.epochs"]
-        if run.model != ours.model or changed:
-            settings = ", ".join(changed) or f"model '{run.model}'"
-            raise InputError(f"{self.folder} was trained with {settings}; --resume needs the same settings.")
-
-    def keep_best(self, report: EpochReport) -> None:
-        note_best(self.model, report)
-        checkpoint.write_weights(self.folder / checkpoint.WEIGHTS, self.model.tensors(), self.model._facts())
-        checkpoint.write_run(self.folder, self.model.run())
-
-    def keep_state(self, state: TrainState, report: EpochReport) -> None:
-        self.rows.append(report.to_dict())
-        facts = {"rows": self.rows, "best_epoch": self.model.best_epoch, "metrics": self.model.metrics}
-        checkpoint.write_state(self.folder, state, facts)
-        checkpoint.write_metrics(self.folder, self.rows)
-
-    def restore_best(self) -> None:
-        if (self.folder / checkpoint.WEIGHTS).is_file():
-            tensors, _ = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
-            self.model.network.load_state_dict(tensors)
-
-
-def note_best(model: NeuralRecommender, report: EpochReport) -> None:
-    """Remember which epoch the kept weights are from, and its score."""
-    model.best_epoch = report.epoch
-    model.metrics = {} if report.score is None else {"validation": report.score}
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's options by dotted name, lists for tuples as in JSON."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
-        else:
-            flat[key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 class MultDAE(NeuralRecommender):

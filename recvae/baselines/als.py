@@ -4,10 +4,10 @@ The library is given what it needs to be at its best: BLAS held to one thread wh
 type, and fold-in of users it never saw.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
+from recvae.errors import WorkError
 from recvae.options import option
-from recvae.recommender import Recommender, Validation, cosines, popularity_for_the_unknown
+from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ImplicitALSOptions:
     """Options of implicit ALS, by the library's own names."""
 
     factors: int = option(256, "Number of latent factors.", ge=1)
-    regularization: float = option(10.0, "Weight of the squared norms of the factors.", ge=0)
+    regularization: float = option(10.0, "Weight of the squared norms of the factors.", gt=0)
     alpha: float = option(
         10.0, "Confidence of a click; that of no click is 1. With 1 clicks have no extra weight.", gt=0
     )
@@ -37,24 +38,15 @@ class ImplicitALS(Recommender):
     name = "implicit-als"
     model_defaults = ImplicitALSOptions()
 
-    def fit(
-        self,
-        train: Any,
-        *,
-        validation: Validation | None = None,
-        item_ids: Sequence[str] | None = None,
-        titles: Sequence[str] | None = None,
-    ) -> Self:
-        matrix = self._begin_fit(train, item_ids, titles)
+    def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
         als = self._als()
-        with _one_blas_thread():
+        with _one_blas_thread(), self._solvable():
             als.fit(_clicks(matrix), show_progress=False)
         self._hold(als, als.item_factors)
-        return self
 
     def scores(self, histories: Any) -> Tensor:
-        with _one_blas_thread():
+        with _one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
         scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T
         return popularity_for_the_unknown(scores, histories, self.counts)
@@ -81,6 +73,17 @@ class ImplicitALS(Recommender):
                 iterations=options.iterations,
                 random_state=self.config.seed,
             )
+
+    @contextmanager
+    def _solvable(self) -> Iterator[None]:
+        """Say what to do where the library meets a system of equations that it cannot solve."""
+        try:
+            yield
+        except ValueError as error:
+            regularization = self.config.model.regularization
+            raise WorkError(
+                f"implicit cannot solve for the factors ({error}). Use a model.regularization above {regularization}."
+            ) from error
 
     def _hold(self, als: Any, item_factors: Any) -> None:
         als.item_factors = item_factors

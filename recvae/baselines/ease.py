@@ -1,8 +1,8 @@
 """EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv 1905.03375."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from recvae.baselines.popularity import item_counts
 from recvae.batches import Clicks
 from recvae.errors import WorkError
 from recvae.options import option
-from recvae.recommender import Recommender, Validation, popularity_for_the_unknown
+from recvae.recommender import Recommender, popularity_for_the_unknown
 
 TILE = 512  # columns of the Gram matrix made at a time
 
@@ -35,18 +35,9 @@ class EASE(Recommender):
     name = "ease"
     model_defaults = EASEOptions()
 
-    def fit(
-        self,
-        train: Any,
-        *,
-        validation: Validation | None = None,
-        item_ids: Sequence[str] | None = None,
-        titles: Sequence[str] | None = None,
-    ) -> Self:
-        matrix = self._begin_fit(train, item_ids, titles)
+    def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
         self.weights = torch.from_numpy(closed_form(matrix, self.config.model.l2))
-        return self
 
     def scores(self, histories: Any) -> Tensor:
         batch = Clicks(histories).all()

@@ -1,15 +1,15 @@
 """Popularity: every user gets the most clicked items."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recvae.errors import InputError
-from recvae.recommender import Recommender, Validation
+from recvae.recommender import Recommender
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,8 @@ class Popularity(Recommender):
     name = "popularity"
     model_defaults = PopularityOptions()
 
-    def fit(
-        self,
-        train: Any,
-        *,
-        validation: Validation | None = None,
-        item_ids: Sequence[str] | None = None,
-        titles: Sequence[str] | None = None,
-    ) -> Self:
-        matrix = self._begin_fit(train, item_ids, titles)
+    def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
-        return self
 
     def scores(self, histories: Any) -> Tensor:
         return self.counts.repeat(histories.shape[0], 1)

@@ -18,6 +18,7 @@ from recvae.cli.options import (
     Quiet,
     Seed,
 )
+from recvae.cli.output import check_folder
 from recvae.cli.terminal import Terminal, share
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def benchmark(
     from data_prep.dataset import Dataset
     from recvae import bench
     from recvae.errors import WorkError
-    from recvae.files import refuse_existing, whole_folder
+    from recvae.files import whole_folder
     from recvae.report import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
-    refuse_existing(out, marker=bench.RESULTS, overwrite=overwrite)
+    check_folder(out, marker=bench.RESULTS, overwrite=overwrite)
     names = [name.strip() for name in models.split(",") if name.strip()]
     chosen = bench.contestants(Dataset.load(folder).name, names, config or [], seed)
     show = _Show(terminal, metric, {c.config.name: c for c in chosen})

@@ -25,7 +25,8 @@ def find_item(model: "Recommender", asked: str) -> int | None:
     """Return the column of an id or title, or None where there is none.
 
     Tried in turn, and the first way that finds anything decides: the id; the title; the title in any case; without its
-    year; its beginning; a part of it. Raises :class:`InputError` where it could be several items.
+    year; its beginning; a part of it (not for a number, which is an id that is not known). Raises :class:`InputError`
+    where it could be several items.
     """
     if asked in model.columns:
         return model.columns[asked]
@@ -40,7 +41,7 @@ def find_item(model: "Recommender", asked: str) -> int | None:
     )
     if not plain:
         return None
-    for fits in ways:
+    for fits in ways[:3] if asked.isdigit() else ways:
         found = [column for column, title in enumerate(titles) if title and fits(title)]
         if len(found) == 1:
             return found[0]

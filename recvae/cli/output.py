@@ -1,13 +1,17 @@
-"""Ranked lists as files: Parquet, CSV or JSON lines with the columns user, rank, item_id, title, score."""
+"""What the verbs write: a look at the place before the work starts, and ranked lists as files.
+
+Lists are Parquet, CSV or JSON lines with the columns user, rank, item_id, title, score.
+"""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import InputError
+from recvae.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,14 +30,35 @@ class Block:
     scores: Any
 
 
+def check_folder(path: Path, *, marker: str, overwrite: bool) -> None:
+    """Raise :class:`InputError` where a folder may not be replaced, and :class:`WorkError` where it cannot be written.
+
+    Said before the work, which may take hours; ``marker`` as in :func:`recvae.files.whole_folder`.
+    """
+    from recvae.files import refuse_existing
+
+    refuse_existing(path, marker=marker, overwrite=overwrite)
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """Raise :class:`WorkError` unless the nearest folder above ``path`` that exists can be written to."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise WorkError(f"Cannot write {path}: {above} is a file, not a folder. Choose another place to write to.")
+    if not os.access(above, os.W_OK):
+        raise WorkError(f"Cannot write {path}: you may not write to {above}. Choose another place to write to.")
+
+
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Raise :class:`InputError` where the file has another suffix, or exists and may not be replaced."""
+    """Raise as :func:`check_folder` does, and :class:`InputError` for a suffix that says no format."""
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path} must end in one of {', '.join(SUFFIXES)}; its suffix says how to write.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file to write.")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+    _check_place(path)
 
 
 def write_blocks(path: Path, items: "Vocabulary", blocks: Iterable[Block]) -> int:

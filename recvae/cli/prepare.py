@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import Debug, Json, Overwrite, Quiet
+from recvae.cli.output import check_folder
 from recvae.cli.terminal import Terminal, amount
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
 
 _FILE, _FILTERS, _SPLIT = "A file's form", "Filters", "Split"
+_FILTERED = {  # what the filters took, by the manifest's words; the rest of what was dropped is the split's doing
+    "rows_below_min_rating": "below the minimum rating",
+    "duplicate_clicks": "duplicate clicks",
+    "clicks_of_rare_items_or_users": "clicks of users or items with too few",
+}
 
 
 def prepare(
@@ -94,10 +100,9 @@ def prepare(
     [dim]recvae prepare clicks.csv --user-column user --item-column item --out clicks[/]
     """
     from data_prep import prepare as read_and_split
-    from recvae.files import refuse_existing
 
     terminal = Terminal(json=json, quiet=quiet)
-    refuse_existing(out, marker="manifest.json", overwrite=overwrite)
+    check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         data = read_and_split(
             source_name,
@@ -142,8 +147,8 @@ def summary(data: "Dataset", about: dict[str, Any]) -> list[str]:
     before, dropped = manifest.get("before_split", {}), manifest.get("dropped", {})
     lines = [f"{data.name}{' from ' + source['file'] if source.get('file') else ''}", ""]
     if before:
-        lines.append(_line("read", amount(before["clicks"] + _filtered(dropped), "row")))
-        reasons = [f"{count:,} {_words(reason)}" for reason, count in dropped.items() if count]
+        lines.append(_line("read", amount(before["clicks"] + sum(dropped.get(key, 0) for key in _FILTERED), "row")))
+        reasons = [f"{dropped[key]:,} {words}" for key, words in _FILTERED.items() if dropped.get(key)]
         lines.append(_line("dropped", "; ".join(reasons) or "nothing"))
         kept = (amount(before[key], key[:-1]) for key in ("clicks", "users", "items"))
         lines.append(_line("kept", ", ".join(kept)))
@@ -162,18 +167,10 @@ def summary(data: "Dataset", about: dict[str, Any]) -> list[str]:
         if part["users_without_held_out"]:
             line += f" ({amount(part['users_without_held_out'], 'user')} without any, left out of averages)"
         lines.append(_line(name, line))
-    return lines
-
-
-def _filtered(dropped: dict[str, int]) -> int:
-    """Return how many rows the filters took, before the split."""
-    return sum(
-        dropped.get(key, 0) for key in ("rows_below_min_rating", "duplicate_clicks", "clicks_of_rare_items_or_users")
-    )
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ")
+    left_out = [
+        f"{count:,} {key.replace('_', ' ')}" for key, count in dropped.items() if count and key not in _FILTERED
+    ]
+    return [*lines, *([_line("left out", "; ".join(left_out))] if left_out else [])]
 
 
 def _line(label: str, text: str) -> str:

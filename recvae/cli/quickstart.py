@@ -1,15 +1,19 @@
-"""``recvae quickstart``: the whole of recvae on a small made-up sample, in about a minute and without a network."""
+"""``recvae quickstart``: the whole of recvae on a small made-up sample, in less than a minute and without a network."""
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed
+from recvae.cli.output import check_folder
 from recvae.cli.terminal import Terminal, amount, share
 
 if TYPE_CHECKING:
@@ -17,25 +21,26 @@ if TYPE_CHECKING:
 
     from data_prep.dataset import Dataset
     from eval import Evaluation
+    from recvae.bench import Contestant
     from recvae.recommender import Recommender
     from recvae.report import ModelResult
 
 MODELS = ("recvae", "mult-vae", "ease", "implicit-als", "popularity")
 METRICS = ("ndcg@10", "recall@20", "ndcg@100")
 METRIC = METRICS[0]
-CEILING = "planted groups"
-_BAR = 20  # characters of the ceiling's bar
-_LIKED = 10  # clicks of the user who is shown: enough to see a taste, few enough for one screen
+_BAR = 14  # characters of the ceiling's bar
+_FEW, _MANY = 8, 12  # clicks of the user who is shown: enough to see a taste, few enough for one screen
+_LEFT: Any = {"title_justify": "left", "title_style": "bold", "caption_justify": "left"}
 
 
 @dataclass(frozen=True)
 class _Person:
-    """One test user: what was shown to the model, what it ranks first, and what the user clicked besides."""
+    """One test user, all films by column: what the model was shown, what it ranks first, what it could have found."""
 
     user: str
-    liked: list[int]
+    watched: list[int]
     ranked: list[int]
-    found: set[int]
+    hidden: set[int]
 
 
 def quickstart(
@@ -52,67 +57,89 @@ def quickstart(
 ) -> None:
     """Make a small sample, train five models on it, compare them, and recommend films to one user."""
     from data_prep import sample
-    from recvae.bench import RESULTS, contestants, facts, measure
-    from recvae.files import refuse_existing, whole_folder, write_json
-    from recvae.registry import entry
+    from recvae.bench import RESULTS, contestants, facts
+    from recvae.files import whole_folder, write_json
     from recvae.report import environment, results
 
     terminal = Terminal(json=json, quiet=quiet)
     began = time.perf_counter()
     if out is not None:
-        refuse_existing(out, marker=RESULTS, overwrite=overwrite)
+        check_folder(out, marker=RESULTS, overwrite=overwrite)
     data = (sample() if seed is None else sample(seed)).dataset()
     _introduce(terminal, data)
     models: dict[str, Recommender] = {}
     measured: dict[str, ModelResult] = {}
-    for contestant in contestants(data.name, MODELS, seed=seed):
-        name, train = contestant.config.name, contestant.config.train
-        with terminal.epochs(
-            METRIC, epochs=None if train is None else train.epochs, label=entry(name).title
-        ) as display:
-            models[name], measured[name] = measure(
-                contestant.config,
-                data,
-                METRICS,
-                metric=METRIC,
-                device=device,
-                on_step=display.step,
-                on_epoch=display.epoch if display.bar is not None else None,  # elsewhere a line per model will do
-            )
-        terminal.say(f"  trained {entry(name).title} in {measured[name].train_seconds:.1f} s")
+    with _one_thread():
+        for contestant in contestants(data.name, MODELS, seed=seed):
+            name = contestant.config.name
+            models[name], measured[name] = _measured(terminal, contestant, data, device)
     ceiling = _ceiling(data)
     value = results(measured, facts(data, split="test", validation_metric=METRIC), environment(), metric=METRIC)
     person = _person(models["recvae"], data)
-    value |= _shown(value, ceiling, models["recvae"], person)
+    value |= _findings(value, ceiling, models["recvae"], person)
     if out is not None:
         with whole_folder(out, marker=RESULTS, overwrite=overwrite) as folder:
             data.save(folder / "dataset")
             for name, model in models.items():
                 model.save(folder / name)
             write_json(folder / RESULTS, value)
-    terminal.result(_comparison(value), _recommended(models["recvae"], data, person))
+    terminal.result(_comparison(value), "", _recommended(data, person))
     terminal.note(f"\nDone in {time.perf_counter() - began:.0f} s.")
-    terminal.next(*_commands(out, models["recvae"], person))
+    terminal.next(*_commands(out, data, person))
     terminal.document(value)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hold torch to one thread: on a sample this small, sharing the work costs more than it saves."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _introduce(terminal: Terminal, data: "Dataset") -> None:
     """Say what the sample is."""
     from rich.text import Text
 
+    members, clicks = amount(data.n_users("train"), "member"), data.manifest["counts"]["clicks"]["train"]
     terminal.note(
-        Text.assemble(
-            ("recvae quickstart", "bold"),
-            f"\n\nA made-up film club: {amount(data.n_users('train'), 'member')} to learn from, {data.n_items} films, "
-            f"{amount(data.manifest['counts']['clicks']['train'], 'click')}.\n"
-            "Each member has one to three of 12 planted tastes. The models see clicks only, and rank films for\n"
-            f"{data.n_users('test')} members they have never met.\n",
-        )
+        Text("recvae quickstart\n", style="bold"),
+        f"A made-up film club: {members}, {data.n_items} films, {clicks:,} clicks. Each member\n"
+        f"has one to three of twelve planted tastes. The models learn from the clicks\n"
+        f"alone, and then rank films for {data.n_users('test')} members they have never met.\n",
     )
 
 
+def _measured(
+    terminal: Terminal, contestant: "Contestant", data: "Dataset", device: str
+) -> "tuple[Recommender, ModelResult]":
+    """Train and evaluate one model, and show that something happens."""
+    from recvae.bench import measure
+    from recvae.registry import entry
+
+    config = contestant.config
+    epochs = None if config.train is None else config.train.epochs
+    with terminal.epochs(METRIC, epochs=epochs, label=entry(config.name).title) as display:
+        model, result = measure(
+            config,
+            data,
+            METRICS,
+            metric=METRIC,
+            device=device,
+            on_step=display.step,
+            on_epoch=None if display.bar is None else display.epoch,  # elsewhere a line per model will do
+        )
+    terminal.say(f"  trained {entry(config.name).title} in {result.train_seconds:.1f} s")
+    return model, result
+
+
 def _ceiling(data: "Dataset") -> "Evaluation":
-    """Evaluate the ranking that knows every user's planted groups: no model can be expected to beat it."""
+    """Evaluate the ranking that knows every user's planted tastes: no model can be expected to beat it."""
     import numpy as np
     import torch
 
@@ -133,36 +160,40 @@ def _ceiling(data: "Dataset") -> "Evaluation":
 
 
 def _person(model: "Recommender", data: "Dataset") -> _Person:
-    """Choose the first test user with ten clicks shown or a little more, and rank films for them."""
+    """Choose the first test user with some films to show and more than one taste, and rank films for them."""
     import numpy as np
 
     clicks = np.diff(data.test_in.indptr)
-    row = int(np.flatnonzero(clicks >= min(_LIKED, int(clicks.max())))[0])
+    able = np.flatnonzero((clicks >= _FEW) & (clicks <= _MANY))
+    mixed = [row for row in able if _tastes(data, data.test_in[[row]].indices)[0][1] <= 0.7 * clicks[row]]
+    row = int(mixed[0] if mixed else able[0] if len(able) else clicks.argmax())
     shown = data.test_in[[row]]
     ids, _ = model.recommend(shown, k=10)
-    found = set(data.test_out[[row]].indices.tolist())
-    return _Person(str(data.user_ids("test")[row]), shown.indices.tolist(), ids[0].tolist(), found)
+    hidden = set(data.test_out[[row]].indices.tolist())
+    return _Person(str(data.user_ids("test")[row]), shown.indices.tolist(), ids[0].tolist(), hidden)
 
 
-def _shown(value: Mapping[str, Any], ceiling: "Evaluation", model: "Recommender", person: _Person) -> dict[str, Any]:
+def _tastes(data: "Dataset", columns: Iterable[int]) -> list[tuple[str, int]]:
+    """Return the tastes of some films with their counts, the most common first."""
+    return Counter(tag for i in columns for tag in data.item_tags.get(str(data.item_ids[i]), ())).most_common()
+
+
+def _findings(value: Mapping[str, Any], ceiling: "Evaluation", model: "Recommender", person: _Person) -> dict[str, Any]:
     """Return what quickstart adds to the results shape."""
     best = ceiling.metrics[METRIC].mean
-    popular = value["models"]["popularity"]["metrics"][METRIC]["mean"]
     means = {name: result["metrics"][METRIC]["mean"] for name, result in value["models"].items()}
+    ids, titles = model.items.ids, model.items.titles
+    films = {column: {"item_id": ids[column], "title": titles[column]} for column in (*person.watched, *person.ranked)}
     return {
         "ceiling": {name: metric.to_dict() for name, metric in ceiling.metrics.items()},
-        "times_popularity": {name: round(mean / popular, 4) for name, mean in means.items()},
+        "times_popularity": {name: round(mean / means["popularity"], 4) for name, mean in means.items()},
         "share_of_ceiling": {name: round(mean / best, 4) for name, mean in means.items()},
         "recommended": {
             "user": person.user,
-            "history": [_item(model, i) for i in person.liked],
-            "items": [{**_item(model, i), "clicked_later": i in person.found} for i in person.ranked],
+            "history": [films[i] for i in person.watched],
+            "items": [{**films[i], "hidden_click": i in person.hidden} for i in person.ranked],
         },
     }
-
-
-def _item(model: "Recommender", column: int) -> dict[str, str]:
-    return {"item_id": model.items.ids[column], "title": model.items.titles[column]}
 
 
 def _comparison(value: Mapping[str, Any]) -> "Table":
@@ -174,74 +205,71 @@ def _comparison(value: Mapping[str, Any]) -> "Table":
     from recvae.registry import entry
     from recvae.report import ranked_models
 
-    top = value["ceiling"][METRIC]["mean"]
+    top, users = value["ceiling"][METRIC]["mean"], value["ceiling"][METRIC]["users"]
     table = Table(
-        box=SIMPLE_HEAD, padding=(0, 2, 0, 0), title="Who ranks best?", title_justify="left", title_style="bold"
+        box=SIMPLE_HEAD,
+        padding=(0, 2, 0, 0),
+        title="Who ranks best?",
+        caption=f"The ceiling is a ranking that knows the planted tastes. ± standard error, {users} members."
+        + _as_good_as_the_best(value),
+        **_LEFT,
     )
-    for heading, justify in (
-        ("", "left"),
-        (METRIC, "right"),
-        ("", "left"),
-        ("x popularity", "right"),
-        ("train s", "right"),
-    ):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for heading in ("", METRIC, "of the ceiling", "x popular", "train s"):
+        table.add_column(heading, justify="left" if heading in ("", "of the ceiling") else "right", no_wrap=True)
 
     def row(title: str, metric: Mapping[str, Any], times: str, seconds: str, style: str) -> None:
         mean, se = metric["mean"], metric["se"]
         figure = Text(share(mean), style=style).append(f" ±{share(se)}", style="not bold dim")
-        bar = Text("█" * round(_BAR * mean / top), style=style or "cyan").append(
-            f" {100 * mean / top:.0f} %", style="dim"
-        )
+        bar = Text("█" * round(_BAR * mean / top), style=style or "cyan").append(f" {100 * mean / top:.0f} %")
         table.add_row(Text(title, style=style), figure, bar, times, seconds)
 
-    row("the planted groups", value["ceiling"][METRIC], "", "", "dim")
+    row("the ceiling", value["ceiling"][METRIC], "", "", "dim")
     for place, name in enumerate(ranked_models(value)):
         model = value["models"][name]
-        style = "bold green" if place == 0 else ""
-        times = f"{value['times_popularity'][name]:.2f}"
-        row(entry(name).title, model["metrics"][METRIC], times, f"{model['train_seconds']:.1f}", style)
-    users = value["ceiling"][METRIC]["users"]
-    table.caption = (
-        f"Bars: share of what a ranking reaches that knows the planted groups. ± standard error, {users} users."
-    )
-    table.caption_justify = "left"
+        times, seconds = f"{value['times_popularity'][name]:.2f}", f"{model['train_seconds']:.1f}"
+        row(entry(name).title, model["metrics"][METRIC], times, seconds, "bold green" if place == 0 else "")
     return table
 
 
-def _recommended(model: "Recommender", data: "Dataset", person: _Person) -> "Table":
-    """Return one user's history and recommendations, side by side."""
+def _as_good_as_the_best(value: Mapping[str, Any]) -> str:
+    """Name the models that this sample cannot tell from the best one: the interval of the difference holds 0."""
+    from recvae.registry import entry
+
+    versus = {name: model.get("versus_best") for name, model in value["models"].items()}
+    close = [entry(name).title for name, pair in versus.items() if pair and pair["high"] >= 0]
+    return f"\nToo close to the best to tell apart (paired, 95 %): {', '.join(close)}." if close else ""
+
+
+def _recommended(data: "Dataset", person: _Person) -> "Table":
+    """Return one user's history and recommendations, side by side; years are left out to save room."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    def film(column: int, *, mark: bool) -> Text:
-        tags = ", ".join(data.item_tags.get(model.items.ids[column], ()))
-        text = Text(model.items.titles[column], style="bold" if mark else "")
-        return text.append(f"  {tags}", style="not bold dim").append(" ★" if mark else "", style="yellow")
+    def film(column: int | None) -> Text:
+        return Text("" if column is None else str(data.item_titles[column]).rpartition(" (")[0])
 
+    tastes = ", ".join(f"{taste} {count}" for taste, count in _tastes(data, person.watched)[:3])
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 2, 0, 0),
-        title=f"Films for member {person.user}",
-        title_justify="left",
-        title_style="bold",
-        caption="★ the member did watch it: these clicks were hidden from the model. Tastes are shown, not used.",
-        caption_justify="left",
+        title=f"Films for member {person.user} ({tastes})",
+        caption="★ was hidden from the model, and the member did watch it.",
+        **_LEFT,
     )
-    table.add_column(f"watched ({len(person.liked)})", overflow="fold")
+    table.add_column("has watched", overflow="fold")
     table.add_column("", justify="right")
     table.add_column("RecVAE recommends", overflow="fold")
-    for place, column in enumerate(person.ranked):
-        liked = film(person.liked[place], mark=False) if place < len(person.liked) else Text("")
-        table.add_row(liked, str(place + 1), film(column, mark=column in person.found))
+    for place, (watched, ranked) in enumerate(zip_longest(person.watched, person.ranked), start=1):
+        star = Text(" ★" if ranked in person.hidden else "", style="yellow")
+        table.add_row(film(watched), "" if ranked is None else str(place), film(ranked) + star)
     return table
 
 
-def _commands(out: Path | None, model: "Recommender", person: _Person) -> list[str]:
+def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
     """Return commands to go on with: the kept models, else real data."""
     if out is not None:
-        title = shlex.quote(model.items.titles[person.liked[0]])
+        title = shlex.quote(str(data.item_titles[person.watched[0]]))
         run = shlex.quote(str(out / "recvae"))
         return [
             f"recvae recommend {run} --item {title}",
@@ -249,7 +277,7 @@ def _commands(out: Path | None, model: "Recommender", person: _Person) -> list[s
             f"recvae info {shlex.quote(str(out / 'dataset'))}",
         ]
     return [
-        "recvae prepare ml-100k --out ml-100k                         MovieLens, 5 MB to download",
+        "recvae prepare ml-100k --out ml-100k        # MovieLens, a download of 5 MB",
         "recvae train ml-100k --model recvae --out runs/ml-100k-recvae",
-        "recvae quickstart --out sample                               this again, keeping data and models",
+        "recvae quickstart --out sample              # this again, keeping the data and the models",
     ]

@@ -129,4 +129,6 @@ def _show(terminal: Terminal, model: "Recommender", users: Sequence[str | None],
         terminal.note(f"\nFor {'you' if user is None else f'user {user}'}, {after}:")
         terminal.result(items_table(item_rows(model, block.ids[row], block.scores[row])))
     if len(users) > _SHOWN:
-        terminal.note(f"{len(users) - _SHOWN:,} more users are not shown. Write all lists with --out lists.parquet")
+        rest = len(users) - _SHOWN
+        are = "user is" if rest == 1 else "users are"
+        terminal.note(f"{rest:,} more {are} not shown. Write all lists with --out lists.parquet")

@@ -20,7 +20,7 @@ class Interrupted(RecvaeError):  # noqa: N818 - it is no error
 
 
 class Terminal:
-    """Says things to a person or, with ``json``, one document to a machine; ``quiet`` leaves out advice and progress."""
+    """Says things to a person or, with ``json``, a document to a machine; ``quiet`` means no advice and no progress."""
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json, self.quiet = json, quiet
@@ -64,12 +64,12 @@ class Terminal:
 
     @contextmanager
     def amounts(self, *, bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
-        """Yield ``progress(what, done, total)``: a bar per ``what`` on a terminal, a line elsewhere."""
+        """Yield ``progress(what, done, total)``: a bar per ``what`` on a terminal; elsewhere a line, for bytes only."""
         tasks: dict[str, Any] = {}
         if self.quiet or not self.err.is_terminal:
 
             def line(what: str, done: int, total: int | None) -> None:
-                if what not in tasks:
+                if bytes and what not in tasks:
                     tasks[what] = None
                     self.say(f"{what} ...")
 
@@ -128,7 +128,7 @@ def epoch_line(row: Mapping[str, Any], metric: str) -> str:
     parts = [f"epoch {row['epoch']:>{len(str(row['epochs']))}}/{row['epochs']}"]
     for name, values in phases.items():
         parts.append(f"{'loss' if len(phases) == 1 else name} {values['loss']:.2f}")
-        parts += [f"{key} {values[key]:.{digits}f}" for key, digits in (("kl", 2), ("beta", 4)) if key in values]
+        parts += [f"{key} {values[key]:{form}}" for key, form in (("kl", ".2f"), ("beta", ".3g")) if key in values]
     if row["score"] is not None:
         parts.append(f"{metric} {share(row['score'])}{' *' if row['best'] else '  '}")
     parts.append(f"{row['seconds']:.1f} s")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Metric, Overwrite, Quiet, Seed
+from recvae.cli.output import check_folder
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def train(
     from data_prep.dataset import Dataset
     from recvae.bench import facts, validate_with
     from recvae.errors import InputError
-    from recvae.files import refuse_existing
     from recvae.registry import entry
 
     terminal = Terminal(json=json, quiet=quiet)
@@ -60,10 +60,11 @@ def train(
         raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
     recommender = entry(chosen.name).recommender().from_config(chosen, device)
     if not continued:
-        refuse_existing(out, marker="run.json", overwrite=overwrite)
+        check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
     recommender.dataset = facts(data, validation_metric=metric)
     validation = validate_with(data, metric)
+    clicks = data.train  # read, like the validation clicks, before anything is said: damage shows here
     terminal.note(*_introduction(recommender, data))
     if config is None and not continued:
         _mention_shipped(terminal, data.name, chosen.name)
@@ -72,7 +73,7 @@ def train(
         if chosen.train is not None:
             epochs = _fit(terminal, recommender, data, validation, metric, out, resume, overwrite)
         else:
-            recommender.fit(data.train, item_ids=data.item_ids.tolist(), titles=data.item_titles.tolist())
+            recommender.fit(clicks, item_ids=data.item_ids.tolist(), titles=data.item_titles.tolist())
             recommender.metrics = {"validation": validation(recommender)}
             recommender.save(out, overwrite=overwrite)
             epochs = None

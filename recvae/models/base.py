@@ -24,8 +24,8 @@ class Phase:
 class Loss:
     """Training loss of one batch: scalars on the device, means over the batch's users.
 
-    ``total`` is what is minimised; ``nll`` the negative log-likelihood, ``kl`` the unweighted KL term (None where the
-    phase has none), ``beta`` the weight of the KL where it is one number.
+    ``total`` is what is minimised, but for the L2 term, which the optimiser adds; ``nll`` the negative log-likelihood,
+    ``kl`` the unweighted KL term (None where the phase has none), ``beta`` its weight where that is one number.
     """
 
     total: Tensor
@@ -71,6 +71,9 @@ class Network(nn.Module, ABC):
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
         del phase, epoch, clicks, batch_size
+
+    def release(self) -> None:
+        """Let go of what only training needs."""
 
 
 class ClickLinear(nn.Module):

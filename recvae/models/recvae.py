@@ -127,7 +127,6 @@ class RecVAENetwork(Network):
         return Loss(total=nll + (weight * kl).mean(), nll=nll, kl=kl.mean())
 
     def release(self) -> None:
-        """Forget the table of old posteriors, once training is over."""
         self._old = None
 
     def item_vectors(self) -> Tensor:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_array, csr_array, load_npz, save_npz
 
-from data_prep import Dataset, Interactions, make_split, vocabulary_hash
+from data_prep import Dataset, Interactions, make_split
 from data_prep.dataset import MATRICES, SPLITS
 from data_prep.matrices import check_matrix
-from data_prep.tables import read_table, write_table
 from recvae.errors import DataError, FormatError, InputError, WorkError
+from recvae.files import read_table, vocabulary_hash, write_table
 
 ITEM_IDS = ["007", "7", "a,b", 'say "hi"', " x ", "é", "line\nbreak", "cr\rhere", "10", "11", "12", "13"]
 
@@ -234,7 +234,7 @@ def test_inconsistent_contents_are_named(folder):
     altered("items.csv", "index,", "row,")
     fails(folder, "header index,item_id,title")
     altered("items.csv", ",13,", ",99,")
-    fails(folder, "items.csv is not the catalogue")
+    fails(folder, "items.csv was altered")
     altered("items.csv", ",13,", ",12,")
     fails(folder, "items.csv names an item twice")
     altered("users.csv", "train,1,", "train,7,")
@@ -305,4 +305,4 @@ def test_tables_bring_back_any_text(rows, tmp_path_factory):
     except DataError as error:
         assert "Unicode" in str(error)  # noqa: PT017
         return
-    assert [tuple(row) for row in read_table(path, ("a", "b"))] == rows
+    assert [tuple(row) for row in read_table(path, ("a", "b"), "Again.")] == rows

@@ -75,7 +75,7 @@ def test_any_id_comes_back_as_written(rows, tab, tmp_path_factory):
 @settings(max_examples=60, deadline=None)
 @given(
     text=st.text("a:b\n", max_size=60),
-    pieces=st.integers(2, 7),
+    pieces=st.integers(3, 7),  # not shorter than a separator
     separator=st.sampled_from(["::", ":a:", "ab"]),
 )
 def test_long_separators_are_found_across_pieces(text, pieces, separator):
@@ -200,6 +200,7 @@ def test_frames():
         ({"u": [1, None], "i": [1, 2]}, "row 2 (header not counted): the id in column 'u' is missing"),
         ({"u": ["a", ""], "i": [1, 2]}, "row 2 (header not counted): the id in column 'u' is empty"),
         ({"u": [1.0, 2.5], "i": [1, 2]}, "id 2.5 in column 'u' is not whole"),
+        ({"u": [1.0, float("inf")], "i": [1, 2]}, "id inf in column 'u' is not whole"),
         ({"u": [[1]], "i": [1]}, "ids must be text or whole numbers"),
         ({"u": [1, 2], "i": [1, 2], "r": [1.0, None]}, "row 2 (header not counted): the rating in column 'r'"),
         ({"u": [1, 2], "i": [1, 2], "r": ["1", "x"]}, "rating 'x'"),

@@ -108,6 +108,16 @@ def test_splits_are_disjoint_lossless_and_deterministic(seed, method, share):
         assert triples(split, "test_in") <= train | validation
 
 
+def test_a_user_without_rows_has_no_say_in_the_order_of_ids():
+    """A filter took all clicks of a user whose id is no number; the others' ids are still in numeric order."""
+    data = random_data(3)
+    ids = np.array([*data.user_ids, "x"], dtype=object)
+    more = Interactions(user=data.user, item=data.item, user_ids=ids, item_ids=data.item_ids, label=data.label)
+    one, two = (make_split(given, "strong", held_out_users=5) for given in (data, more))
+    for name in ("train", "validation", "test"):
+        assert one.user_ids[name].tolist() == two.user_ids[name].tolist()
+
+
 def test_random_takes_the_share_of_each_user():
     data = random_data(3)
     split = make_split(data, "random", held_out_share=0.2)

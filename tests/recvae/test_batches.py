@@ -88,6 +88,24 @@ def test_canonical_leaves_the_callers_matrix_alone():
     assert canonical(given_matrix).has_canonical_format
 
 
+@pytest.mark.parametrize("weight", [1e300, 1e-30])
+def test_a_weight_that_float32_cannot_square_is_named(weight):
+    with pytest.raises(DataError, match="ordinary size"):
+        Clicks(csr_array(np.array([[1, weight]])), weighted=True)
+
+
+def test_a_negative_weight_is_not_hidden_by_a_duplicate():
+    twice = csr_array((np.array([2.0, -1.0]), np.array([1, 1]), np.array([0, 2])), shape=(1, 2))
+    with pytest.raises(DataError, match="weight -1"):
+        canonical(twice)
+
+
+def test_values_that_are_no_numbers():
+    for wrong in (np.array([["a", "b"]]), np.array([[1 + 2j]])):
+        with pytest.raises(DataError, match=r"numbers"):
+            canonical(wrong)
+
+
 @pytest.mark.parametrize("wrong", [[[1, 0]], "matrix", None])
 def test_what_is_no_matrix_is_refused(wrong):
     with pytest.raises(DataError, match="users x items"):

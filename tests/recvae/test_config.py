@@ -4,6 +4,7 @@ import json
 import tomllib
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 import recvae
@@ -94,6 +95,11 @@ def test_the_constructor_checks_its_arguments_alike():
         recvae.RecVAE(latent=0, epochs=0)
     with pytest.raises(ConfigError, match="gama"):
         recvae.RecVAE(gama=1)
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        recvae.RecVAE(epoch=3)
+    assert recvae.RecVAE(latent=np.int64(3), seed=np.int64(5), gamma=np.float32(0.5)).config.model.latent == 3
+    with pytest.raises(InputError, match="device 'meta'"):
+        recvae.RecVAE(device="meta")
     with pytest.raises(InputError, match="device 'cuda:99'"):
         recvae.RecVAE(device="cuda:99")
     with pytest.raises(InputError, match="device 'gpu'"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import checkerboard, random_clicks
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, csr_matrix
 
 import recvae
 from recvae.batches import Clicks
@@ -132,6 +132,46 @@ def test_raw_ids(name, fitted):
     with pytest.raises(InputError, match="'i400'"):
         model.recommend_ids([["i400"]])
     assert model.recommend_ids([["i400"]], skip_unknown=True)[0] == model.recommend_ids([[]])[0]
+
+
+def test_raw_ids_with_masks_and_slips(fitted):
+    model = fitted("ease")
+    every = [f"i{n}" for n in range(40)]
+    assert set(model.recommend_ids([["i2"]], k=9, allow=every[:6])[0][0]) == {"i0", "i1", "i3", "i4", "i5"}
+    assert set(model.recommend_ids([["i2"]], k=40, deny=every[6:])[0][0]) == {"i0", "i1", "i3", "i4", "i5"}
+    with pytest.raises(InputError, match="'i77'"):
+        model.recommend_ids([["i2"]], deny=["i77"])
+    with pytest.raises(InputError, match="not one text"):
+        model.recommend_ids(["i2", "i4"])
+    with pytest.raises(InputError, match="Did you mean"):
+        model.recommend_ids([["i222"]])
+
+
+@pytest.mark.parametrize("text", ["cr\rhere", "line\nbreak", 'say "hi", twice', " spaced ", "é", "007"])
+def test_any_id_and_title_survives_a_run_folder(text, tmp_path):
+    model = recvae.Popularity().fit(csr_array(np.ones((2, 2))), item_ids=[text, "other"], titles=["", text])
+    model.save(tmp_path / "run")
+    again = recvae.load(tmp_path / "run")
+    assert (again.items.ids, again.items.titles) == ([text, "other"], ["", text])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("form", ["int64 indices", "csr_matrix", "boolean", "integer", "coo", "dense", "read-only"])
+def test_any_form_of_matrix(name, form, fitted):
+    board = checkerboard()
+    made = {
+        "int64 indices": lambda: csr_array((board.data, board.indices.astype("i8"), board.indptr.astype("i8"))),
+        "csr_matrix": lambda: csr_matrix(board),
+        "boolean": lambda: board.astype(bool),
+        "integer": lambda: board.astype(np.int8),
+        "coo": board.tocoo,
+        "dense": board.toarray,
+        "read-only": board.copy,
+    }[form]()
+    if form == "read-only":
+        made.data.flags.writeable = made.indices.flags.writeable = made.indptr.flags.writeable = False
+    for one, two in zip(fitted(name).recommend(made, k=5), fitted(name).recommend(board, k=5), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("name", MODELS)

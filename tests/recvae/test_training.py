@@ -13,6 +13,7 @@ import recvae
 from recvae import checkpoint
 from recvae.batches import Clicks
 from recvae.errors import FormatError, InputError, WorkError
+from recvae.models.base import ClickLinear
 from recvae.models.mult import MultDAENetwork, MultDAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.training import Hooks, TrainOptions, _Loop, train
@@ -224,6 +225,151 @@ def test_a_finished_run_can_go_on_for_more_epochs(tmp_path):
     assert equal(longer.tensors(), continued.tensors())
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_an_interrupted_extension_is_exact_too(name, tmp_path):
+    """Six epochs, extended to twelve, stopped in the eighth, resumed: as twelve in one go."""
+    scores = {n: (n * 7 % 5) / 10 for n in range(1, 13)}
+
+    def validation_of(count):
+        def validation(_):
+            count.append(1)
+            return scores[len(count) + done]
+
+        return validation
+
+    def fit(folder, epochs, stop_after=None):
+        def check(report):
+            if report.epoch == stop_after:
+                raise StoppedError
+
+        return model(name, epochs=epochs, patience=9).fit(
+            BOARD, validation=validation_of([]), folder=tmp_path / folder, resume=True, on_epoch=check
+        )
+
+    done = 0
+    whole = fit("whole", 12)
+    fit("run", 6)
+    done = 6
+    with pytest.raises(StoppedError):
+        fit("run", 12, stop_after=8)
+    assert checkpoint.read_run(tmp_path / "run").config["train"]["epochs"] == 12
+    done = 8
+    continued = fit("run", 12)
+    assert equal(whole.tensors(), continued.tensors())
+    for file in (checkpoint.WEIGHTS, checkpoint.RUN):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
+
+
+def test_annealing_over_a_share_of_the_run_cannot_be_extended(tmp_path):
+    model("mult-vae", anneal="share").fit(BOARD, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="share of its 6 epochs"):
+        model("mult-vae", anneal="share", epochs=9).fit(BOARD, folder=tmp_path / "run", resume=True)
+
+
+class KilledError(BaseException):
+    """The end of the process at a rename: nothing may tidy up, so what the code does on the way out is undone."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begin", ["empty", "overwrite"])
+def test_every_crash_point(begin, tmp_path, monkeypatch):
+    """Cut off at the n-th rename, for every n, a run resumes to the same bits and leaves nothing unfinished behind."""
+    import shutil
+
+    def fit(folder, **more):
+        return model("mult-dae", epochs=2).fit(BOARD, folder=folder, **more)
+
+    whole = fit(tmp_path / "whole").tensors()
+    rename, rmtree = Path.replace, shutil.rmtree
+    for n in range(1, 40):
+        folder = tmp_path / f"run{n}"
+        if begin == "overwrite":
+            model("mult-dae", epochs=1, seed=9).fit(BOARD, folder=folder)
+        left = n
+
+        def killed(*arguments):
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise KilledError
+            return rename(*arguments)
+
+        def removed(*arguments, **options):
+            if left > 0:  # noqa: B023 - called in this round only
+                rmtree(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            patch.setattr(Path, "rename", killed)
+            patch.setattr(Path, "unlink", lambda *_, **__: None)  # a dead process deletes nothing
+            patch.setattr(shutil, "rmtree", removed)
+            try:
+                fit(folder, overwrite=begin == "overwrite")
+                ended = True
+            except KilledError:
+                ended = False
+        if ended:
+            break
+        if begin == "overwrite" and (folder / checkpoint.WEIGHTS).is_file() and recvae.load(folder).config.seed == 9:
+            continue  # killed before the old run was set aside: it is whole
+        again = fit(folder, resume=True).tensors()
+        assert equal(whole, again), n
+        assert equal(whole, recvae.load(folder, "cpu").tensors())
+        assert not list(folder.rglob("*.part")), n
+    assert n > 8
+
+
+def test_a_failed_overwrite_gives_the_earlier_run_its_place_again(tmp_path):
+    before = model("mult-dae").fit(BOARD, folder=tmp_path / "run").tensors()
+    with pytest.raises(WorkError, match="inf"):
+        model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", overwrite=True, validation=lambda _: float("inf"))
+    assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_resume_names_weights_that_are_gone(tmp_path):
+    model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
+    (tmp_path / "run" / checkpoint.WEIGHTS).unlink()
+    with pytest.raises(FormatError, match="missing"):
+        model("mult-dae", epochs=4).fit(BOARD, folder=tmp_path / "run", resume=True)
+
+
+def test_resume_refuses_another_device_and_another_matrix(tmp_path):
+    model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="other clicks"):
+        model("mult-dae", epochs=2).fit(checkerboard(seed=8), folder=tmp_path / "run", resume=True)
+    state, facts = checkpoint.read_state(tmp_path / "run")
+    state.values["device"] = "cuda"
+    checkpoint.write_state(tmp_path / "run", state, facts)
+    with pytest.raises(InputError, match="--device cuda"):
+        model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("name", ["recvae", "mult-vae"])
+def test_a_whole_run_with_dense_batches_equals_the_sparse_one(name, tmp_path, monkeypatch):
+    """The path of other devices, on the CPU: buffers reused between steps and across validations, and exact resume."""
+    held_out = random_clicks(90, 40, 0.2, seed=9)  # larger than a training batch: the buffer grows in between
+
+    def fit(**more):
+        return model(name, **more).fit(
+            BOARD, validation=lambda m: float(m.recommend(held_out, k=5)[0].mean()), folder=tmp_path / str(len(runs))
+        )
+
+    runs = []
+    runs.append(fit(epochs=3).tensors())
+    monkeypatch.setattr(ClickLinear, "forward", ClickLinear.multiplied)
+    runs.append(fit(epochs=3).tensors())
+    runs.append(fit(epochs=3).tensors())
+    for key, value in runs[0].items():
+        torch.testing.assert_close(value, runs[1][key], rtol=1e-3, atol=1e-5)
+    assert equal(runs[1], runs[2])
+
+
+def test_no_gradient_outlives_training():
+    fitted = model("recvae", epochs=1).fit(BOARD)
+    assert all(parameter.grad is None for parameter in fitted.network.parameters())
+
+
 def test_resume_refuses_other_settings_and_other_items(tmp_path):
     model("mult-dae").fit(BOARD, folder=tmp_path / "run")
     with pytest.raises(InputError, match=r"train\.learning_rate=0\.001"):
@@ -271,8 +417,10 @@ def test_a_damaged_run_folder_is_named(tmp_path):
     damaged(checkpoint.RUN, json.dumps({**run, "format": 99}).encode(), "version 99")
     damaged(checkpoint.RUN, json.dumps({**run, "kind": "cake"}).encode(), "does not describe")
     damaged(checkpoint.RUN, json.dumps({**run, "more": 1}).encode(), "altered")
+    damaged(checkpoint.RUN, json.dumps({**run, "config": None}).encode(), "altered")
+    damaged(checkpoint.RUN, json.dumps({**run, "config": {**run["config"], "seed": "x"}}).encode(), "seed")
     damaged(checkpoint.ITEMS, b"index,item_id,title\n0,x,\n", "altered")
-    damaged(checkpoint.ITEMS, b"\xff\xfe", "damaged")
+    damaged(checkpoint.ITEMS, b"\xff\xfe", "cannot be read")
     (folder / checkpoint.WEIGHTS).unlink()
     with pytest.raises(FormatError, match="missing"):
         recvae.load(folder)

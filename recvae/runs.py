@@ -1,0 +1,169 @@
+"""Where a training run keeps its best weights: in memory, or in a run folder that survives a kill at any moment."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from recvae import checkpoint
+from recvae.errors import InputError
+from recvae.files import PART, refuse_existing
+from recvae.training import EpochReport, TrainState
+
+if TYPE_CHECKING:
+    from recvae.vae import NeuralRecommender
+
+
+class InMemory:
+    """Keeps a copy of the best weights."""
+
+    def __init__(self, model: "NeuralRecommender") -> None:
+        self.model = model
+        self.best: dict[str, Tensor] | None = None
+
+    keep_state = None
+
+    def begin(self) -> TrainState | None:
+        """Return the state to continue from: none."""
+        return None
+
+    def keep_best(self, report: EpochReport) -> None:
+        """Copy the weights; the last epoch's stay where they are."""
+        note_best(self.model, report)
+        last = report.epoch == report.epochs
+        self.best = None if last else {name: value.clone() for name, value in self.model.tensors().items()}
+
+    def end(self) -> None:
+        """Put the best weights back."""
+        if self.best is not None:
+            self.model.network.load_state_dict(self.best)
+
+
+class InFolder:
+    """Writes the run folder as the run goes: best weights, metrics, and last the state, which makes an epoch done.
+
+    run.json is written first of all, so that a folder that was begun is always known for what it is. With ``overwrite``
+    an earlier run is set aside, and deleted only once this one has weights of its own.
+    """
+
+    def __init__(self, model: "NeuralRecommender", folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
+        self.model, self.folder = model, folder
+        self.resume, self.overwrite = resume, overwrite
+        self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted)
+        self.rows: list[dict[str, Any]] = []
+        self.set_aside: Path | None = None
+        self.has_weights = False
+
+    def begin(self) -> TrainState | None:
+        """Start the folder, or return the state to continue from (None where no epoch was finished)."""
+        state = None
+        if self.resume and (self.folder / checkpoint.RUN).is_file():
+            self._same_settings(checkpoint.read_run(self.folder))
+            found = checkpoint.read_state(self.folder)
+            if found is not None:
+                state, facts = found
+                if facts["clicks"] != self.clicks:
+                    raise InputError(f"{self.folder} was trained on other clicks; resuming needs the same matrix.")
+                self.rows = facts["rows"]
+                self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
+                if facts["best_epoch"] is not None:
+                    checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)  # now, not after hours, if it is damaged
+                    self.has_weights = True
+        else:
+            refuse_existing(self.folder, marker=checkpoint.RUN, overwrite=self.overwrite)
+            if (self.folder / checkpoint.RUN).is_file():
+                aside = tempfile.mkdtemp(prefix=f".{self.folder.name}.", suffix=".old", dir=self.folder.parent)
+                self.set_aside = Path(aside)
+                self.folder.rename(self.set_aside / self.folder.name)
+        for cut_off in (*self.folder.glob(f".*{PART}"), *self.folder.glob(f"resume/.*{PART}")):
+            cut_off.unlink()  # what a killed write left behind
+        checkpoint.write_run(self.folder, self.model.run())
+        checkpoint.write_items(self.folder, self.model.items)
+        return state
+
+    def keep_best(self, report: EpochReport) -> None:
+        """Write the weights, which carry their own facts, and run.json."""
+        note_best(self.model, report)
+        checkpoint.write_weights(self.folder / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
+        self.has_weights = True
+        checkpoint.write_run(self.folder, self.model.run())
+        if self.set_aside is not None:
+            shutil.rmtree(self.set_aside, ignore_errors=True)
+            self.set_aside = None
+
+    def keep_state(self, state: TrainState, report: EpochReport) -> None:
+        """Write what the next epoch depends on, and the metrics."""
+        self.rows.append(report.to_dict())
+        facts = {
+            "rows": self.rows,
+            "clicks": self.clicks,
+            "best_epoch": self.model.best_epoch,
+            "metrics": self.model.metrics,
+        }
+        checkpoint.write_state(self.folder, state, facts)
+        checkpoint.write_metrics(self.folder, self.rows)
+
+    def end(self) -> None:
+        """Put the best weights back; a run that never had any gives an earlier one its place again."""
+        if self.set_aside is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            (self.set_aside / self.folder.name).rename(self.folder)
+            self.set_aside.rmdir()
+        elif self.has_weights:
+            tensors, facts = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
+            # A run killed between weights and state has weights of an epoch that it has yet to do again.
+            self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
+            self.model.network.load_state_dict(tensors)
+
+    def _same_settings(self, run: checkpoint.Run) -> None:
+        """Refuse to continue a run with other settings or other items; more epochs are welcome where they are exact."""
+        ours = self.model.run()
+        if run.model != ours.model:
+            raise InputError(f"{self.folder} holds a '{run.model}' run; --resume needs the same model.")
+        theirs, mine = (_flat({"config": r.config, "dataset": r.dataset}) for r in (run, ours))
+        changed = [key for key in sorted({*theirs, *mine}) if theirs.get(key) != mine.get(key)]
+        settings = [key for key in changed if key.startswith("config.") and key != "config.train.epochs"]
+        if settings:
+            was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
+            raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")
+        if "config.train.epochs" in changed and mine.get("config.model.anneal") == "share":
+            raise InputError(
+                f"{self.folder} anneals over a share of its {theirs.get('config.train.epochs')} epochs, so --resume "
+                "cannot change their number. Train again, or use another model.anneal."
+            )
+        if changed == ["dataset.validation_metric"]:
+            metric = theirs.get("dataset.validation_metric")
+            raise InputError(f"{self.folder} was validated by {metric}; --resume needs --metric {metric}.")
+        if run.vocabulary != ours.vocabulary or any(key.startswith("dataset.") for key in changed):
+            raise InputError(f"{self.folder} was trained on another dataset; --resume needs the same one.")
+
+
+def note_best(model: "NeuralRecommender", report: EpochReport) -> None:
+    """Remember which epoch the kept weights are from, and its score."""
+    model.best_epoch = report.epoch
+    model.metrics = {} if report.score is None else {"validation": report.score}
+
+
+def _fingerprint(matrix: Any, *, weighted: bool) -> str:
+    """Return a digest of a canonical CSR, of its values only where they are used."""
+    digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
+    digest.update(matrix.indptr.astype("<i8").data)
+    digest.update(matrix.indices.astype("<i4").data)
+    if weighted:
+        digest.update(matrix.data.astype("<f8").data)
+    return digest.hexdigest()
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values by dotted name, lists for tuples as in JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,415 @@
+"""Bad input: one sentence that names the thing, the right exit status, nothing on stdout, nothing left behind.
+
+The cases are data, so that the table in the report can be made by running the same commands in a shell.
+"""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import checkerboard
+from scipy.sparse import csr_array, load_npz, save_npz
+
+from recvae import EASE, MultVAE, Popularity, RecvaeError
+from recvae.errors import DataError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+COLUMNS = ("--user-column", "user", "--item-column", "item")
+RATED = (*COLUMNS, "--rating-column", "rating", "--min-rating", "4")
+
+
+@dataclass(frozen=True)
+class Place:
+    """An empty folder to work in, and good things to break copies of."""
+
+    folder: Path
+    clicks: Path
+    dataset: Path
+    run: Path  # of EASE, trained on the dataset
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def file(self, name: str, content: str | bytes) -> Path:
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def copy(self, folder: Path) -> Path:
+        return Path(shutil.copytree(folder, self.folder / folder.name))
+
+
+def prepare(place: Place, source: object, *options: object) -> list[object]:
+    return ["prepare", source, *options, "--out", place.out]
+
+
+def train(place: Place, *options: object) -> list[object]:
+    return ["train", place.dataset, *options, "--out", place.out]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """Change one byte near the end."""
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def broken_dataset(place: Place, breaking: Callable[[Path], object]) -> list[object]:
+    folder = place.copy(place.dataset)
+    breaking(folder)
+    return ["train", folder, "--model", "popularity", "--out", place.out]
+
+
+def broken_run(place: Place, breaking: Callable[[Path], object]) -> list[object]:
+    folder = place.copy(place.run)
+    breaking(folder)
+    return ["evaluate", folder, place.dataset]
+
+
+def other_catalogue(place: Place) -> list[object]:
+    from recvae.cli import main
+
+    rows = "".join(f"u{user},film {item}\n" for user in range(60) for item in range(user % 3, 30, 2))
+    other = place.folder / "other"
+    main(["prepare", str(place.file("other.csv", "user,item\n" + rows)), *COLUMNS, "--out", str(other), "--quiet"])
+    return ["evaluate", place.run, other]
+
+
+def bad_zip(place: Place, kind: str) -> list[object]:
+    path = place.folder / "ml-100k.zip"
+    if kind == "not an archive":
+        path.write_text("<html>404</html>")
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("ml-100k/u.data", "1\t2\t5\t0\n" * 100)
+        if kind == "truncated":
+            cut(path)
+    return prepare(place, "ml-100k", "--source", path)
+
+
+def other_item(run: Path) -> None:
+    (run / "items.csv").write_text((run / "items.csv").read_text().replace("002", "902"))
+
+
+def nan_weights(folder: Path) -> None:
+    matrix = load_npz(folder / "train.npz")
+    matrix.data[3] = np.nan
+    save_npz(folder / "train.npz", matrix)
+
+
+def existing_file(place: Place) -> list[object]:
+    place.out.mkdir()
+    (place.out / "precious.txt").write_text("kept")
+    return train(place, "--model", "popularity")
+
+
+def under_a_file(place: Place, verb: str) -> list[object]:
+    inside = place.file("plain.txt", "text") / "out"
+    if verb == "prepare":
+        return ["prepare", place.clicks, *COLUMNS, "--out", inside]
+    if verb == "recommend":
+        return ["recommend", place.run, "--item", "002", "--out", inside.with_suffix(".csv")]
+    return ["train", place.dataset, "--model", verb, "--set", "train.epochs=1", "--out", inside]
+
+
+RATINGS = "user,item,rating\nu1,a,5\nu1,b,4\nu2,a,lots\n"
+LATIN = "id,title\n000,Amélie\n".encode("latin-1")
+
+# Each: what it is, the command, the exit status, what the sentence names.
+CASES: dict[str, tuple[Callable[[Place], list[object]], int, tuple[str, ...]]] = {
+    "missing file": (lambda p: prepare(p, p.folder / "nowhere.csv", *COLUMNS), 2, ("nowhere.csv",)),
+    "missing histories": (
+        lambda p: ["recommend", p.run, "--histories", p.folder / "nowhere.csv"],
+        2,
+        ("nowhere.csv",),
+    ),
+    "missing dataset folder": (
+        lambda p: ["train", p.folder / "nowhere", "--model", "ease", "--out", p.out],
+        2,
+        ("nowhere", "recvae prepare"),
+    ),
+    "missing run folder": (lambda p: ["evaluate", p.folder / "nowhere", p.dataset], 2, ("nowhere does not exist",)),
+    "empty file": (lambda p: prepare(p, p.file("empty.csv", ""), *COLUMNS), 2, ("empty.csv is empty",)),
+    "header only": (lambda p: prepare(p, p.file("head.csv", "user,item\n"), *COLUMNS), 2, ("head.csv", "no rows")),
+    "wrong column": (
+        lambda p: prepare(p, p.clicks, "--user-column", "usr", "--item-column", "item"),
+        2,
+        ("clicks.csv has no column 'usr'; it has user, item", "Did you mean 'user'?"),
+    ),
+    "missing column options": (lambda p: prepare(p, p.clicks), 2, ("--user-column", "have user, item")),
+    "wrong column of histories": (
+        lambda p: ["recommend", p.run, "--histories", p.clicks, "--item-column", "movie"],
+        2,
+        ("no column 'movie'", "user, item"),
+    ),
+    "non-numeric rating": (
+        lambda p: prepare(p, p.file("ratings.csv", RATINGS), *RATED),
+        2,
+        ("ratings.csv, row 3", "'lots'", "'rating'"),
+    ),
+    "unknown dataset": (lambda p: prepare(p, "ml-2m"), 2, ("'ml-2m'", "Did you mean 'ml-")),
+    "unknown model": (lambda p: train(p, "--model", "revae"), 2, ("no model 'revae'", "Did you mean 'recvae'?")),
+    "unknown model in a benchmark": (
+        lambda p: ["benchmark", p.dataset, "--models", "ease,popularty", "--out", p.out],
+        2,
+        ("no model 'popularty'", "Did you mean 'popularity'?"),
+    ),
+    "archive with a wrong hash": (lambda p: bad_zip(p, "wrong hash"), 2, ("ml-100k.zip", "MD5")),
+    "truncated archive": (lambda p: bad_zip(p, "truncated"), 2, ("ml-100k.zip", "truncated")),
+    "not an archive": (lambda p: bad_zip(p, "not an archive"), 2, ("ml-100k.zip is not a zip archive",)),
+    "fewer users than held out": (
+        lambda p: prepare(p, p.clicks, *COLUMNS, "--held-out-users", 100),
+        2,
+        ("200 users", "hold out 100"),
+    ),
+    "filter that leaves nothing": (
+        lambda p: prepare(p, p.clicks, *COLUMNS, "--min-items-per-user", 99),
+        2,
+        ("leaves nothing of", "at least 99 items per user"),
+    ),
+    "non-UTF-8 titles": (
+        lambda p: prepare(p, p.clicks, *COLUMNS, "--titles", p.file("titles.csv", LATIN)),
+        2,
+        ("titles.csv is not UTF-8", "line 2"),
+    ),
+    "unknown split": (lambda p: prepare(p, p.clicks, *COLUMNS, "--split", "strng"), 2, ("Did you mean 'strong'?",)),
+    "dataset truncated": (lambda p: broken_dataset(p, lambda d: cut(d / "train.npz")), 2, ("train.npz is truncated",)),
+    "dataset altered": (
+        lambda p: ["info", broken_dataset(p, lambda d: flip(d / "users.csv"))[1], "--verify"],
+        2,
+        ("users.csv was altered",),
+    ),
+    "dataset with another catalogue": (
+        lambda p: broken_dataset(p, lambda d: (d / "items.csv").write_text("index,item_id,title\n0,a,\n")),
+        2,
+        ("items.csv",),
+    ),
+    "dataset with NaN clicks": (
+        lambda p: broken_dataset(p, nan_weights),
+        2,
+        ("train.npz holds something other than clicks",),
+    ),
+    "dataset of another version": (
+        lambda p: broken_dataset(p, lambda d: edit(d / "manifest.json", format_version=99)),
+        2,
+        ("manifest.json has format version 99",),
+    ),
+    "dataset with a file missing": (
+        lambda p: broken_dataset(p, lambda d: (d / "test_in.npz").unlink()),
+        2,
+        ("test_in.npz is missing",),
+    ),
+    "a run for a dataset": (
+        lambda p: ["train", p.run, "--model", "ease", "--out", p.out],
+        2,
+        ("is a run folder", "not a dataset folder"),
+    ),
+    "a dataset for a run": (lambda p: ["evaluate", p.dataset, p.dataset], 2, ("is a dataset folder, not a run",)),
+    "neither a dataset nor a run": (lambda p: ["info", p.folder], 2, ("neither a dataset folder", "nor a run folder")),
+    "run truncated": (lambda p: broken_run(p, lambda r: cut(r / "model.safetensors")), 2, ("safetensors", "truncated")),
+    "run altered": (lambda p: broken_run(p, lambda r: flip(r / "model.safetensors")), 2, ("safetensors was altered",)),
+    "run with other items": (lambda p: broken_run(p, other_item), 2, ("items.csv was altered",)),
+    "run with damaged JSON": (lambda p: broken_run(p, lambda r: cut(r / "run.json")), 2, ("run.json is damaged",)),
+    "run of another version": (
+        lambda p: broken_run(p, lambda r: edit(r / "run.json", format=99)),
+        2,
+        ("run.json has format version 99",),
+    ),
+    "run on another catalogue": (other_catalogue, 2, ("ease was trained on another catalogue (clicks)", "other")),
+    "unknown option": (
+        lambda p: train(p, "--model", "recvae", "--set", "model.latnt=3"),
+        2,
+        ("model.latnt: unknown option", "Did you mean 'latent'?"),
+    ),
+    "option out of range": (
+        lambda p: train(p, "--model", "recvae", "--set", "model.dropout=1.5"),
+        2,
+        ("model.dropout: must be less than 1, got 1.5",),
+    ),
+    "several mistakes": (
+        lambda p: train(
+            *(p, "--config", p.file("my.toml", 'name = "recvae"\ntypo = 1\nseed = -1\n[model]\nlatent = 0\nbad = 2\n')),
+            *("--set", "train.epochs=many"),
+        ),
+        2,
+        ("5 mistakes", "typo", "seed", "model.latent", "model.bad", "train.epochs"),
+    ),
+    "malformed --set": (lambda p: train(p, "--model", "recvae", "--set", "epochs"), 2, ("--set", "'epochs'")),
+    "unknown configuration": (lambda p: train(p, "--config", "ml-20m-recva"), 2, ("Did you mean 'ml-20m-recvae'?",)),
+    "broken configuration": (
+        lambda p: train(p, "--config", p.file("my.toml", "name = recvae")),
+        2,
+        ("my.toml is not a TOML file",),
+    ),
+    "configuration of another model": (
+        lambda p: train(p, "--model", "ease", "--config", "ml-20m-recvae"),
+        2,
+        ("ml-20m-recvae is for 'recvae', not for 'ease'",),
+    ),
+    "no model": (lambda p: train(p), 2, ("--model", "--config")),
+    "k = 0": (lambda p: ["recommend", p.run, "--item", "002", "-k", 0], 2, ("-k", "at least 1", "0")),
+    "k = 0 for similar": (lambda p: ["similar", p.run, "--item", "002", "-k", 0], 2, ("at least 1",)),
+    "metric with k = 0": (lambda p: ["evaluate", p.run, p.dataset, "--metrics", "ndcg@0"], 2, ("ndcg@0", "at least 1")),
+    "unknown metric": (
+        lambda p: ["evaluate", p.run, p.dataset, "--metrics", "ndgc@10"],
+        2,
+        ("'ndgc'", "Did you mean 'ndcg'?"),
+    ),
+    "unknown split to evaluate": (
+        lambda p: ["evaluate", p.run, p.dataset, "--split", "tset"],
+        2,
+        ("'tset'", "Did you mean 'test'?"),
+    ),
+    "unknown item": (
+        lambda p: ["similar", p.run, "--item", "Toy Tory"],
+        2,
+        ("'Toy Tory'", "Did you mean 'Toy Story"),
+    ),
+    "ambiguous title": (lambda p: ["similar", p.run, "--item", "toy"], 2, ("Toy Story (1995)", "Toy Story 2 (1999)")),
+    "neither histories nor items": (lambda p: ["recommend", p.run], 2, ("--histories", "--item")),
+    "unknown kind of output": (
+        lambda p: ["recommend", p.run, "--item", "002", "--out", p.folder / "lists.xlsx"],
+        2,
+        ("lists.xlsx", ".parquet, .csv, .jsonl"),
+    ),
+    "output exists": (existing_file, 2, ("out exists already", "--overwrite")),
+    "output is another kind of folder": (
+        lambda p: [*existing_file(p), "--overwrite"],
+        2,
+        ("out has no run.json, so it is not replaced",),
+    ),
+    "dataset cannot be written": (lambda p: under_a_file(p, "prepare"), 1, ("Cannot write", "plain.txt is a file")),
+    "run cannot be written": (lambda p: under_a_file(p, "recvae"), 1, ("Cannot write", "plain.txt")),
+    "lists cannot be written": (lambda p: under_a_file(p, "recommend"), 1, ("Cannot write", "plain.txt")),
+    "no GPU": (lambda p: train(p, "--model", "recvae", "--device", "cuda"), 2, ("'cuda'", "--device cpu")),
+    "unknown device": (lambda p: train(p, "--model", "recvae", "--device", "gpu"), 2, ("'gpu'", "--device cpu")),
+}
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Everything in a folder: files by their hash, hidden ones too."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def place(tmp_path, clicks, dataset, ease) -> Place:
+    return Place(tmp_path, clicks, dataset, ease)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(cli, place, name):
+    command, status, named = CASES[name]
+    if name == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    arguments = command(place)
+    before = snapshot(place.folder)
+    answer = cli(*arguments)
+    assert answer.status == status, answer.err
+    said = "".join(line for line in answer.err.splitlines(True) if not line.endswith(" ...\n"))  # progress
+    assert said.startswith("Error: ")
+    assert "bug" not in said
+    for part in named:
+        assert part in said
+    if name != "several mistakes":  # one line each
+        assert said.count("\n") == 1
+    assert answer.out == ""
+    assert snapshot(place.folder) == before
+
+
+@contextmanager
+def disk_of(limit: int) -> Iterator[None]:
+    """Let no file grow beyond ``limit`` bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+FULL = {
+    "prepare": lambda p: prepare(p, p.clicks, *COLUMNS),
+    "train a baseline": lambda p: train(p, "--model", "ease"),
+    "train a network": lambda p: train(p, "--model", "mult-vae", "--set", "train.epochs=2"),
+    "recommend": lambda p: ["recommend", p.run, "--histories", p.clicks, "--out", p.folder / "lists.csv"],
+}
+
+
+@pytest.mark.skipif(resource is None, reason="the system has no limit for the size of a file")
+@pytest.mark.parametrize("name", FULL)
+def test_disk_full_while_saving(cli, place, name):
+    arguments = FULL[name](place)
+    before = snapshot(place.folder)
+    with disk_of(4_000):
+        answer = cli(*arguments)
+    assert answer.status == 1
+    said = answer.err.splitlines()[-1]
+    assert said.startswith("Error: Cannot write ")
+    assert "Free some space" in said
+    assert snapshot(place.folder) == before
+
+
+@pytest.mark.skipif(resource is None, reason="the system has no limit for the size of a file")
+def test_disk_full_leaves_the_earlier_dataset(cli, place):
+    command = prepare(place, place.clicks, *COLUMNS)
+    assert cli(*command).status == 0
+    before = snapshot(place.folder)
+    with disk_of(4_000):
+        assert cli(*command, "--overwrite").status == 1
+    assert snapshot(place.folder) == before
+
+
+def test_duplicate_clicks_are_counted_and_collapsed(cli, place):
+    rows = place.clicks.read_text().splitlines()
+    file = place.file("double.csv", "\n".join([*rows, *rows[1:6]]) + "\n")
+    answer = cli(*prepare(place, file, *COLUMNS))
+    assert answer.status == 0
+    assert "5 duplicate clicks" in answer.out
+
+
+def test_ids_are_kept_as_they_are_written(cli, place):
+    ids = [" 007", "7", "007", 'the "best", ever', "a b", "10.0"]
+    quoted = ['"' + item.replace('"', '""') + '"' for item in ids]
+    rows = "".join(f"user {u:02},{item}\n" for u in range(40) for item in quoted)
+    answer = cli(*prepare(place, place.file("odd.csv", "user,item\n" + rows), *COLUMNS))
+    assert answer.status == 0, answer.err
+    run = place.folder / "run"
+    assert cli("train", place.out, "--model", "ease", "--out", run).status == 0
+    for item in ids:
+        similar = cli("similar", run, "--item", item, "-k", 9, "--json").json
+        assert similar["item"]["item_id"] == item
+        assert sorted([item, *(row["item_id"] for row in similar["similar"])]) == sorted(ids)
+
+
+@pytest.mark.parametrize("weight", [np.nan, -1.0, np.inf])
+@pytest.mark.parametrize("model", [MultVAE, EASE, Popularity])
+def test_click_weights_that_are_no_weights(model, weight):
+    matrix = csr_array(checkerboard())
+    matrix.data[5] = weight
+    with pytest.raises(DataError):
+        model(device="cpu").fit(matrix)
+    assert issubclass(DataError, RecvaeError)

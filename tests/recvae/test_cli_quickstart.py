@@ -1,0 +1,59 @@
+"""quickstart: what it promises on the sample, on the screen and in JSON."""
+
+import json
+
+import pytest
+
+from data_prep import Dataset
+from recvae.cli import main
+from recvae.cli.quickstart import MODELS
+from recvae.recommender import load
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("quickstart") / "kept"
+
+
+@pytest.mark.slow
+def test_models_beat_popularity_and_come_near_the_ceiling(cli, folder):
+    """Both figures are promises of the project: 1.5 times popularity, and 80 % of a ranking that knows the truth."""
+    answer = cli("quickstart", "--out", folder, "--device", "cpu")
+    assert answer.status == 0, answer.err
+    for said in ("Who ranks best?", "the ceiling", "RecVAE", "Films for member", "has watched", "Next:"):
+        assert said in answer.out
+    assert answer.err.count("trained") == len(MODELS)
+    document = json.loads((folder / "results.json").read_text())
+    assert set(document["models"]) == set(MODELS)
+    for name in ("recvae", "mult-vae"):
+        assert document["times_popularity"][name] >= 1.5
+        assert document["share_of_ceiling"][name] >= 0.8
+        assert document["models"][name]["metrics"]["ndcg@10"]["users"] == document["ceiling"]["ndcg@10"]["users"]
+    assert max(document["share_of_ceiling"].values()) <= 1
+    recommended = document["recommended"]
+    assert len(recommended["items"]) == 10
+    assert all(item["title"] for item in recommended["items"] + recommended["history"])
+    assert not {item["item_id"] for item in recommended["items"]} & {item["item_id"] for item in recommended["history"]}
+    assert max(len(line) for line in answer.out.splitlines() if str(folder) not in line) <= 80
+
+
+@pytest.mark.slow
+def test_what_is_kept_can_be_used(cli, folder):
+    if not folder.exists():
+        pytest.skip("the test before made it")
+    data = Dataset.load(folder / "dataset")
+    data.verify()
+    document = json.loads((folder / "results.json").read_text())
+    assert load(folder / "recvae").items.hash() == data.vocabulary_hash
+    answer = cli("evaluate", folder / "recvae", folder / "dataset", "--metrics", "ndcg@10", "--json")
+    expected = document["models"]["recvae"]["metrics"]["ndcg@10"]["mean"]
+    assert answer.json["models"]["recvae"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(expected, abs=1e-6)
+    title = document["recommended"]["history"][0]["title"]
+    assert cli("recommend", folder / "recvae", "--item", title).status == 0
+    assert cli("quickstart", "--out", folder).status == 2
+
+
+def test_quickstart_refuses_early(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("kept")
+    assert main(["quickstart", "--out", str(tmp_path), "--overwrite"]) == 2
+    assert "has no results.json, so it is not replaced" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""recommend and similar: items by id and title, histories in files, lists as files."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import checkerboard
+
+from recvae.checkpoint import Vocabulary
+from recvae.cli.items import find_item, plain_title
+from recvae.errors import InputError
+from recvae.recommender import load
+
+TITLES = ("Matrix, The (1999)", "Toy Story (1995)", "Toy Story 2 (1999)", "Twin", "Twin", "", "Boot, Das (1981)")
+
+
+def catalogue():
+    ids = [f"{i:02}" for i in range(len(TITLES))]
+    return SimpleNamespace(items=Vocabulary(ids, TITLES), columns={item: i for i, item in enumerate(ids)})
+
+
+@pytest.mark.parametrize(
+    ("asked", "column"),
+    [
+        ("01", 1),
+        ("Toy Story (1995)", 1),
+        ("toy story (1995)", 1),
+        ("toy story", 1),
+        ("TOY STORY 2", 2),
+        ("the matrix", 0),
+        ("Matrix, The", 0),
+        ("matr", 0),
+        ("story 2", 2),
+        ("das boot", 6),
+        ("1", None),
+        ("nothing like it", None),
+        ("", None),
+        ("  ", None),
+    ],
+)
+def test_an_item_is_found_by_what_people_call_it(asked, column):
+    assert find_item(catalogue(), asked) == column
+
+
+@pytest.mark.parametrize(("asked", "candidate"), [("twin", "'Twin' (id 04)"), ("toy", "'Toy Story 2 (1999)' (id 02)")])
+def test_what_could_be_several_items_names_them(asked, candidate):
+    with pytest.raises(InputError, match="could be") as caught:
+        find_item(catalogue(), asked)
+    assert candidate in str(caught.value)
+
+
+def test_plain_title():
+    assert plain_title("Matrix, The (1999)") == "the matrix"
+    assert plain_title("2001") == "2001"
+
+
+def lists(answer):
+    return [user["items"] for user in answer.json["users"]]
+
+
+def test_items_on_the_command_line(cli, ease):
+    answer = cli("recommend", ease, "--item", "toy story", "--item", "006", "-k", 5, "--json")
+    assert answer.status == 0
+    model = load(ease)
+    expected, _ = model.recommend_ids([["002", "006"]], 5)
+    (rows,) = lists(answer)
+    assert [row["item_id"] for row in rows] == expected[0]
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
+    assert all(set(row) == {"rank", "item_id", "title", "score"} for row in rows)
+    assert all(int(row["item_id"]) % 2 == 0 for row in rows[:3])  # the taste of those who like even items
+    text = cli("recommend", ease, "--item", "toy story", "-k", 3)
+    assert "For you, after Toy Story (1995):" in text.out
+    assert rows[0]["title"] in text.out
+
+
+def test_include_seen(cli, ease):
+    with_seen = cli("recommend", ease, "--item", "002", "-k", 40, "--include-seen", "--json")
+    assert len(lists(with_seen)[0]) == 40
+    assert len(lists(cli("recommend", ease, "--item", "002", "-k", 40, "--json"))[0]) == 39
+
+
+def test_titles_with_brackets_are_no_markup(cli, ease):
+    answer = cli("recommend", ease, "--item", "001", "-k", 40)
+    assert 'after Say "Hello", [twice] (2001):' in answer.out
+
+
+def test_unknown_items_are_named_and_skipped(cli, ease):
+    answer = cli("recommend", ease, "--item", "002", "--item", "Toy Tory", "--item", "zebra", "--json")
+    assert answer.status == 0
+    assert answer.json["unknown_items"] == ["Toy Tory", "zebra"]
+    assert "Warning: These 2 items are not in the model's catalogue: 'Toy Tory', 'zebra'." in answer.err
+    assert "Did you mean 'Toy Story" in answer.err
+    only = cli("recommend", ease, "--item", "zebra")
+    assert only.status == 2
+    assert "This item is not in the model's catalogue: 'zebra'." in only.err
+
+
+@pytest.fixture
+def histories(tmp_path):
+    """Four users: one even, one odd with a double click, one with an unknown item only, one with both."""
+    file = tmp_path / "histories.csv"
+    pairs = [("even", "000"), ("odd", "001"), ("odd", "001"), ("odd", "003"), ("lost", "999"), ("both", "008")]
+    pairs += [("both", "998"), ("even", "002")]
+    file.write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in pairs))
+    return file
+
+
+def test_histories_from_csv(cli, ease, histories):
+    answer = cli("recommend", ease, "--histories", histories, "-k", 4, "--json")
+    assert answer.status == 0
+    model = load(ease)
+    expected, _ = model.recommend_ids([["000", "002"], ["001", "003"], [], ["008"]], 4)
+    assert [user["user"] for user in answer.json["users"]] == ["even", "odd", "lost", "both"]
+    assert [[row["item_id"] for row in rows] for rows in lists(answer)] == expected
+    assert answer.json["unknown_items"] == ["999", "998"]
+    text = cli("recommend", ease, "--histories", histories, "-k", 4)
+    assert "For user even, after Matrix, The (1999), Toy Story (1995):" in text.out
+    assert "For user lost, who has no known item" in text.out
+    assert "1 more user is not shown" in text.out
+
+
+def test_histories_from_parquet_with_other_names(cli, ease, tmp_path):
+    file = tmp_path / "h.parquet"
+    pq.write_table(pa.table({"who": ["a", "b"], "what": ["000", "001"]}), file)
+    answer = cli(
+        "recommend", ease, "--histories", file, "--user-column", "who", "--item-column", "what", "-k", 1, "--json"
+    )
+    assert len(lists(answer)) == 2
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_lists_as_files(cli, ease, histories, tmp_path, suffix):
+    out = tmp_path / f"lists.{suffix}"
+    command = ("recommend", ease, "--histories", histories, "-k", 39, "--out", out)
+    document = cli(*command, "--json").json
+    if suffix == "csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    elif suffix == "parquet":
+        rows = pq.read_table(out).to_pylist()
+    else:
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert list(rows[0]) == ["user", "rank", "item_id", "title", "score"]
+    assert document == {"file": str(out), "users": 4, "rows": len(rows), "unknown_items": ["999", "998"]}
+    assert len(rows) == 38 + 38 + 39 + 39  # what is seen is left out, and the padding with it
+    assert [str(row["rank"]) for row in rows[:38]] == [str(rank) for rank in range(1, 39)]
+    assert {row["user"] for row in rows} == {"even", "odd", "lost", "both"}
+    assert 'Say "Hello", [twice] (2001)' in {row["title"] for row in rows}
+    refused = cli(*command)
+    assert refused.status == 2
+    assert f"{out} exists already" in refused.err
+    assert cli(*command, "--overwrite").status == 0
+
+
+def test_many_users_go_in_blocks(cli, ease, tmp_path, monkeypatch):
+    from importlib import import_module
+
+    monkeypatch.setattr(import_module("recvae.cli.recommend"), "_BLOCK", 7)
+    file = tmp_path / "h.csv"
+    clicks = checkerboard(users=30, seed=5).tocoo()
+    pairs = zip(clicks.row, clicks.col, strict=True)
+    file.write_text("user,item\n" + "".join(f"{user},{item:03}\n" for user, item in pairs))
+    answer = cli("recommend", ease, "--histories", file, "-k", 3, "--json")
+    monkeypatch.undo()
+    assert answer.json == cli("recommend", ease, "--histories", file, "-k", 3, "--json").json
+
+
+def test_similar(cli, recvae_run):
+    answer = cli("similar", recvae_run, "--item", "the matrix", "-k", 4, "--json")
+    assert answer.json["item"] == {"item_id": "000", "title": "Matrix, The (1999)"}
+    assert len(answer.json["similar"]) == 4
+    assert "000" not in [row["item_id"] for row in answer.json["similar"]]
+    text = cli("similar", recvae_run, "--item", "000", "-k", 4)
+    assert "Most like Matrix, The (1999):" in text.out
+    assert cli("similar", recvae_run, "--item", "000", "-k", 4, "--quiet").out in text.out

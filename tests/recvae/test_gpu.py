@@ -1,0 +1,77 @@
+"""What only a CUDA device can show: no waiting within a step, and the same answers as on the CPU."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import checkerboard, random_clicks
+
+import recvae
+from recvae.batches import Clicks
+from recvae.noise import Noise
+from recvae.training import Hooks, TrainOptions, _Loop
+
+pytestmark = pytest.mark.gpu
+
+BOARD = checkerboard()
+MODELS = {
+    "recvae": lambda **more: recvae.RecVAE(hidden=32, latent=8, batch_size=16, epochs=3, seed=1, **more),
+    "mult-vae": lambda **more: recvae.MultVAE(hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, **more),
+    "mult-dae": lambda **more: recvae.MultDAE(latent=8, batch_size=16, epochs=3, seed=1, **more),
+}
+
+
+def test_batches_on_the_device_equal_those_on_the_cpu():
+    matrix = random_clicks(50, 30, 0.2)
+    for one, two in zip(Clicks(matrix).in_order(7), Clicks(matrix, "cuda").in_order(7), strict=True):
+        assert torch.equal(one.dense(one.normalised()), two.dense(two.normalised()).cpu())
+        assert torch.equal(one.totals, two.totals.cpu())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_step_waits_for_the_device(name):
+    model = MODELS[name](device="cuda")
+    model._begin_fit(BOARD, None, None)
+    network = model._network()
+    loop = _Loop(network, Clicks(BOARD, "cuda"), TrainOptions(epochs=2, batch_size=16), 1, Hooks())
+    loop.epoch()  # buffers and kernels are made
+    for phase in loop.phases:
+        network.begin_phase(phase.name, 1, loop.clicks, 16)
+        batches = loop.clicks.shuffled(16, loop.noise)
+        first = next(batches)  # the epoch's one wait is here
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loop._update(phase, first)
+            for batch in batches:
+                loop._update(phase, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_trained_on_the_device_answers_alike_on_the_cpu(name, tmp_path):
+    MODELS[name](device="cuda").fit(BOARD).save(tmp_path / "run")
+    histories = random_clicks(20, 40, 0.2, seed=3)
+    answers = [recvae.load(tmp_path / "run", device).recommend(histories, k=40)[1] for device in ("cpu", "cuda")]
+    np.testing.assert_allclose(answers[0], answers[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_resume_is_exact_on_the_device(name, tmp_path):
+    whole = MODELS[name](device="cuda").fit(BOARD, folder=tmp_path / "whole").tensors()
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(report):
+        if report.epoch == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        MODELS[name](device="cuda").fit(BOARD, folder=tmp_path / "run", on_epoch=stop)
+    again = MODELS[name](device="cuda").fit(BOARD, folder=tmp_path / "run", resume=True).tensors()
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_dropout_on_the_device_has_its_rate():
+    kept = Noise(3, "cuda").dropout(torch.ones(100_000, device="cuda"), 0.3)
+    assert (kept == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
