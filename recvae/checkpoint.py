@@ -51,6 +51,10 @@ class Vocabulary:
         """Return the SHA-256 of the ids in order, one per line: two catalogues are the same where it is."""
         return vocabulary_hash(self.ids)
 
+    def titles_hash(self) -> str:
+        """Return the SHA-256 of the titles, by which an altered items.csv shows."""
+        return vocabulary_hash(self.titles)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,6 +64,7 @@ class Run:
     config: dict[str, Any]
     n_items: int
     vocabulary: str  # hash
+    titles: str  # hash
     versions: dict[str, str]
     best_epoch: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -88,7 +93,15 @@ def read_run(folder: Path) -> Run:
     version = record.pop("format", None)
     if version != FORMAT:
         raise FormatError(f"{path} has format version {version}; this recvae reads version {FORMAT}. Train again.")
-    kinds = {"model": str, "config": dict, "n_items": int, "vocabulary": str, "versions": dict, "metrics": dict}
+    kinds = {
+        "model": str,
+        "config": dict,
+        "n_items": int,
+        "vocabulary": str,
+        "titles": str,
+        "versions": dict,
+        "metrics": dict,
+    }
     kinds |= {"dataset": dict, "best_epoch": int | None}  # type: ignore[dict-item]  # isinstance takes a union too
     if record.keys() != kinds.keys() or any(not isinstance(record[key], kind) for key, kind in kinds.items()):
         raise FormatError(f"{path} was altered: a field is missing, added or of another kind. Train again.")
@@ -106,7 +119,7 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
     path = folder / ITEMS
     rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
     items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
-    if items.hash() != run.vocabulary or len(items) != run.n_items:
+    if (items.hash(), items.titles_hash(), len(items)) != (run.vocabulary, run.titles, run.n_items):
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
     return items
 

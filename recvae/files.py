@@ -107,6 +107,8 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
         else:
             temporary.rename(path)
         _sync(path.parent)
+    except WorkError as error:  # from a file within: name the place that the user knows
+        raise WorkError(str(error).replace(str(temporary), str(path))) from error
     except OSError as error:
         raise _failure(path, error) from error
     finally:

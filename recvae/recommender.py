@@ -249,6 +249,7 @@ class Recommender(ABC):
             config=self.config.to_dict(),
             n_items=self.n_items,
             vocabulary=self.items.hash(),
+            titles=self.items.titles_hash(),
             versions=versions(),
             best_epoch=self.best_epoch,
             metrics=self.metrics,

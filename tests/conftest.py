@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, random_array
 
 from recvae.noise import Noise
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+torch.set_num_threads(1)  # models this small are slower on more, and much slower where the cores are busy
 
 
 def pytest_collection_modifyitems(items):

@@ -18,7 +18,7 @@ def similar(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Print the items most like one item, by the cosine of their vectors in the model.
+    """Print the items most like one item, by the model.
 
     [dim]recvae similar runs/ml-1m-recvae --item 'toy story'[/]
     """
@@ -34,5 +34,5 @@ def similar(
     rows = item_rows(model, ids[0], scores[0])
     asked = {"item_id": model.items.ids[column], "title": model.items.titles[column]}
     terminal.note(f"Most like {asked['title'] or asked['item_id']}:")
-    terminal.result(items_table(rows, "cosine"))
+    terminal.result(items_table(rows, "score"))
     terminal.document({"item": asked, "similar": rows})

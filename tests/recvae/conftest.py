@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import checkerboard
 
 from recvae.cli import main
@@ -25,15 +24,6 @@ class Answer:
     @property
     def json(self):
         return json.loads(self.out)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Models this small are slower on two threads, and much slower where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -420,6 +420,7 @@ def test_a_damaged_run_folder_is_named(tmp_path):
     damaged(checkpoint.RUN, json.dumps({**run, "config": None}).encode(), "altered")
     damaged(checkpoint.RUN, json.dumps({**run, "config": {**run["config"], "seed": "x"}}).encode(), "seed")
     damaged(checkpoint.ITEMS, b"index,item_id,title\n0,x,\n", "altered")
+    damaged(checkpoint.ITEMS, whole[folder / checkpoint.ITEMS].replace(b"\n7,7,", b"\n7,7,A Title"), "altered")
     damaged(checkpoint.ITEMS, b"\xff\xfe", "cannot be read")
     (folder / checkpoint.WEIGHTS).unlink()
     with pytest.raises(FormatError, match="missing"):
