@@ -238,6 +238,9 @@ def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
     except EOFError:
         process.join()
         return _death(process.exitcode), ""
+    except BaseException:
+        process.kill()  # Ctrl-C is answered at once
+        raise
     finally:
         if process.is_alive():
             process.join(timeout=5)  # it has answered, and is on its way out

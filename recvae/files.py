@@ -5,6 +5,7 @@ old file or the new one and never a part. A folder of files is built beside its 
 """
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -19,11 +20,15 @@ from typing import Any
 from recvae.errors import DataError, FormatError, InputError, WorkError
 
 __all__ = [
+    "OLD",
     "PART",
     "file_hash",
+    "find_aside",
+    "put_back",
     "read_json",
     "read_table",
     "refuse_existing",
+    "set_aside",
     "vocabulary_hash",
     "whole_file",
     "whole_folder",
@@ -33,6 +38,7 @@ __all__ = [
 ]
 
 PART = ".part"  # how the names of unfinished files and folders end; they begin with a dot
+OLD = ".old"  # and those of folders that hold what is being replaced
 
 # csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
 _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
@@ -99,13 +105,15 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
-        if path.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent)) / "old"
-            path.rename(replaced)
+        aside = set_aside(path) if path.exists() else None
+        try:
             temporary.rename(path)
-            shutil.rmtree(replaced.parent, ignore_errors=True)
-        else:
-            temporary.rename(path)
+        except OSError:
+            if aside is not None:
+                put_back(aside, path)
+            raise
+        if aside is not None:
+            shutil.rmtree(aside.parent, ignore_errors=True)
         _sync(path.parent)
     except WorkError as error:  # from a file within: name the place that the user knows
         raise WorkError(str(error).replace(str(temporary), str(path))) from error
@@ -116,14 +124,38 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Move a folder into a hidden one beside it, and return its new place; raise :class:`WorkError` if refused."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=OLD, dir=path.parent))
+    try:
+        return path.rename(hidden / path.name)
+    except OSError as error:
+        hidden.rmdir()
+        raise _failure(path, error) from error
+
+
+def put_back(aside: Path, path: Path) -> None:
+    """Give what :func:`set_aside` moved its place again, instead of whatever is there now."""
+    shutil.rmtree(path, ignore_errors=True)
+    aside.rename(path)
+    aside.parent.rmdir()
+
+
+def find_aside(path: Path) -> Path | None:
+    """Return what a killed process had set aside, None where there is nothing."""
+    return next(path.parent.glob(f".{glob.escape(path.name)}.*{OLD}/{glob.escape(path.name)}"), None)
+
+
 def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
     """Raise :class:`InputError` where the folder ``path`` exists, is not empty, and may not be replaced.
 
-    Leftovers of a write that was cut off do not count.
+    Leftovers of a write that was cut off do not count. The folder one is in cannot be renamed under one's feet.
 
     With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand
     must not delete anything else.
     """
+    if path.resolve() == Path.cwd():
+        raise InputError(f"{path} is the folder you are in. Name another one, which is made.")
     if not path.exists() or (path.is_dir() and all(file.name.endswith(PART) for file in path.iterdir())):
         return
     if not overwrite:

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from recvae import checkpoint
 from recvae.errors import InputError
-from recvae.files import PART, refuse_existing
+from recvae.files import PART, find_aside, put_back, refuse_existing, set_aside
 from recvae.training import EpochReport, TrainState
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class InFolder:
         self.resume, self.overwrite = resume, overwrite
         self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted)
         self.rows: list[dict[str, Any]] = []
-        self.set_aside: Path | None = None
+        self.aside: Path | None = None
         self.has_weights = False
 
     def begin(self) -> TrainState | None:
@@ -69,6 +68,12 @@ class InFolder:
                 if facts["clicks"] != self.clicks:
                     raise InputError(f"{self.folder} was trained on other clicks; resuming needs the same matrix.")
                 self.rows = facts["rows"]
+                done = state.values["done"]
+                if done > self.model.config.train.epochs:
+                    raise InputError(
+                        f"{self.folder} has done {done} epochs; --resume needs train.epochs of at least that."
+                    )
+                checkpoint.write_metrics(self.folder, self.rows)  # a kill may have come between the state and these
                 self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
                 if facts["best_epoch"] is not None:
                     checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)  # now, not after hours, if it is damaged
@@ -76,9 +81,12 @@ class InFolder:
         else:
             refuse_existing(self.folder, marker=checkpoint.RUN, overwrite=self.overwrite)
             if (self.folder / checkpoint.RUN).is_file():
-                aside = tempfile.mkdtemp(prefix=f".{self.folder.name}.", suffix=".old", dir=self.folder.parent)
-                self.set_aside = Path(aside)
-                self.folder.rename(self.set_aside / self.folder.name)
+                earlier = find_aside(self.folder)
+                if earlier is not None and not (self.folder / checkpoint.WEIGHTS).is_file():
+                    put_back(earlier, self.folder)  # what is there now is less than what it was to replace
+                self.aside = set_aside(self.folder)
+        if self.aside is None and not self.has_weights:
+            self.aside = find_aside(self.folder)  # an earlier run, which a killed one was to replace
         for cut_off in (*self.folder.glob(f".*{PART}"), *self.folder.glob(f"resume/.*{PART}")):
             cut_off.unlink()  # what a killed write left behind
         checkpoint.write_run(self.folder, self.model.run())
@@ -91,9 +99,9 @@ class InFolder:
         checkpoint.write_weights(self.folder / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
         self.has_weights = True
         checkpoint.write_run(self.folder, self.model.run())
-        if self.set_aside is not None:
-            shutil.rmtree(self.set_aside, ignore_errors=True)
-            self.set_aside = None
+        if self.aside is not None:
+            shutil.rmtree(self.aside.parent, ignore_errors=True)
+            self.aside = None
 
     def keep_state(self, state: TrainState, report: EpochReport) -> None:
         """Write what the next epoch depends on, and the metrics."""
@@ -109,15 +117,15 @@ class InFolder:
 
     def end(self) -> None:
         """Put the best weights back; a run that never had any gives an earlier one its place again."""
-        if self.set_aside is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            (self.set_aside / self.folder.name).rename(self.folder)
-            self.set_aside.rmdir()
+        if self.aside is not None:
+            put_back(self.aside, self.folder)
         elif self.has_weights:
             tensors, facts = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
             # A run killed between weights and state has weights of an epoch that it has yet to do again.
             self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
             self.model.network.load_state_dict(tensors)
+        else:
+            self.model.best_epoch = None
 
     def _same_settings(self, run: checkpoint.Run) -> None:
         """Refuse to continue a run with other settings or other items; more epochs are welcome where they are exact."""

@@ -73,7 +73,7 @@ def test_constraints_pin_every_dependency():
     wanted = config["options"]["install_requires"].splitlines()
     for extra in config["options.extras_require"].values():
         wanted += extra.splitlines()
-    for line in filter(None, wanted):
+    for line in filter(lambda line: line and not line.startswith("recvae["), wanted):
         assert line.split(">=")[0].strip().lower() in pinned, line
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: the work failed. 2: the input cannot be used. 130: Ctrl-C. Every failure is one sentence on stderr.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without some character shows a mark in its place
     try:
         refuse_shadows()
         status = app(given, prog_name="recvae", standalone_mode=False)
@@ -93,8 +97,9 @@ def _explain(error: BaseException) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again when it flushes at exit
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         print_error(f"There is not enough memory ({_one_line(error)}). Use a smaller batch size or a smaller model.")
-    elif isinstance(error, OSError) and error.filename is not None:
-        print_error(f"{error.filename}: {error.strerror}.")
+    elif isinstance(error, OSError) and error.strerror is not None:
+        where = "the output" if error.filename is None else error.filename
+        print_error(f"The operating system refused {where}: {error.strerror}. Check that place, and try again.")
     else:
         print_error(
             f"This is a bug in recvae ({type(error).__name__}: {_one_line(error)}). Run again with --debug to see "

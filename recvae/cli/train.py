@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Metric, Overwrite, Quiet, Seed
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Seed
 from recvae.cli.output import check_folder
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
 
@@ -36,7 +36,10 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="One option, such as train.epochs=50; may be repeated."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, bit for bit.")] = False,
-    metric: Metric = METRIC,
+    metric: Annotated[
+        str | None,
+        typer.Option(help=f"What chooses the epoch, on the validation users: {METRIC}, or the resumed run's."),
+    ] = None,
     seed: Seed = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -50,6 +53,7 @@ def train(
     """
     from data_prep.dataset import Dataset
     from recvae.bench import facts, validate_with
+    from recvae.checkpoint import read_run
     from recvae.errors import InputError
     from recvae.registry import entry
 
@@ -59,6 +63,8 @@ def train(
     if resume and chosen.train is None:
         raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
     recommender = entry(chosen.name).recommender().from_config(chosen, device)
+    if metric is None:
+        metric = (read_run(out).dataset.get("validation_metric") if continued else None) or METRIC
     if not continued:
         check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
@@ -71,7 +77,7 @@ def train(
     began = time.perf_counter()
     with _leave_nothing_unfinished(out, fresh=not continued):
         if chosen.train is not None:
-            epochs = _fit(terminal, recommender, data, validation, metric, out, resume, overwrite)
+            epochs = _fit(terminal, recommender, data, validation, metric, out, resume, overwrite, device)
         else:
             recommender.fit(clicks, item_ids=data.item_ids.tolist(), titles=data.item_titles.tolist())
             recommender.metrics = {"validation": validation(recommender)}
@@ -129,6 +135,7 @@ def _fit(
     out: Path,
     resume: bool,
     overwrite: bool,
+    device: str,
 ) -> int:
     """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
     from recvae.checkpoint import read_metrics
@@ -153,7 +160,8 @@ def _fit(
         if model.best_epoch is None:
             raise Interrupted("Stopped before the first epoch was done; nothing is kept.") from None
         _draw_curves(out, metric, "")
-        again = f"recvae train {shlex.quote(str(data.path))} --out {shlex.quote(str(out))} --resume"
+        places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
+        again = f"recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
         score = f", {metric} {share(model.metrics['validation'])}" if model.metrics else ""
         raise Interrupted(
             f"Stopped. {out} holds the best model so far (epoch {model.best_epoch}{score}). Continue with: {again}"

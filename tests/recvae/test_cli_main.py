@@ -128,3 +128,11 @@ def test_module_runs_as_the_command_does():
     assert answer.returncode == 0
     assert answer.stdout.startswith("recvae ")
     assert time.perf_counter() - began < 20
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_output_that_lacks_characters_shows_marks_in_their_place(encoding, ease, dataset):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    answer = python("-m", "recvae", "evaluate", str(ease), str(dataset), env=environment)
+    assert answer.returncode == 0, answer.stderr
+    assert "ease" in answer.stdout

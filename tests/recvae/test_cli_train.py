@@ -107,6 +107,15 @@ def interrupt_at(monkeypatch, epoch):
     monkeypatch.setattr(Epochs, "epoch", interrupted)
 
 
+def test_resume_brings_its_own_validation_metric(cli, dataset, small, tmp_path):
+    out = tmp_path / "run"
+    few = ("--set", "train.epochs=2")
+    assert cli("train", dataset, "--model", "recvae", *small, *few, "--metric", "ndcg@10", "--out", out).status == 0
+    answer = cli("train", dataset, "--out", out, "--resume", "--set", "train.epochs=3", "--json")
+    assert answer.status == 0
+    assert answer.json["metrics"].keys() == {"ndcg@10"}
+
+
 def test_ctrl_c_keeps_the_best_model_and_says_how_to_go_on(cli, dataset, small, tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 2)
     out = tmp_path / "run"

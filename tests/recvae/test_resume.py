@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import checkerboard, random_clicks
 from small_models import BOARD, KINDS, equal, model
@@ -11,6 +12,7 @@ from small_models import BOARD, KINDS, equal, model
 import recvae
 from recvae import checkpoint
 from recvae.errors import FormatError, InputError, WorkError
+from recvae.runs import InFolder
 
 
 class StoppedError(Exception):
@@ -161,6 +163,53 @@ def test_a_failed_overwrite_gives_the_earlier_run_its_place_again(tmp_path):
         model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", overwrite=True, validation=lambda _: float("inf"))
     assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_earlier_run_stays_where_it_cannot_be_moved(tmp_path, monkeypatch):
+    before = model("mult-dae").fit(BOARD, folder=tmp_path / "run").tensors()
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(WorkError, match="Permission denied"):
+            model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", overwrite=True)
+    assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_folder_one_is_in_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the folder you are in"):
+        model("mult-dae").fit(BOARD, folder=".")
+    with pytest.raises(InputError, match="the folder you are in"):
+        recvae.Popularity().fit(BOARD).save(tmp_path)
+
+
+@pytest.mark.parametrize("then", ["resume", "overwrite"])
+def test_what_a_killed_overwrite_set_aside_is_found_again(then, tmp_path, monkeypatch):
+    """Killed before its first best epoch, and failing again afterwards: the earlier run is back in its place."""
+    before = model("mult-dae").fit(BOARD, folder=tmp_path / "run").tensors()
+    with monkeypatch.context() as patch:
+        patch.setattr(InFolder, "end", lambda self: None)  # a dead process does nothing at the end
+        with pytest.raises(WorkError):
+            model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", overwrite=True, validation=lambda _: np.inf)
+    assert not (tmp_path / "run" / checkpoint.WEIGHTS).exists()
+    with pytest.raises(WorkError):
+        model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", **{then: True}, validation=lambda _: np.inf)
+    assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_resume_repairs_metrics_and_refuses_fewer_epochs(tmp_path):
+    model("mult-dae").fit(BOARD, folder=tmp_path / "run")
+    whole = (tmp_path / "run" / checkpoint.METRICS).read_text()
+    (tmp_path / "run" / checkpoint.METRICS).write_text(whole[: whole.rindex("{")])
+    model("mult-dae").fit(BOARD, folder=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / checkpoint.METRICS).read_text() == whole
+    with pytest.raises(InputError, match="has done 6 epochs"):
+        model("mult-dae", epochs=4).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
 def test_resume_names_weights_that_are_gone(tmp_path):
