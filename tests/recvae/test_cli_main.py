@@ -133,6 +133,6 @@ def test_module_runs_as_the_command_does():
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_an_output_that_lacks_characters_shows_marks_in_their_place(encoding, ease, dataset):
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    answer = python("-m", "recvae", "evaluate", str(ease), str(dataset), env=environment)
+    answer = python("-m", "recvae", "evaluate", str(ease), str(dataset), env=environment, encoding=encoding)
     assert answer.returncode == 0, answer.stderr
     assert "ease" in answer.stdout
