@@ -65,6 +65,7 @@ class ByteSource:
     def _stream(self, raw: IO[bytes], size: int, progress: Progress | None) -> "Stream":
         stream = Stream(raw, f"read {self.name}", size, progress)
         if stream.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
+            # A Stream is a reader that gzip can use, which the type stubs of some Python versions do not see.
             return Stream(gzip.GzipFile(fileobj=stream, mode="rb"), "", None, None)  # type: ignore[call-overload,unused-ignore]
         return stream
 
@@ -130,7 +131,7 @@ class Separated(Stream):
     CONTROL = b"\x1f"
 
     def __init__(self, stream: Stream, separator: str, label: str) -> None:
-        super().__init__(stream, "", None, None)  # type: ignore[arg-type]
+        super().__init__(stream, "", None, None)  # type: ignore[arg-type]  # it has the read that is asked of it
         self._stream, self._separator, self._label = stream, separator.encode(), label
         self._carry = b""  # the start of a separator that may go on in the next piece
 

@@ -232,7 +232,7 @@ def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
             elif kind == "epoch":
                 events.on_epoch(*values)
             elif kind == "result":
-                return values[0]  # type: ignore[no-any-return]
+                return values[0]  # type: ignore[no-any-return]  # a pipe has no types
             else:
                 return values[0], values[1]
     except EOFError:

@@ -113,7 +113,7 @@ def _ranked(
     with terminal.amounts() as progress:
         for start in range(0, len(users), _BLOCK):
             stop = min(len(users), start + _BLOCK)
-            ids, scores = model.recommend(clicks[start:stop], k, exclude_seen=not include_seen)
+            ids, scores = model.recommend(clicks[start:stop], min(k, model.n_items), exclude_seen=not include_seen)
             if len(users) > _BLOCK:
                 progress("rank users", stop, len(users))
             yield Block(users[start:stop], ids, scores)

@@ -176,3 +176,9 @@ def test_similar(cli, recvae_run):
     text = cli("similar", recvae_run, "--item", "000", "-k", 4)
     assert "Most like Matrix, The (1999):" in text.out
     assert cli("similar", recvae_run, "--item", "000", "-k", 4, "--quiet").out in text.out
+
+
+def test_a_list_longer_than_any_catalogue_is_the_catalogue(cli, ease):
+    answer = cli("recommend", ease, "--item", load(ease).items.ids[0], "-k", "2000000000", "--include-seen", "--json")
+    assert answer.status == 0
+    assert len(answer.json["users"][0]["items"]) == load(ease).n_items
