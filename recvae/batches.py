@@ -54,6 +54,14 @@ class Batch:
         """Sum of the click weights of each user, n_u in the papers, float32 (B,)."""
         return self.row_sum(self.values)
 
+    @cached_property
+    def by_item(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The clicks sorted by item: ``rows`` and ``values`` (N,), and ``offsets`` (I + 1,) of each item's clicks."""
+        order = self.columns.argsort(stable=True)
+        offsets = torch.zeros(self.n_items + 1, dtype=torch.int64, device=self.columns.device)
+        offsets.scatter_add_(0, self.columns + 1, torch.ones_like(self.columns))
+        return self.rows[order], self.values[order], offsets.cumsum_(0)
+
     def row_sum(self, per_click: Tensor) -> Tensor:
         """Sum one value per click (N,) into one per user (B,); a user without clicks gets 0."""
         return torch.segment_reduce(per_click, "sum", lengths=self.lengths, initial=0.0, unsafe=True)

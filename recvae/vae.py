@@ -81,7 +81,7 @@ class NeuralRecommender(Recommender):
         self.network.load_state_dict(dict(tensors))
 
     def similarity(self, items: Tensor) -> Tensor:
-        return cosines(self.network.item_vectors(), items)
+        return cosines(self.network.output.weight, items)
 
 
 run_training = train  # fit has an argument called train, as every recommender's fit does

@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracles import fixed
 from scipy.sparse import csr_array, random_array
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recvae.noise import Noise
 
@@ -70,3 +71,18 @@ def checkerboard(users=60, items=40, keep=0.6, seed=3):
     u, i = np.indices((users, items))
     liked = (u % 2) == (i % 2)
     return csr_array((liked & (rng.random((users, items)) < keep)).astype(np.float32))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.shape, self.operation = 0, None, None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves(out):
+            if isinstance(value, torch.Tensor) and value.numel() > self.elements:
+                self.elements, self.shape, self.operation = value.numel(), tuple(value.shape), str(func)
+        return out

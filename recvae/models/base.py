@@ -3,12 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch, Clicks
+from recvae.losses import multinomial_log_likelihood
 from recvae.noise import Noise
+from recvae.products import GradientMemory, gathered_sum, product
+
+ROWS_AT_ONCE = 1024  # of a first layer's gradient: few enough to stay in the cache
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,14 @@ class Network(nn.Module, ABC):
 
     n_items: int
 
+    @property
     @abstractmethod
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the (B, I) scores to rank by: no dropout, z = mu."""
+    def output(self) -> "Linear":
+        """The last layer: scores are linear in the code that enters it."""
+
+    @abstractmethod
+    def code(self, batch: Batch) -> Tensor:
+        """Return what enters the last layer when predicting, (B, K): no dropout, z = mu."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -55,9 +66,14 @@ class Network(nn.Module, ABC):
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
         """Return the loss of one update in the named phase; ``beta`` is the schedule's value for this update."""
 
-    @abstractmethod
-    def item_vectors(self) -> Tensor:
-        """Return one vector per item, (I, K), whose cosine says how alike two items are: the decoder's last weights."""
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the (B, I) scores to rank by."""
+        logits: Tensor = self.output(self.code(batch))
+        return logits
+
+    def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
+        """Return the multinomial log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
+        return multinomial_log_likelihood(code, self.output.weight, self.output.bias, batch, self.output.memory)
 
     def beta(self, step: int, total: int) -> float:
         """Return the KL weight at update ``step`` (from 0) of a run of ``total`` updates."""
@@ -74,19 +90,24 @@ class Network(nn.Module, ABC):
 
     def release(self) -> None:
         """Let go of what only training needs."""
+        for module in self.modules():
+            if isinstance(module, ClickLinear | Linear):
+                module.memory.release()
 
 
 class ClickLinear(nn.Module):
     """A linear layer on sparse clicks: (B, I) x (I, H) + (H,).
 
-    ``weight`` is kept as a table of one row per item. On a CPU the clicked rows are gathered and summed; elsewhere the
-    batch is scattered into a dense buffer, reused from step to step, and multiplied. The two agree to rounding.
+    ``weight`` is kept as a table of one row per item. On a CPU the clicked rows are gathered and summed, and the
+    gradient has the clicked rows only; elsewhere the batch is scattered into a dense buffer, reused from step to step,
+    and multiplied. The two agree to rounding.
     """
 
     def __init__(self, n_items: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_items, width))
         self.bias = nn.Parameter(torch.empty(width))
+        self.memory = GradientMemory()
         self._buffer: Tensor | None = None
 
     def forward(self, batch: Batch, values: Tensor) -> Tensor:
@@ -95,14 +116,7 @@ class ClickLinear(nn.Module):
 
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
         """Sum the clicked rows of the table."""
-        summed = nn.functional.embedding_bag(
-            batch.columns,
-            self.weight,
-            batch.offsets,
-            mode="sum",
-            per_sample_weights=values.to(self.weight.dtype),
-            include_last_offset=True,
-        )
+        summed: Tensor = _GatheredSum.apply(self.weight, batch, values, self.memory)  # type: ignore[no-untyped-call]  # torch ships it without types
         return summed + self.bias
 
     def multiplied(self, batch: Batch, values: Tensor) -> Tensor:
@@ -114,13 +128,78 @@ class ClickLinear(nn.Module):
         return torch.addmm(self.bias, batch.dense(values, out=buffer[: shape[0]]), self.weight)
 
 
+class _GatheredSum(torch.autograd.Function):
+    """Sums of table rows, and the gradient of the rows that were used."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, batch: Batch, values: Tensor, memory: GradientMemory) -> Tensor:
+        used = values.nonzero().squeeze(1)  # what dropout left
+        ends = torch.zeros(len(values) + 1, dtype=torch.int64, device=values.device)
+        torch.cumsum(values != 0, 0, out=ends[1:])
+        columns, values = batch.columns[used], values[used]
+        ctx.save_for_backward(table)
+        ctx.memory, ctx.used = memory, (batch.rows[used], columns, values)
+        return gathered_sum(table, columns, ends[batch.offsets], values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (table,) = ctx.saved_tensors
+        rows, columns, values = ctx.used
+        columns, order = columns.sort(stable=True)
+        rows, values = rows[order], values[order]
+        items, counts = torch.unique_consecutive(columns, return_counts=True)
+        ends = counts.cumsum(0)
+        gradient = ctx.memory.rows(table, items)
+        grad = grad.contiguous()
+        for start in range(0, len(items), ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, len(items))
+            first, last = int(ends[start] - counts[start]), int(ends[stop - 1])
+            offsets = torch.zeros(stop - start + 1, dtype=torch.int64)
+            torch.sub(ends[start:stop], first, out=offsets[1:])
+            sums = gathered_sum(grad, rows[first:last], offsets, values[first:last])
+            gradient.index_copy_(0, items[start:stop], sums)
+        return gradient, None, None, None
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, with :func:`~recvae.products.product` for its three products."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.memory = GradientMemory()
+
+    def forward(self, input: Tensor) -> Tensor:
+        out: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch ships it without types
+        return out
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        needs_input, needs_weight, _ = ctx.needs_input_grad
+        grad = grad.contiguous()
+        return (
+            product(grad, weight.T) if needs_input else None,
+            product(grad.T, x.T) if needs_weight else None,
+            grad.sum(0) if needs_weight else None,
+        )
+
+
 Init = Callable[[Tensor, Tensor, int, torch.Generator], None]
 
 
-def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> nn.Linear:
+def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> Linear:
     """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``."""
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-        layer = nn.Linear(inputs, outputs)
+        layer = Linear(inputs, outputs)
     layer.to_empty(device="cpu")
     init(layer.weight, layer.bias, inputs, g)
     return layer

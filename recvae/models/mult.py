@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch
-from recvae.losses import kl_standard_normal, multinomial_log_likelihood
-from recvae.models.base import ClickLinear, Loss, Network, Phase, init_xavier, linear
+from recvae.losses import kl_standard_normal
+from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
 from recvae.noise import Noise
 from recvae.options import option
 from recvae.schedules import linear_beta, share_beta
@@ -68,24 +68,23 @@ class _Mult(Network):
             h = layer(torch.tanh(h))
         return h
 
+    @property
+    def output(self) -> Linear:
+        last = self.decoder[-1]
+        assert isinstance(last, Linear)
+        return last
+
     def decode(self, z: Tensor) -> Tensor:
-        """Return logits (B, I) from a code (B, K)."""
-        *inner, last = self.decoder
-        for layer in inner:
+        """Return what enters the last layer, (B, H), from a code (B, K)."""
+        for layer in self.decoder[:-1]:
             z = torch.tanh(layer(z))
-        logits: Tensor = last(z)
-        return logits
+        return z
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("all", 1, tuple(self.parameters())),)
 
     def l2(self) -> dict[str, float]:
         return {name: self.lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and self.lambda_}
-
-    def item_vectors(self) -> Tensor:
-        last = self.decoder[-1]
-        assert isinstance(last, nn.Linear)
-        return last.weight.detach()
 
 
 class MultDAENetwork(_Mult):
@@ -95,11 +94,11 @@ class MultDAENetwork(_Mult):
         widths = (*options.hidden, options.latent)
         super().__init__(n_items, widths, options.latent, options.dropout, options.l2, seed)
 
-    def logits(self, batch: Batch) -> Tensor:
+    def code(self, batch: Batch) -> Tensor:
         return self.decode(torch.tanh(self.encode(batch)))
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
-        nll = -multinomial_log_likelihood(self.decode(torch.tanh(self.encode(batch, noise))), batch).mean()
+        nll = -self.log_likelihood(self.decode(torch.tanh(self.encode(batch, noise))), batch).mean()
         return Loss(total=nll, nll=nll)
 
 
@@ -116,7 +115,7 @@ class MultVAENetwork(_Mult):
         mu, logvar = self.encode(batch, noise).chunk(2, dim=1)
         return mu, logvar
 
-    def logits(self, batch: Batch) -> Tensor:
+    def code(self, batch: Batch) -> Tensor:
         return self.decode(self.posterior(batch)[0])
 
     def beta(self, step: int, total: int) -> float:
@@ -130,6 +129,6 @@ class MultVAENetwork(_Mult):
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
         mu, logvar = self.posterior(batch, noise)
         z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
-        nll = -multinomial_log_likelihood(self.decode(z), batch).mean()
+        nll = -self.log_likelihood(self.decode(z), batch).mean()
         kl = kl_standard_normal(mu, logvar).mean()
         return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch, Clicks
-from recvae.losses import composite_log_prior, gaussian_log_density, multinomial_log_likelihood
-from recvae.models.base import ClickLinear, Loss, Network, Phase, init_fan_in, linear
+from recvae.losses import composite_log_prior, gaussian_log_density
+from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_fan_in, linear
 from recvae.noise import Noise
 from recvae.options import option
 
@@ -83,9 +83,12 @@ class RecVAENetwork(Network):
         mu, logvar = self.encoder(batch, values)
         return mu, logvar
 
-    def logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.decoder(self.posterior(batch)[0])
-        return logits
+    @property
+    def output(self) -> Linear:
+        return self.decoder
+
+    def code(self, batch: Batch) -> Tensor:
+        return self.posterior(batch)[0]
 
     def phases(self) -> tuple[Phase, ...]:
         return (
@@ -117,17 +120,15 @@ class RecVAENetwork(Network):
         mu_old, logvar_old = self._old[batch.users].chunk(2, dim=1)
         if phase == "decoder":
             z = mu_old + noise.normal(mu_old) * torch.exp(0.5 * logvar_old)
-            nll = -multinomial_log_likelihood(self.decoder(z), batch).mean()
+            nll = -self.log_likelihood(z, batch).mean()
             return Loss(total=nll, nll=nll)
         mu, logvar = self.posterior(batch, noise)
         z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
-        nll = -multinomial_log_likelihood(self.decoder(z), batch).mean()
+        nll = -self.log_likelihood(z, batch).mean()
         kl = gaussian_log_density(z, mu, logvar).sum(1) - composite_log_prior(z, mu_old, logvar_old)  # (B,), same z
         weight = self.options.gamma * batch.totals if self.options.beta is None else self.options.beta
         return Loss(total=nll + (weight * kl).mean(), nll=nll, kl=kl.mean())
 
     def release(self) -> None:
+        super().release()
         self._old = None
-
-    def item_vectors(self) -> Tensor:
-        return self.decoder.weight.detach()

@@ -1,61 +1,12 @@
-"""Losses against the oracles, values and gradients."""
+"""KL terms, densities and the composite prior against the oracles."""
 
 import numpy as np
 import oracles
 import pytest
 import torch
-from scipy.sparse import csr_array
 from scipy.stats import norm
 
-from recvae.batches import Clicks
-from recvae.losses import composite_log_prior, gaussian_log_density, kl_standard_normal, multinomial_log_likelihood
-
-X = oracles.fixed_clicks()
-COUNTS = X * (1 + np.arange(X.shape[1]) % 3)
-
-
-@pytest.mark.parametrize("x", [X, COUNTS], ids=["binary", "counts"])
-def test_multinomial_value(x):
-    logits = oracles.fixed(*x.shape, scale=4)
-    batch = Clicks(csr_array(x), weighted=True).all()
-    value = multinomial_log_likelihood(torch.tensor(logits, dtype=torch.float32), batch)
-    np.testing.assert_allclose(value, -oracles.multinomial_nll(logits, x), rtol=1e-5)
-    assert value[-1] == 0  # the user without clicks
-
-
-@pytest.mark.parametrize("x", [X, COUNTS], ids=["binary", "counts"])
-def test_multinomial_gradient_against_differences_of_the_oracle(x):
-    logits = oracles.fixed(*x.shape, scale=4)
-    weights = 1 + np.arange(len(x))  # a different upstream gradient for each user
-    batch = Clicks(csr_array(x), weighted=True).all()
-    leaf = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
-    (multinomial_log_likelihood(leaf, batch) * torch.from_numpy(weights)).sum().backward()
-    expected = np.zeros_like(logits)
-    h = 1e-6
-    for cell in np.ndindex(*logits.shape):
-        moved = [logits.copy(), logits.copy()]
-        moved[0][cell] += h
-        moved[1][cell] -= h
-        up, down = (-(oracles.multinomial_nll(m, x) * weights).sum() for m in moved)
-        expected[cell] = (up - down) / (2 * h)
-    np.testing.assert_allclose(leaf.grad, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_multinomial_gradient_equals_the_plain_autograd_one():
-    batch = Clicks(csr_array(COUNTS), weighted=True).all()
-    one = torch.tensor(oracles.fixed(*X.shape, scale=4), dtype=torch.float32, requires_grad=True)
-    two = one.detach().clone().requires_grad_()
-    multinomial_log_likelihood(one, batch).sum().backward()
-    (torch.log_softmax(two, 1) * torch.tensor(COUNTS)).sum().backward()
-    torch.testing.assert_close(one.grad, two.grad)
-
-
-def test_multinomial_gradient_cannot_be_taken_twice_in_silence():
-    leaf = torch.zeros(X.shape, requires_grad=True)
-    loss = multinomial_log_likelihood(leaf, Clicks(csr_array(X)).all()).sum()
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="once"):
-        loss.backward()
+from recvae.losses import composite_log_prior, gaussian_log_density, kl_standard_normal
 
 
 def test_kl_sums_over_dimensions():

@@ -5,28 +5,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from conftest import random_clicks
-from torch.utils._python_dispatch import TorchDispatchMode
+from conftest import LargestTensor, random_clicks
 
 import recvae
 from eval.protocols import evaluate, validator
 
 USERS, ITEMS, BATCH = 40_000, 1_000, 1_000
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements, self.shape, self.operation = 0, None, None
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for value in torch.utils._pytree.tree_leaves(out):
-            if isinstance(value, torch.Tensor) and value.numel() > self.elements:
-                self.elements, self.shape, self.operation = value.numel(), tuple(value.shape), str(func)
-        return out
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_best(tmp_path):
     def validation(model):
         if wild.epoch == 3:
             with torch.no_grad():
-                model.network.first.weight.fill_(torch.inf)
+                model.network.first.weight.fill_(torch.nan)
         return 0.5
 
     def count(report):

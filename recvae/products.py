@@ -1,0 +1,69 @@
+"""The kernels that everything here is made of: matrix products, sums of gathered rows, and memory for gradients."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a @ b.T (+ bias), (M, N), from (M, K), (N, K) and (N,). Not differentiable: the callers write gradients.
+
+    Either operand may be a transposed view. On a CPU with AVX-512, oneDNN's float32 product is taken, which uses it on
+    every maker's processors where the BLAS that torch is built with does not (`benchmarks/results/products.json`).
+    """
+    if a.device.type == "cpu" and a.dtype == torch.float32 and _onednn_is_faster():
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+        return out
+    return torch.mm(a, b.T) if bias is None else torch.addmm(bias, a, b.T)
+
+
+@cache
+def _onednn_is_faster() -> bool:
+    """Fixed by the machine, never by a timing: the same run gives the same bits again."""
+    available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return available and torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX")
+
+
+def gathered_sum(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """Return sum_n weights[n] * table[rows[n]] over n in offsets[b] .. offsets[b + 1]: (B, H) from (R, H).
+
+    ``rows`` and ``weights`` (N,), ``offsets`` (B + 1,). Sums in a fixed order; an empty range gives zeros.
+    """
+    return torch.nn.functional.embedding_bag(
+        rows, table, offsets, mode="sum", per_sample_weights=weights.to(table.dtype), include_last_offset=True
+    )
+
+
+class GradientMemory:
+    """Memory for one parameter's gradient, kept from step to step.
+
+    At a catalogue's size the operating system takes longer to hand out fresh memory than Adam takes to use it.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+        self._rows: Tensor | None = None
+
+    def whole(self, parameter: Tensor) -> Tensor:
+        """Return a gradient to be filled completely. Fresh memory where gradients are being accumulated."""
+        if parameter.grad is not None:
+            return torch.empty_like(parameter)
+        if self._buffer is None or self._buffer.device != parameter.device:
+            self._buffer = torch.empty_like(parameter)
+        return self._buffer.view_as(parameter)  # a tensor of its own, so that autograd keeps it instead of a copy
+
+    def rows(self, parameter: Tensor, rows: Tensor) -> Tensor:
+        """Return a gradient whose ``rows`` are to be filled and whose other rows are zero."""
+        if parameter.grad is not None:
+            return torch.zeros_like(parameter)
+        if self._buffer is None or self._rows is None or self._buffer.device != parameter.device:
+            self._buffer = torch.zeros_like(parameter)
+        else:
+            self._buffer.index_fill_(0, self._rows, 0.0)  # what the last step left
+        self._rows = rows
+        return self._buffer.view_as(parameter)
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._buffer = self._rows = None

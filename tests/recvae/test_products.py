@@ -1,0 +1,63 @@
+"""The products and gathered sums against NumPy, whichever library makes them."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from recvae import products
+from recvae.products import GradientMemory, gathered_sum, product
+
+
+@pytest.fixture(params=["onednn", "blas"])
+def library(request, monkeypatch):
+    if request.param == "onednn" and not (
+        torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
+        pytest.skip("this torch has no oneDNN product")
+    monkeypatch.setattr(products, "_onednn_is_faster", lambda: request.param == "onednn")
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("turned", [(), (0,), (1,), (0, 1)])
+def test_product(library, rows, biased, turned):
+    a, b, bias = oracles.fixed(rows, 33), oracles.fixed(50, 33, phase=1), oracles.fixed(50, phase=2)
+    tensors = [torch.tensor(x, dtype=torch.float32) for x in (a, b)]
+    for n in turned:
+        tensors[n] = tensors[n].T.contiguous().T  # a transposed view
+    out = product(*tensors, torch.tensor(bias, dtype=torch.float32) if biased else None)
+    np.testing.assert_allclose(out, a @ b.T + (bias if biased else 0), rtol=1e-5, atol=1e-5)
+
+
+def test_product_of_a_slice(library):
+    a, b = oracles.fixed(5, 8), oracles.fixed(30, 8, phase=1)
+    whole = torch.tensor(b, dtype=torch.float32)
+    out = product(torch.tensor(a, dtype=torch.float32), whole[10:17])
+    np.testing.assert_allclose(out, a @ b[10:17].T, rtol=1e-5, atol=1e-6)
+
+
+def test_gathered_sum():
+    table = oracles.fixed(6, 3)
+    rows, weights, offsets = np.array([5, 0, 0, 2]), np.array([1.0, -2, 0.5, 3]), np.array([0, 2, 2, 4])
+    expected = [table[5] - 2 * table[0], np.zeros(3), 0.5 * table[0] + 3 * table[2]]
+    arguments = (torch.tensor(x) for x in (table, rows, offsets, weights))
+    np.testing.assert_allclose(gathered_sum(*arguments), expected, rtol=1e-12)
+
+
+def test_rows_that_a_step_leaves_are_zero_in_the_next():
+    parameter, memory = torch.ones(5, 2), GradientMemory()
+    first = memory.rows(parameter, torch.tensor([1, 3]))
+    first[[1, 3]] = 7.0
+    second = memory.rows(parameter, torch.tensor([3]))
+    assert second.data_ptr() == first.data_ptr()
+    assert (second == 0).all()
+    memory.release()
+    assert (memory.rows(parameter, torch.tensor([0])) == 0).all()
+
+
+def test_accumulated_gradients_get_memory_of_their_own():
+    parameter, memory = torch.nn.Parameter(torch.ones(5, 2)), GradientMemory()
+    parameter.grad = memory.rows(parameter, torch.tensor([1]))
+    for more in (memory.rows(parameter, torch.tensor([1])), memory.whole(parameter)):
+        assert more.data_ptr() != parameter.grad.data_ptr()
