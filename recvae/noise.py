@@ -29,7 +29,7 @@ class Noise:
         """
         if rate == 0:
             return values
-        keep = torch.empty_like(values).bernoulli_(1 - rate, generator=self.generator)
+        keep = torch.empty_like(values).uniform_(generator=self.generator) >= rate  # faster than a Bernoulli draw
         return values * keep / (1 - rate)
 
     def normal(self, like: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 @cache
 def _onednn_is_faster() -> bool:
     """Fixed by the machine, never by a timing: the same run gives the same bits again."""
-    available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return available and torch.backends.cpu.get_cpu_capability() in ("AVX512", "AMX")
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch ships it without types
+    available = onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return available and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def gathered_sum(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -63,6 +64,9 @@ class GradientMemory:
             self._buffer.index_fill_(0, self._rows, 0.0)  # what the last step left
         self._rows = rows
         return self._buffer.view_as(parameter)
+
+    def __deepcopy__(self, memo: object) -> "GradientMemory":
+        return GradientMemory()  # a copy of a layer has gradients of its own
 
     def release(self) -> None:
         """Let go of the memory."""

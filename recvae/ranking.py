@@ -3,6 +3,7 @@
 A list equals a stable sort of the same scores, best first: equal scores go to the lower item index.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from recvae.batches import canonical
 from recvae.errors import InputError, WorkError
 
-SCORES_IN_MEMORY = 1 << 24  # scores per block: 64 MiB of float32
+# Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
+SCORES_IN_MEMORY = 1 << 22
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -70,34 +72,72 @@ def rank(
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the values and column indices of each row's ``k`` best, as a stable descending sort would give them.
 
-    ``scores`` (B, I), ``k`` <= I. Raises :class:`WorkError` where a score is NaN.
+    ``scores`` float32 (B, I), ``k`` <= I. Columns that score -inf are in no particular order. Raises
+    :class:`WorkError` where a score is NaN.
+
+    The columns are dealt into blocks, each block's maximum is one cheap reduction, and only the k + 1 blocks with the
+    highest maxima can hold the k best: the smallest of these maxima bounds everything elsewhere.
     """
     n_items = scores.shape[1]
-    # One more than asked: where the next value differs, the set of the k best has no choice in it.
-    values, columns = torch.topk(scores, min(k + 1, n_items), dim=1)
-    if values.isnan().any():  # topk puts NaN first, so the block itself need not be read again
-        raise WorkError("The model gives scores that are not numbers; it cannot rank. Train it again.")
-    torn = values[:, k - 1] == values[:, k] if n_items > k else torch.zeros_like(values[:, 0], dtype=torch.bool)
-    values, columns = values[:, :k], columns[:, :k]
-    # Order by column, then stably by value: within the set this is the order of a stable sort.
-    columns, order = columns.sort(dim=1)
-    values, again = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    columns = columns.gather(1, again)
+    size = math.isqrt(n_items // (k + 1))  # columns per block: as many candidates as there are blocks
+    if size < 4:
+        _refuse_nan(scores)
+        return _values_and_columns(_first(_keys(scores, torch.arange(n_items, device=scores.device)), k))
+    blocks = n_items // size
+    grid = scores[:, : blocks * size].view(len(scores), size, blocks)  # block b has the columns b, b + blocks, ...
+    highest = grid.amax(1)  # (B, blocks); a NaN stays one
+    rest = scores[:, blocks * size :]
+    _refuse_nan(highest)
+    _refuse_nan(rest)
+    chosen = _largest(highest, k + 1)  # (B, k + 1)
+    bound = highest.gather(1, chosen).amin(1)
+    steps = torch.arange(0, blocks * size, blocks, device=scores.device)
+    columns = (chosen[:, None, :] + steps[:, None]).flatten(1)
+    candidates = grid.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
+    remaining = torch.arange(blocks * size, n_items, device=scores.device)
+    keys = _first(torch.cat((_keys(candidates, columns), _keys(rest, remaining)), dim=1), k)
+    values, columns = _values_and_columns(keys)
+    # Only where the k-th value is the bound itself may a column elsewhere have the same value and a lower index.
+    torn = (values[:, -1] <= bound) & (values[:, -1] > -torch.inf)
     if torn.any():
-        values[torn], columns[torn] = _top_k_with_ties(scores[torn], k)
+        every = torch.arange(n_items, device=scores.device)
+        values[torn], columns[torn] = _values_and_columns(_first(_keys(scores[torn], every), k))
     return values, columns
 
 
-def _top_k_with_ties(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Select by threshold: all above the k-th value, and of those equal to it the lowest columns that still fit."""
-    threshold = torch.topk(scores, k, dim=1).values[:, -1:]
-    above = scores > threshold
-    equal = scores == threshold
-    room = k - above.sum(1, keepdim=True)
-    chosen = above | (equal & (equal.cumsum(1) <= room))  # exactly k in every row
-    columns = chosen.nonzero()[:, 1].view(-1, k)  # ascending within a row
-    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)
+def _keys(values: Tensor, columns: Tensor) -> Tensor:
+    """Return one int64 per score whose ascending order is the stable descending order of the scores."""
+    bits = (values + 0.0).view(torch.int32)  # -0 becomes 0
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # float order as integer order
+    return (~bits).long() << 32 | columns
+
+
+def _values_and_columns(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Undo :func:`_keys`."""
+    bits = ~(keys >> 32).int()
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32), keys & 0xFFFFFFFF
+
+
+def _first(keys: Tensor, k: int) -> Tensor:
+    """Return each row's ``k`` smallest keys in order. On a CPU NumPy selects far faster than torch."""
+    if keys.device.type != "cpu":
+        return keys.topk(k, dim=1, largest=False).values
+    array = keys.numpy()
+    if k < array.shape[1]:
+        array = np.partition(array, k - 1, axis=1)[:, :k]
+    return torch.from_numpy(np.sort(array, axis=1))
+
+
+def _largest(values: Tensor, k: int) -> Tensor:
+    """Return the places of each row's ``k`` largest values, int64, in no particular order."""
+    if values.device.type != "cpu":
+        return values.topk(k, dim=1, sorted=False).indices
+    return torch.from_numpy(np.argpartition(values.numpy(), -k, axis=1)[:, -k:])
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    if scores.isnan().any():
+        raise WorkError("The model gives scores that are not numbers; it cannot rank. Train it again.")
 
 
 def _cells(block: Tensor, mask: Any, rows: slice, value: float | bool) -> None:

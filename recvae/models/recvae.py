@@ -3,9 +3,10 @@
 An epoch trains the encoder for some passes against a frozen decoder, takes the encoder's posterior as the new prior
 component, and trains the decoder for one pass. The old posterior of a user is the same throughout the encoder passes,
 and it is also what the encoder gives in the decoder pass: one clean pass over the users fills a table of it, and no
-second, frozen encoder ever runs.
+second, frozen encoder ever runs. For more users than a table has room for, that encoder does run: nothing is rounded.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ from recvae.losses import composite_log_prior, gaussian_log_density
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_fan_in, linear
 from recvae.noise import Noise
 from recvae.options import option
+
+TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 GiB
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ class RecVAENetwork(Network):
         g = torch.Generator().manual_seed(seed)
         self.encoder = RecVAEEncoder(n_items, options, g)
         self.decoder = linear(options.latent, n_items, init_fan_in, g)
-        self._old: Tensor | None = None  # (n_users, 2 K): the posterior at the last prior update, mu then log-variance
+        # The posterior at the last prior update: a table (n_users, 2 K), mu then log-variance, or the encoder of then.
+        self._old: Tensor | None = None
+        self._frozen: tuple[RecVAEEncoder] | None = None  # a tuple: not a part of this module
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mu and log-variance, (B, K) each. Dropout needs ``noise``."""
@@ -98,26 +103,39 @@ class RecVAENetwork(Network):
 
     @torch.no_grad()
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
-        """Fill the table of old posteriors: before the decoder's passes, and before the first encoder pass of a run.
+        """Take the encoder's posterior as the old one: before the decoder's passes, and before a run's first passes.
 
-        The decoder's passes leave the encoder as it is, so the table is still right for the next epoch's encoder
-        passes, and a resumed run that fills it afresh gets the same bits.
+        The decoder's passes leave the encoder as it is, so what they used is still right for the next epoch's encoder
+        passes, and a resumed run that makes it afresh gets the same bits.
         """
-        if phase == "encoder" and epoch > 0 and self._old is not None:
-            return
         encoder = self.encoder
         if phase == "encoder" and epoch == 0 and self.options.variant == "released":
             other = torch.Generator().manual_seed(self._seed + 1)
             encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
+        if len(clicks) * 2 * self.options.latent > TABLE_VALUES:
+            # The encoder passes change the encoder, so they need a copy of it; the decoder passes do not.
+            self._frozen = (copy.deepcopy(encoder).requires_grad_(False) if phase == "encoder" else encoder,)
+            return
+        if phase == "encoder" and epoch > 0 and self._old is not None:
+            return
         if self._old is None or self._old.shape[0] != len(clicks) or self._old.device != clicks.device:
             self._old = torch.empty(len(clicks), 2 * self.options.latent, device=clicks.device)
         for batch in clicks.in_order(batch_size):
             self._old[batch.users] = torch.cat(encoder(batch, batch.normalised()), dim=1)
 
+    @torch.no_grad()
+    def _old_posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log-variance at the last prior update, (B, K) each."""
+        if self._old is not None:
+            mu, logvar = self._old[batch.users].chunk(2, dim=1)
+        elif self._frozen is not None:
+            mu, logvar = self._frozen[0](batch, batch.normalised())
+        else:
+            raise RuntimeError("begin_phase must come before the first loss: it takes the old posterior.")
+        return mu, logvar
+
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
-        if self._old is None:
-            raise RuntimeError("begin_phase must come before the first loss: it fills the table of old posteriors.")
-        mu_old, logvar_old = self._old[batch.users].chunk(2, dim=1)
+        mu_old, logvar_old = self._old_posterior(batch)
         if phase == "decoder":
             z = mu_old + noise.normal(mu_old) * torch.exp(0.5 * logvar_old)
             nll = -self.log_likelihood(z, batch).mean()
@@ -131,4 +149,4 @@ class RecVAENetwork(Network):
 
     def release(self) -> None:
         super().release()
-        self._old = None
+        self._old = self._frozen = None

@@ -64,16 +64,42 @@ def test_rank_equals_a_stable_sort(n, items, k, values, batch_size, flags, seed)
         assert best[u].tolist() == expected
 
 
-@given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 40), st.integers(0, 999))
-@settings(max_examples=100, deadline=None)
-def test_top_k_of_real_scores_is_the_stable_sort(rows, items, k, seed):
-    scores = torch.randn(rows, items, generator=torch.Generator().manual_seed(seed))
-    scores[:, :: max(1, items // 3)] = 0.25  # some ties among them
+@given(
+    rows=st.integers(1, 6),
+    items=st.integers(1, 700),
+    k=st.integers(1, 40),
+    distinct=st.sampled_from([1, 3, 40, 10**6]),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=300, deadline=None)
+def test_top_k_is_the_stable_sort(rows, items, k, distinct, seed):
+    """From all-equal scores, where blocks tie with each other, to scores without a tie; zeros of both signs."""
+    draw = torch.rand(rows, items, generator=torch.Generator().manual_seed(seed))
+    scores = (draw * distinct).floor() / distinct - 0.5
+    scores[:, ::3] *= -1
+    scores[scores.abs() < 0.1] *= 0
     k = min(k, items)
     values, columns = top_k(scores, k)
     expected_values, expected = scores.sort(dim=1, descending=True, stable=True)
     assert torch.equal(values, expected_values[:, :k])
     assert torch.equal(columns, expected[:, :k])
+
+
+@pytest.mark.parametrize("place", [0, 350, 698, 699])
+@pytest.mark.parametrize("nan", [np.nan, -np.nan])
+def test_a_nan_anywhere_is_an_error(place, nan):
+    scores = torch.zeros(2, 700)
+    scores[1, place] = nan
+    with pytest.raises(WorkError, match="not numbers"):
+        top_k(scores, 2)
+
+
+def test_a_few_finite_scores_among_infinitely_low_ones():
+    scores = torch.full((1, 700), -torch.inf)
+    scores[0, [3, 600]] = torch.tensor([1.0, 2.0])
+    values, columns = top_k(scores, 4)
+    assert columns[0, :2].tolist() == [600, 3]
+    assert values[0].tolist() == [2, 1, -np.inf, -np.inf]
 
 
 def test_nan_scores_are_an_error():

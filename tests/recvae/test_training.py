@@ -173,6 +173,26 @@ def test_a_whole_run_with_dense_batches_equals_the_sparse_one(name, tmp_path, mo
     assert equal(runs[1], runs[2])
 
 
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_without_room_for_a_table_the_old_encoder_runs_and_nothing_else_changes(variant, tmp_path, monkeypatch):
+    """More users than the table of old posteriors has room for, and resumed in between."""
+    with_table = model("recvae", variant=variant).fit(BOARD).tensors()
+    monkeypatch.setattr("recvae.models.recvae.TABLE_VALUES", 0)
+    whole = model("recvae", variant=variant).fit(BOARD)
+    assert whole.tensors().keys() == with_table.keys()
+    for name, value in whole.tensors().items():
+        torch.testing.assert_close(value, with_table[name], rtol=1e-3, atol=1e-5)
+
+    def stop(report):
+        if report.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model("recvae", variant=variant).fit(BOARD, folder=tmp_path / "run", on_epoch=stop)
+    resumed = model("recvae", variant=variant).fit(BOARD, folder=tmp_path / "run", resume=True)
+    assert equal(whole.tensors(), resumed.tensors())
+
+
 def test_no_gradient_outlives_training():
     fitted = model("recvae", epochs=1).fit(BOARD)
     assert all(parameter.grad is None for parameter in fitted.network.parameters())
