@@ -1,9 +1,32 @@
 """The kernels that everything here is made of: matrix products, sums of gathered rows, and memory for gradients."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Precision = Literal["float32", "tf32", "bf16"]
+_rounded_to_bf16 = False  # whether products round their operands; set by precision()
+
+
+@contextmanager
+def precision(name: Precision) -> Iterator[None]:
+    """Within this context, make products in float32, in TF32 (CUDA devices only) or with operands rounded to bfloat16.
+
+    Sums, exponentials, parameters and optimiser states stay float32 throughout.
+    """
+    global _rounded_to_bf16
+    before = _rounded_to_bf16, torch.get_float32_matmul_precision()
+    _rounded_to_bf16 = name == "bf16"
+    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        _rounded_to_bf16 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -12,10 +35,24 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     Either operand may be a transposed view. On a CPU with AVX-512, oneDNN's float32 product is taken, which uses it on
     every maker's processors where the BLAS that torch is built with does not (`benchmarks/results/products.json`).
     """
+    if _rounded_to_bf16 and a.dtype == torch.float32:
+        return _rounded_product(a, b, bias)
     if a.device.type == "cpu" and a.dtype == torch.float32 and _onednn_is_faster():
         out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return out
     return torch.mm(a, b.T) if bias is None else torch.addmm(bias, a, b.T)
+
+
+def _rounded_product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    """Return :func:`product` with both operands rounded to bfloat16; on a CPU the result is rounded as well."""
+    a, b = a.bfloat16(), b.bfloat16()
+    if a.device.type == "cuda":
+        out = torch.mm(a, b.T, out_dtype=torch.float32)
+    elif a.device.type == "cpu" and _onednn_is_faster():
+        out = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "").float()
+    else:
+        out = torch.mm(a, b.T).float()
+    return out if bias is None else out.add_(bias)
 
 
 @cache

@@ -6,9 +6,9 @@ given. It never waits for the device within a pass; losses and the finiteness fl
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from recvae.errors import InputError, WorkError
 from recvae.models.base import Loss, Network, Phase
 from recvae.noise import Noise
 from recvae.options import option
+from recvae.products import precision
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class TrainOptions:
     learning_rate: float = option(1e-3, "Adam's step size.", gt=0)
     adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
     drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
+    precision: Literal["float32", "tf32", "bf16"] = option(
+        "float32",
+        "Of matrix products in training: 'float32', 'tf32' (CUDA devices), or 'bf16', operands rounded to bfloat16.",
+    )
     patience: int = option(
         0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
     )
@@ -150,17 +155,20 @@ class _Loop:
                 parameter.requires_grad_(True)
             self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
             meter = _Meter(self.clicks.device)
-            for _ in range(phase.passes):
-                for batch in self.clicks.shuffled(
-                    self.options.batch_size, self.noise, drop_last=self.options.drop_last
-                ):
+            for batch in self._batches(phase.passes):
+                with precision(self.options.precision):
                     meter.add(self._update(phase, batch), len(batch))
-                    steps += 1
-                    if self.hooks.on_step is not None:
-                        self.hooks.on_step(steps, self.steps_per_epoch)
+                steps += 1
+                if self.hooks.on_step is not None:
+                    self.hooks.on_step(steps, self.steps_per_epoch)
             losses[phase.name] = meter.read(phase.name, self.done + 1)
         self.done += 1
         return self._close(losses, time.perf_counter() - start)
+
+    def _batches(self, passes: int) -> Iterator[Batch]:
+        """Yield all users in ``passes`` random orders."""
+        for _ in range(passes):
+            yield from self.clicks.shuffled(self.options.batch_size, self.noise, drop_last=self.options.drop_last)
 
     def _update(self, phase: Phase, batch: Batch) -> Loss:
         beta = self.network.beta(self.step, self.steps_per_epoch * self.options.epochs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recvae import products
-from recvae.products import GradientMemory, gathered_sum, product
+from recvae.products import GradientMemory, gathered_sum, precision, product
 
 
 @pytest.fixture(params=["onednn", "blas"])
@@ -35,6 +35,18 @@ def test_product_of_a_slice(library):
     whole = torch.tensor(b, dtype=torch.float32)
     out = product(torch.tensor(a, dtype=torch.float32), whole[10:17])
     np.testing.assert_allclose(out, a @ b[10:17].T, rtol=1e-5, atol=1e-6)
+
+
+def test_rounded_products_have_bfloat16_s_precision_and_leave_no_trace(library):
+    a, b, bias = (torch.tensor(oracles.fixed(*shape), dtype=torch.float32) for shape in ((9, 64), (50, 64), (50,)))
+    exact = product(a, b, bias)
+    with precision("bf16"):
+        rounded = product(a, b, bias)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.15)  # 64 products of 8-bit mantissas
+    assert torch.equal(product(a, b, bias), exact)
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_gathered_sum():

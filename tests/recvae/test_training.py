@@ -193,6 +193,14 @@ def test_without_room_for_a_table_the_old_encoder_runs_and_nothing_else_changes(
     assert equal(whole.tensors(), resumed.tensors())
 
 
+@pytest.mark.parametrize("name", ["recvae", "mult-vae", "mult-dae"])
+def test_bf16_products_train_to_nearly_the_same_weights(name):
+    exact, rounded = (model(name, precision=p, epochs=3).fit(BOARD) for p in ("float32", "bf16"))
+    assert not equal(exact.tensors(), rounded.tensors())
+    scores = [m.recommend(BOARD, k=5)[1] for m in (exact, rounded)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.2)
+
+
 def test_no_gradient_outlives_training():
     fitted = model("recvae", epochs=1).fit(BOARD)
     assert all(parameter.grad is None for parameter in fitted.network.parameters())
