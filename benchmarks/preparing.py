@@ -1,0 +1,190 @@
+"""Preparing: 20 million ratings in a CSV to matrices, ours against the papers' pandas pipeline.
+
+Both start from the same file and end with the same users, the same catalogue and the same matrices, which is checked
+before anything is timed; ours ends with the dataset folder on the disk as well, the papers' with its CSV files read
+back. Every run is a fresh process: its seconds hold its imports, and its peak memory is its own. Usage:
+
+    python benchmarks/preparing.py
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness import CLICKS, ITEMS, USERS, Seconds, against, amount, beside, measured, options, record
+from ratings import COLUMNS, write_ratings
+
+SEED, MIN_ITEMS, HELD_OUT_USERS = 98765, 5, 10_000
+PAPERS, PARSING = "the papers' pandas pipeline", "pyarrow parsing the CSV"
+
+
+def prepare_ours(ratings: Path, folder: Path, held_out_users: int) -> None:
+    """The library's call, saved."""
+    from data_prep import prepare
+
+    columns: dict[str, Any] = dict(COLUMNS)
+    prepare(ratings, **columns, min_rating=4, held_out_users=held_out_users).save(folder)
+
+
+# --- the papers' pipeline, written from its description ----------------------------------------------------------
+
+
+def prepare_papers(ratings: Path, folder: Path, held_out_users: int) -> None:
+    """Filter, split the users, hold out a share of each one's clicks, renumber, write CSV files, and read them back."""
+    import numpy as np
+    import pandas as pd
+
+    folder.mkdir()
+    frame = pd.read_csv(ratings)
+    frame = frame[frame["rating"] > 3.5]
+    counts = frame.groupby("userId").size()
+    frame = frame[frame["userId"].isin(counts.index[counts >= MIN_ITEMS])]
+    users = counts.index[counts >= MIN_ITEMS].to_numpy()
+    np.random.seed(SEED)
+    users = users[np.random.permutation(users.size)]
+    cuts = (users.size - 2 * held_out_users, users.size - held_out_users)
+    train_users, validation_users, test_users = np.split(users, cuts)
+
+    train = frame[frame["userId"].isin(train_users)]
+    items = pd.unique(train["movieId"])
+    user_number = {user: number for number, user in enumerate(users)}
+    item_number = {item: number for number, item in enumerate(items)}
+    np.savetxt(folder / "users.txt", users, fmt="%d")
+    np.savetxt(folder / "items.txt", items, fmt="%d")
+
+    def write(name: str, part: Any) -> None:
+        uid = part["userId"].apply(lambda user: user_number[user])
+        sid = part["movieId"].apply(lambda item: item_number[item])
+        pd.DataFrame({"uid": uid, "sid": sid}).to_csv(folder / f"{name}.csv", index=False)
+
+    write("train", train)
+    for name, members in (("validation", validation_users), ("test", test_users)):
+        part = frame[frame["userId"].isin(members)]
+        fold_in, held_out = hold_out(part[part["movieId"].isin(items)])
+        write(f"{name}_in", fold_in)
+        write(f"{name}_out", held_out)
+    read_papers(folder, held_out_users)
+
+
+def hold_out(part: Any) -> tuple[Any, Any]:
+    """Divide the rows of each user in turn."""
+    import numpy as np
+    import pandas as pd
+
+    np.random.seed(SEED)
+    fold_in, held_out = [], []
+    for _, rows in part.groupby("userId"):
+        chosen = np.zeros(len(rows), dtype=bool)
+        if len(rows) >= MIN_ITEMS:
+            chosen[np.random.choice(len(rows), size=int(0.2 * len(rows)), replace=False)] = True
+            held_out.append(rows[chosen])
+        fold_in.append(rows[~chosen])
+    return pd.concat(fold_in), pd.concat(held_out)
+
+
+def read_papers(folder: Path, held_out_users: int) -> dict[str, Any]:
+    """Read the CSV files into CSR matrices; rows are in the order of ``users.txt``."""
+    import numpy as np
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+    users, items = ((folder / name).read_text().split() for name in ("users.txt", "items.txt"))
+    n_train = len(users) - 2 * held_out_users
+    parts = {"train": (0, n_train), "validation": (n_train, held_out_users)}
+    parts["test"] = (n_train + held_out_users, held_out_users)
+    read: dict[str, Any] = {"items": items, "users": {}}
+    for part, (first, n) in parts.items():
+        read["users"][part] = users[first : first + n]
+        for name in ("train",) if part == "train" else (f"{part}_in", f"{part}_out"):
+            frame = pd.read_csv(folder / f"{name}.csv")
+            places = (frame["uid"].to_numpy() - first, frame["sid"].to_numpy())
+            read[name] = csr_array((np.ones(len(frame), np.float32), places), shape=(n, len(items)))
+    return read
+
+
+def difference(ours: Path, papers: Path, held_out_users: int) -> str:
+    """Say where the two differ; nothing where they are the same."""
+    import numpy as np
+
+    from data_prep import Dataset
+
+    data, read = Dataset.load(ours), read_papers(papers, held_out_users)
+    if list(data.item_ids) != read["items"]:
+        return "the catalogue"
+    for part, ids in read["users"].items():
+        order = np.argsort(np.array(ids, dtype=np.int64))  # ours are ascending, the papers' in the order drawn
+        if list(data.user_ids(part)) != [ids[place] for place in order]:
+            return f"the users of {part}"
+        for name in ("train",) if part == "train" else (f"{part}_in", f"{part}_out"):
+            mine, theirs = data.matrix(name), read[name][order]
+            if mine.shape != theirs.shape or (mine != theirs).nnz:
+                return name
+    return ""
+
+
+# -----------------------------------------------------------------------------------------------------------------
+
+
+def parse(ratings: Path, folder: Path, held_out_users: int) -> None:
+    """The floor: the file's columns as numbers, by a fast and threaded parser, and nothing made of them."""
+    del folder, held_out_users
+    import pyarrow.csv
+
+    pyarrow.csv.read_csv(ratings)
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--peer-rounds", type=int, default=3, help="rounds of the slow peer (default: %(default)s)")
+    arguments = parser.parse_args()
+    users, items, ratings = (2000, 500, 80_000) if arguments.small else (USERS, ITEMS, 2 * CLICKS)
+    held_out_users = 200 if arguments.small else HELD_OUT_USERS
+    steps = {"ours": prepare_ours, PAPERS: prepare_papers, PARSING: parse}
+    seconds: Seconds = {name: [] for name in steps}
+    peaks: Seconds = {name: [] for name in steps}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = folder / "ratings.csv"
+        measured(write_ratings, folder, users, items, ratings)
+
+        def run(name: str, out: Path) -> None:
+            report = measured(steps[name], file, out, held_out_users)
+            print(f"{name:28} {amount(report['seconds'], 's'):>8}  {amount(report['peak_gib'], 'GiB')}", flush=True)
+            seconds[name].append(report["seconds"])
+            peaks[name].append(report["peak_gib"])
+
+        run("ours", folder / "ours")
+        run(PAPERS, folder / "papers")
+        where = measured(difference, folder / "ours", folder / "papers", held_out_users)["result"]
+        if where:
+            raise SystemExit(f"The two pipelines differ in {where}.")
+        print("the same users, items and matrices", flush=True)
+        for values in (*seconds.values(), *peaks.values()):
+            values.clear()  # that was the warm-up
+        for number in range(arguments.rounds):
+            run("ours", folder / f"ours-{number}")
+            if number < arguments.peer_rounds:
+                run(PAPERS, folder / f"papers-{number}")
+            run(PARSING, folder)
+        megabytes = file.stat().st_size / 1e6
+    what = f"{ratings:,} ratings to a dataset"
+    results = {
+        "title": "Preparing",
+        "about": f"A CSV of {ratings:,} ratings ({megabytes:,.0f} MB) of {users:,} users and {items:,} items to"
+        f" training, fold-in and held-out matrices: rating at least 4, users with at least {MIN_ITEMS} items,"
+        f" {held_out_users:,} users each for validation and test. Users, catalogue and matrices are the same. The"
+        " pandas pipeline is the papers', rewritten from its description. Each run is a fresh process, imports"
+        " included; ours also writes the dataset folder and its checksums.",
+        "figures": [
+            against(what, seconds, PAPERS),
+            against(what, seconds, PARSING, floor=True),
+            beside("peak memory", peaks, PAPERS, "GiB"),
+        ],
+        "seconds": seconds,
+        "peak_gib": peaks,
+    }
+    record("preparing", results, arguments)
+
+
+if __name__ == "__main__":
+    main()

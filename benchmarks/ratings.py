@@ -1,0 +1,23 @@
+"""A ratings file of ML-20M's size and form, made up: for measuring what does not depend on taste."""
+
+from pathlib import Path
+
+from harness import CLICKS, ITEMS, USERS
+
+COLUMNS = {"user_column": "userId", "item_column": "movieId", "rating_column": "rating"}
+
+
+def write_ratings(folder: Path, users: int = USERS, items: int = ITEMS, ratings: int = 2 * CLICKS) -> None:
+    """Write ``ratings.csv`` with the columns userId, movieId, rating; half of the ratings are 4 or more."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.csv
+
+    from data_prep import ml20m_shape
+
+    pairs = ml20m_shape(users=users, items=items, clicks=ratings)
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(users), np.diff(pairs.indptr)) + 1
+    high = rng.random(pairs.nnz) < 0.5
+    rating = np.where(high, rng.choice([4.0, 4.5, 5.0], pairs.nnz), rng.choice([0.5, 2.0, 3.0, 3.5], pairs.nnz))
+    pa.csv.write_csv(pa.table({"userId": user, "movieId": pairs.indices + 1, "rating": rating}), folder / "ratings.csv")

@@ -1,0 +1,259 @@
+"""The peer named ``reference``: RecVAE and Mult-VAE as an ordinary dense PyTorch program trains them.
+
+Written from the papers (arXiv 1912.11160 and 1802.05814): each batch is made dense on the host, the first layer is a
+dense one, the likelihood is a dense log-softmax times a dense target. As in RecVAE's released program, the frozen old
+encoder runs in every step, every backward pass goes through both halves, and the KL term is computed in the decoder's
+passes too. Nothing here is slower than in such a program. ``agreement.py`` checks that its losses are ours.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recvae.models.base import Network
+from recvae.noise import Noise
+
+# --- random draws ------------------------------------------------------------------------------------------------
+
+
+class Draws(Protocol):
+    def permutation(self, n: int) -> Tensor: ...
+    def dropout(self, x: Tensor, rate: float) -> Tensor: ...
+    def normal(self, like: Tensor) -> Tensor: ...
+
+
+class TorchDraws:
+    """Torch's own functions and global generator."""
+
+    def permutation(self, n: int) -> Tensor:
+        return torch.randperm(n)
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        return F.dropout(x, rate)
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.randn_like(like)
+
+
+class SharedDraws:
+    """The draws that our training loop makes from the same seed, in its order: slow, and for comparing losses only."""
+
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        self.noise = Noise(seed, device)
+
+    def permutation(self, n: int) -> Tensor:
+        return self.noise.permutation(n)
+
+    def dropout(self, x: Tensor, rate: float) -> Tensor:
+        clicked = x != 0  # row by row, columns ascending: the order of the CSR
+        out = torch.zeros_like(x)
+        out[clicked] = self.noise.dropout(x[clicked], rate)
+        return out
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self.noise.normal(like)
+
+
+# --- what the two models share -----------------------------------------------------------------------------------
+
+
+class Reference(nn.Module):
+    """A model with its data and its optimisers; ``matrix`` is CSR (n_users, n_items) and stays on the host."""
+
+    def __init__(self, matrix: Any, learning_rate: float, draws: Draws | None, device: str) -> None:
+        super().__init__()
+        self.matrix, self.learning_rate, self.draws, self.device = matrix, learning_rate, draws or TorchDraws(), device
+
+    def load_from(self, network: Network) -> None:
+        """Take the weights of our network."""
+        raise NotImplementedError
+
+    def batch(self, rows: Any) -> Tensor:
+        """Return the users ``rows`` as a dense float32 (B, I) tensor."""
+        return torch.from_numpy(self.matrix[rows].toarray().astype(np.float32, copy=False)).to(self.device)
+
+    def one_pass(self, batch_size: int) -> Iterator[Any]:
+        """Yield the rows of each batch of a pass over shuffled users."""
+        order = self.draws.permutation(self.matrix.shape[0]).cpu().numpy()
+        for start in range(0, len(order), batch_size):
+            yield order[start : start + batch_size]
+
+    def epoch(self, batch_size: int) -> Iterator[Tensor]:
+        """Train for one epoch; yield the loss of each step."""
+        raise NotImplementedError
+
+
+def renamed(network: Network, names: dict[str, str]) -> dict[str, Tensor]:
+    """Return our network's tensors under the reference's names, layer by layer."""
+    theirs = network.state_dict()
+    state = {f"{mine}.{part}": theirs[f"{name}.{part}"] for mine, name in names.items() for part in ("weight", "bias")}
+    for mine, name in names.items():
+        if name.endswith("first"):  # ours is a table with a row per item, and a Linear's has a column
+            state[f"{mine}.weight"] = state[f"{mine}.weight"].T
+    return state
+
+
+def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
+    """Multinomial, (B,), from dense logits and clicks (B, I)."""
+    return (F.log_softmax(logits, dim=1) * x).sum(1)
+
+
+def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log N(z; mu, exp(logvar)), per dimension."""
+    return -0.5 * (logvar + math.log(2 * math.pi) + (z - mu).pow(2) / logvar.exp())
+
+
+# --- RecVAE ------------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """Densely connected layers: h_j = LN(swish(W_j h_(j-1) + h_1 + ... + h_(j-1))), then two linear heads."""
+
+    def __init__(self, n_items: int, hidden: int, latent: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(hidden if j else n_items, hidden) for j in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
+        self.mu = nn.Linear(hidden, latent)
+        self.logvar = nn.Linear(hidden, latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """From normalised, perhaps dropped, rows (B, I) to mu and log-variance, (B, K) each."""
+        h = self.norms[0](F.silu(self.layers[0](x)))
+        skips = h
+        for layer, norm in zip(self.layers[1:], self.norms[1:], strict=True):
+            h = norm(F.silu(layer(h) + skips))
+            skips = skips + h
+        return self.mu(h), self.logvar(h)
+
+
+class ReferenceRecVAE(Reference):
+    """Composite prior, KL weight gamma per click, encoder and decoder trained in turn by an Adam each."""
+
+    def __init__(
+        self,
+        matrix: Any,
+        *,
+        hidden: int = 600,
+        latent: int = 200,
+        layers: int = 5,
+        gamma: float = 0.005,
+        dropout: float = 0.5,
+        learning_rate: float = 5e-4,
+        draws: Draws | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(matrix, learning_rate, draws, device)
+        self.gamma, self.dropout = gamma, dropout
+        self.encoder = Encoder(matrix.shape[1], hidden, latent, layers)
+        self.decoder = nn.Linear(latent, matrix.shape[1])
+        self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.to(device)
+        self.encoder_adam = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate)
+        self.decoder_adam = torch.optim.Adam(self.decoder.parameters(), lr=learning_rate)
+
+    def load_from(self, network: Network) -> None:
+        names = {"decoder": "decoder"}
+        for encoder in ("encoder", "old_encoder"):
+            for j in range(len(self.encoder.layers)):
+                names[f"{encoder}.layers.{j}"] = f"encoder.inner.{j - 1}" if j else "encoder.first"
+                names[f"{encoder}.norms.{j}"] = f"encoder.norms.{j}"
+            names |= {f"{encoder}.{head}": f"encoder.{head}" for head in ("mu", "logvar")}
+        self.load_state_dict(renamed(network, names))
+
+    def update_prior(self) -> None:
+        """Make the encoder as it is the prior's old encoder."""
+        self.old_encoder.load_state_dict(self.encoder.state_dict())
+
+    def encoder_step(self, rows: Any) -> Tensor:
+        """Train the encoder on these users; return the loss that was minimised."""
+        return self._step(rows, self.encoder_adam, self.dropout)[0]
+
+    def decoder_step(self, rows: Any) -> Tensor:
+        """Train the decoder on these users; return the negative log-likelihood: the KL term does not depend on it."""
+        return self._step(rows, self.decoder_adam, 0.0)[1]
+
+    def _step(self, rows: Any, adam: torch.optim.Adam, dropout: float) -> tuple[Tensor, Tensor]:
+        x = self.batch(rows)
+        clean = F.normalize(x)
+        mu, logvar = self.encoder(self.draws.dropout(clean, dropout) if dropout else clean)
+        z = mu + self.draws.normal(mu) * torch.exp(0.5 * logvar)
+        nll = -log_likelihood(self.decoder(z), x).mean()
+        kl = (log_normal(z, mu, logvar) - self._log_prior(z, clean)).sum(1)
+        loss = nll + (self.gamma * x.sum(1) * kl).mean()
+        self.zero_grad()
+        loss.backward()
+        adam.step()
+        return loss.detach(), nll.detach()
+
+    def _log_prior(self, z: Tensor, clean: Tensor) -> Tensor:
+        with torch.no_grad():
+            mu, logvar = self.old_encoder(clean)
+        zero = torch.zeros_like(z)
+        parts = [
+            math.log(3 / 20) + log_normal(z, zero, zero),
+            math.log(3 / 4) + log_normal(z, mu, logvar),
+            math.log(1 / 10) + log_normal(z, zero, zero + 10),
+        ]
+        return torch.logsumexp(torch.stack(parts), dim=0)
+
+    def epoch(self, batch_size: int) -> Iterator[Tensor]:
+        for _ in range(3):
+            yield from map(self.encoder_step, self.one_pass(batch_size))
+        self.update_prior()
+        yield from map(self.decoder_step, self.one_pass(batch_size))
+
+
+# --- Mult-VAE ----------------------------------------------------------------------------------------------------
+
+
+class ReferenceMultVAE(Reference):
+    """I-600-2·200, 200-600-I, tanh between; the KL's weight grows by 1 / total an update, up to its cap."""
+
+    def __init__(
+        self,
+        matrix: Any,
+        *,
+        hidden: int = 600,
+        latent: int = 200,
+        dropout: float = 0.5,
+        cap: float = 0.2,
+        total: int = 200_000,
+        learning_rate: float = 1e-3,
+        draws: Draws | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(matrix, learning_rate, draws, device)
+        self.dropout, self.cap, self.total, self.updates = dropout, cap, total, 0
+        n_items = matrix.shape[1]
+        self.encoder = nn.Sequential(nn.Linear(n_items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, n_items))
+        self.to(device)
+        self.adam = torch.optim.Adam(self.parameters(), lr=learning_rate)
+
+    def load_from(self, network: Network) -> None:
+        """Take the weights of our network, which must have one hidden layer."""
+        names = {"encoder.0": "first", "encoder.2": "encoder.0", "decoder.0": "decoder.0", "decoder.2": "decoder.1"}
+        self.load_state_dict(renamed(network, names))
+
+    def step(self, rows: Any) -> Tensor:
+        """Train on these users; return the loss."""
+        x = self.batch(rows)
+        mu, logvar = self.encoder(self.draws.dropout(F.normalize(x), self.dropout)).chunk(2, dim=1)
+        z = mu + self.draws.normal(mu) * torch.exp(0.5 * logvar)
+        nll = -log_likelihood(self.decoder(z), x).mean()
+        kl = 0.5 * (logvar.exp() + mu.pow(2) - 1 - logvar).sum(1).mean()
+        loss = nll + min(self.cap, self.updates / self.total) * kl
+        self.zero_grad()
+        loss.backward()
+        self.adam.step()
+        self.updates += 1
+        return loss.detach()
+
+    def epoch(self, batch_size: int) -> Iterator[Tensor]:
+        yield from map(self.step, self.one_pass(batch_size))
