@@ -39,6 +39,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.users)
 
+    @classmethod
+    def of(cls, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> "Batch":
+        """Return all rows of a canonical CSR (B, n_items) as one batch; ``weighted`` as for :class:`Clicks`."""
+        n_users, n_items = matrix.shape
+        users = np.arange(n_users)
+        values = _float32_weights(matrix) if weighted else np.ones(len(matrix.indices), np.float32)
+        return cls(
+            users=torch.from_numpy(users).to(device),
+            offsets=torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
+            rows=torch.from_numpy(np.repeat(users, np.diff(matrix.indptr))).to(device),
+            columns=torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
+            values=torch.from_numpy(values).to(device),
+            n_items=n_items,
+        )
+
     @cached_property
     def lengths(self) -> Tensor:
         """Number of clicks of each user, int64 (B,)."""
@@ -112,10 +127,6 @@ class Clicks:
         values = torch.ones(n_clicks, device=self.device) if self.weights is None else self.weights[where]
         return Batch(users, offsets, rows, columns, values, self.n_items)
 
-    def all(self) -> Batch:
-        """Return every row as one batch."""
-        return self.take(torch.arange(len(self), device=self.device), len(self.indices))
-
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield all users in order, ``batch_size`` at a time."""
         return self._batches(torch.arange(len(self), device=self.device), batch_size, drop_last=False)
@@ -158,13 +169,16 @@ def canonical(matrix: Any) -> Any:
     if matrix.ndim != 2:
         raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
     try:
-        matrix = csr_array(matrix)
+        matrix = matrix if isinstance(matrix, csr_array) else csr_array(matrix)
     except (TypeError, ValueError) as error:
         raise DataError(f"This is not a matrix of numbers: {error}.") from error
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"The matrix holds values of type {matrix.dtype}; clicks are numbers.")
-    _refuse_weights(matrix, ~(np.isfinite(matrix.data) & (matrix.data >= 0)))
-    if not matrix.has_canonical_format or (len(matrix.data) and not matrix.data.all()):
+    data = matrix.data
+    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, in two readings
+    if not positive:
+        _refuse_weights(matrix, ~(np.isfinite(data) & (data >= 0)))
+    if not (positive and matrix.has_canonical_format):
         matrix = matrix.copy()  # never change what the caller holds
         matrix.sum_duplicates()
         matrix.eliminate_zeros()

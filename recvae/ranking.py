@@ -17,6 +17,8 @@ from recvae.errors import InputError, WorkError
 
 # Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
 SCORES_IN_MEMORY = 1 << 22
+FEW_ROWS = 4  # a request or two: what takes time is the number of operations, not their size
+NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -53,15 +55,16 @@ def rank(
         return ids, scores
     for start in range(0, n, batch_size):
         rows = slice(start, min(n, start + batch_size))
-        block = score(histories[rows])
+        part = _part(histories, rows)
+        block = score(part)
         if allow is not None:
             keep = torch.zeros_like(block, dtype=torch.bool)
-            _cells(keep, allow, rows, True)
+            _fill(keep, _part(allow, rows), True)
             block.masked_fill_(~keep, -torch.inf)
         if deny is not None:
-            _cells(block, deny, rows, -torch.inf)
+            _fill(block, _part(deny, rows), -torch.inf)
         if exclude_seen:
-            _cells(block, histories, rows, -torch.inf)
+            _fill(block, part, -torch.inf)
         best, chosen = top_k(block, width)
         chosen[best == -torch.inf] = -1
         ids[rows, :width] = chosen.cpu().numpy()
@@ -74,35 +77,63 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     ``scores`` float32 (B, I), ``k`` <= I. Columns that score -inf are in no particular order. Raises
     :class:`WorkError` where a score is NaN.
-
-    The columns are dealt into blocks, each block's maximum is one cheap reduction, and only the k + 1 blocks with the
-    highest maxima can hold the k best: the smallest of these maxima bounds everything elsewhere.
     """
-    n_items = scores.shape[1]
-    size = math.isqrt(n_items // (k + 1))  # columns per block: as many candidates as there are blocks
-    if size < 4:
-        _refuse_nan(scores)
-        return _values_and_columns(_first(_keys(scores, torch.arange(n_items, device=scores.device)), k))
-    blocks = n_items // size
-    grid = scores[:, : blocks * size].view(len(scores), size, blocks)  # block b has the columns b, b + blocks, ...
-    highest = grid.amax(1)  # (B, blocks); a NaN stays one
-    rest = scores[:, blocks * size :]
-    _refuse_nan(highest)
-    _refuse_nan(rest)
-    chosen = _largest(highest, k + 1)  # (B, k + 1)
-    bound = highest.gather(1, chosen).amin(1)
-    steps = torch.arange(0, blocks * size, blocks, device=scores.device)
-    columns = (chosen[:, None, :] + steps[:, None]).flatten(1)
-    candidates = grid.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
-    remaining = torch.arange(blocks * size, n_items, device=scores.device)
-    keys = _first(torch.cat((_keys(candidates, columns), _keys(rest, remaining)), dim=1), k)
-    values, columns = _values_and_columns(keys)
+    if len(scores) < FEW_ROWS and scores.device.type == "cpu":
+        rows = [_top_k_of_one(row, k) for row in scores.numpy()]
+        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))  # type: ignore[return-value]
+    candidates, columns, bound = _candidates(scores, k + 1)
+    values, columns = _values_and_columns(_first(_keys(candidates, columns), k))
     # Only where the k-th value is the bound itself may a column elsewhere have the same value and a lower index.
     torn = (values[:, -1] <= bound) & (values[:, -1] > -torch.inf)
     if torn.any():
-        every = torch.arange(n_items, device=scores.device)
+        every = torch.arange(scores.shape[1], device=scores.device)
         values[torn], columns[torn] = _values_and_columns(_first(_keys(scores[torn], every), k))
     return values, columns
+
+
+def _top_k_of_one(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """:func:`top_k` of a single row (I,), in as few operations as there can be."""
+    columns = np.argpartition(scores, -k - 1)[-k - 1 :] if k < len(scores) else np.arange(len(scores))
+    values = scores[columns]
+    if np.isnan(values).any():  # a NaN counts as the largest
+        raise WorkError(NOT_NUMBERS)
+    order = np.lexsort((columns, -values))
+    if k < len(scores) and values[order[k - 1]] == values[order[k]]:  # others may have the same value
+        columns = np.flatnonzero(scores >= values[order[k]])
+        values = scores[columns]
+        order = np.argsort(-values, kind="stable")
+    return values[order[:k]], columns[order[:k]]
+
+
+def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values and columns, (B, at least k), that hold each row's ``k`` best, and a bound (B,) on all others.
+
+    The columns of many rows are dealt into blocks: each block's maximum is one cheap reduction, and only the k blocks
+    with the highest maxima can hold the k best. The smallest of these maxima bounds everything elsewhere.
+    """
+    n_rows, n_items = scores.shape
+    if k >= n_items:
+        _refuse_nan(scores)
+        columns = torch.arange(n_items, device=scores.device).expand(n_rows, -1)
+        return scores, columns, scores.new_full((n_rows,), -torch.inf)
+    size = math.isqrt(n_items // k)  # columns per block: as many candidates as there are blocks
+    if size < 4:
+        columns = _largest(scores, k)
+        values = scores.gather(1, columns)
+        _refuse_nan(values)  # a NaN counts as the largest
+        return values, columns, values.amin(1)
+    blocks = n_items // size
+    grid = scores[:, : blocks * size].view(n_rows, size, blocks)  # block b has the columns b, b + blocks, ...
+    highest = grid.amax(1)  # (B, blocks); a NaN stays one
+    chosen = _largest(highest, k)
+    steps = torch.arange(0, blocks * size, blocks, device=scores.device)
+    columns = (chosen[:, None, :] + steps[:, None]).flatten(1)
+    values = grid.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
+    rest = torch.arange(blocks * size, n_items, device=scores.device)  # what is left is in nobody's block
+    values = torch.cat((values, scores[:, blocks * size :]), dim=1)
+    columns = torch.cat((columns, rest.expand(n_rows, -1)), dim=1)
+    _refuse_nan(values)
+    return values, columns, highest.gather(1, chosen).amin(1)
 
 
 def _keys(values: Tensor, columns: Tensor) -> Tensor:
@@ -137,17 +168,22 @@ def _largest(values: Tensor, k: int) -> Tensor:
 
 def _refuse_nan(scores: Tensor) -> None:
     if scores.isnan().any():
-        raise WorkError("The model gives scores that are not numbers; it cannot rank. Train it again.")
+        raise WorkError(NOT_NUMBERS)
 
 
-def _cells(block: Tensor, mask: Any, rows: slice, value: float | bool) -> None:
-    """Set ``block`` to ``value`` where ``mask`` (item indices, or CSR rows) has an entry."""
+def _part(matrix: Any, rows: slice) -> Any:
+    """Return some rows of a CSR, itself where they are all; item indices are for all rows."""
+    return matrix if isinstance(matrix, np.ndarray) or rows.stop - rows.start == matrix.shape[0] else matrix[rows]
+
+
+def _fill(block: Tensor, mask: Any, value: float | bool) -> None:
+    """Set ``block`` to ``value`` where ``mask`` (item indices, or a CSR of the same shape) has an entry."""
     if isinstance(mask, np.ndarray):
         block[:, torch.from_numpy(mask).to(block.device)] = value
         return
-    part = mask[rows]
-    where = np.repeat(np.arange(part.shape[0], dtype=np.int64), np.diff(part.indptr)) * part.shape[1] + part.indices
-    block.view(-1)[torch.from_numpy(where).to(block.device)] = value
+    starts = np.arange(0, mask.shape[0] * mask.shape[1], mask.shape[1], dtype=np.int64)
+    where = np.repeat(starts, np.diff(mask.indptr)) + mask.indices
+    block.view(-1).index_fill_(0, torch.from_numpy(where).to(block.device), value)
 
 
 def _mask_rows(name: str, mask: Any, n: int, n_items: int) -> Any:

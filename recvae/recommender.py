@@ -132,10 +132,10 @@ class Recommender(ABC):
         lower index. Raises :class:`InputError` where shapes do not fit or ``k`` < 1.
         """
         self._need_fit()
-        histories = canonical(histories)
-        if histories.shape[1] != self.n_items:
+        shape: tuple[int, ...] = getattr(histories, "shape", ())
+        if len(shape) == 2 and shape[1] != self.n_items:
             raise InputError(
-                f"The histories have {histories.shape[1]} columns, but the model knows {self.n_items} items. "
+                f"The histories have {shape[1]} columns, but the model knows {self.n_items} items. "
                 "Use the catalogue it was trained with."
             )
         return rank(self.scores, histories, k, exclude_seen=exclude_seen, allow=allow, deny=deny)

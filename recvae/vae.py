@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from recvae.batches import Clicks
+from recvae.batches import Batch, Clicks
 from recvae.errors import InputError
 from recvae.models.base import Network
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
@@ -70,8 +70,7 @@ class NeuralRecommender(Recommender):
         return network.to(self.device)
 
     def scores(self, histories: Any) -> Tensor:
-        clicks = Clicks(histories, self.device, weighted=self.config.model.weighted)
-        return self.network.logits(clicks.all())
+        return self.network.logits(Batch.of(histories, self.device, weighted=self.config.model.weighted))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()

@@ -11,7 +11,7 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
-from recvae.batches import Clicks
+from recvae.batches import Batch
 from recvae.errors import WorkError
 from recvae.options import option
 from recvae.recommender import Recommender, popularity_for_the_unknown
@@ -40,7 +40,7 @@ class EASE(Recommender):
         self.weights = torch.from_numpy(closed_form(matrix, self.config.model.l2))
 
     def scores(self, histories: Any) -> Tensor:
-        batch = Clicks(histories).all()
+        batch = Batch.of(histories)
         scores = torch.nn.functional.embedding_bag(
             batch.columns,
             self.weights,

@@ -116,6 +116,8 @@ class ClickLinear(nn.Module):
 
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
         """Sum the clicked rows of the table."""
+        if not torch.is_grad_enabled():
+            return gathered_sum(self.weight, batch.columns, batch.offsets, values) + self.bias
         summed: Tensor = _GatheredSum.apply(self.weight, batch, values, self.memory)  # type: ignore[no-untyped-call]  # torch ships it without types
         return summed + self.bias
 
@@ -170,6 +172,8 @@ class Linear(nn.Linear):
         self.memory = GradientMemory()
 
     def forward(self, input: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return product(input, self.weight, self.bias)
         out: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch ships it without types
         return out
 

@@ -58,13 +58,18 @@ class RecVAEEncoder(nn.Module):
 
     def forward(self, batch: Batch, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log-variance, (B, K) each, from one input value per click (N,)."""
+        h = self.last_hidden(batch, values)
+        return self.mu(h), self.logvar(h)
+
+    def last_hidden(self, batch: Batch, values: Tensor) -> Tensor:
+        """Return what both heads are linear in, (B, H)."""
         first, *later = self.norms
         h: Tensor = first(nn.functional.silu(self.first(batch, values)))
         skips = h
         for layer, norm in zip(self.inner, later, strict=True):
             h = norm(nn.functional.silu(layer(h) + skips))
             skips = skips + h
-        return self.mu(h), self.logvar(h)
+        return h
 
 
 class RecVAENetwork(Network):
@@ -93,7 +98,8 @@ class RecVAENetwork(Network):
         return self.decoder
 
     def code(self, batch: Batch) -> Tensor:
-        return self.posterior(batch)[0]
+        mu: Tensor = self.encoder.mu(self.encoder.last_hidden(batch, batch.normalised()))
+        return mu
 
     def phases(self) -> tuple[Phase, ...]:
         return (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array, csr_array
 
-from recvae.batches import Clicks, canonical, number_of_batches
+from recvae.batches import Batch, Clicks, canonical, number_of_batches
 from recvae.errors import DataError
 from recvae.models.base import ClickLinear
 from recvae.noise import Noise
@@ -52,14 +52,14 @@ def test_orders_differ_between_passes_and_repeat_with_the_seed():
 
 def test_an_empty_row_is_normalised_without_nan():
     matrix = csr_array(np.array([[0, 0, 0], [1, 0, 1.0]]))
-    batch = Clicks(matrix).all()
+    batch = Batch.of(matrix)
     np.testing.assert_allclose(batch.dense(batch.normalised()), [[0, 0, 0], [0.5**0.5, 0, 0.5**0.5]])
 
 
 def test_weights_are_used_or_binarised():
     matrix = csr_array(np.array([[3, 0, 4.0]]))
-    np.testing.assert_array_equal(dense_of(Clicks(matrix).all()), [[1, 0, 1]])
-    weighted = Clicks(matrix, weighted=True).all()
+    np.testing.assert_array_equal(dense_of(Batch.of(matrix)), [[1, 0, 1]])
+    weighted = Batch.of(matrix, weighted=True)
     np.testing.assert_allclose(weighted.dense(weighted.normalised()), [[0.6, 0, 0.8]])
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_matrix_is_refused(wrong):
 
 def test_gathered_and_multiplied_first_layers_are_equal():
     """The sparse path against the plain dense one: outputs and gradients."""
-    batch = Clicks(random_clicks(12, 30, 0.2)).all()
+    batch = Batch.of(random_clicks(12, 30, 0.2))
     values = Noise(1).dropout(batch.normalised(), 0.5)
     layer = ClickLinear(30, 8)
     with torch.no_grad():

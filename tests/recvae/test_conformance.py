@@ -9,7 +9,7 @@ from conftest import checkerboard, random_clicks
 from scipy.sparse import csr_array, csr_matrix
 
 import recvae
-from recvae.batches import Clicks
+from recvae.batches import Batch, Clicks
 from recvae.errors import DataError, FormatError, InputError
 from recvae.noise import Noise
 from recvae.registry import MODELS
@@ -227,7 +227,7 @@ def test_gradients_reach_every_parameter_of_a_phase_and_no_frozen_one(name):
         for parameter in phase.parameters:
             parameter.requires_grad_(True)
         network.begin_phase(phase.name, 0, clicks, 10)
-        network.loss(phase.name, clicks.all(), 0.1, Noise(1)).total.backward()
+        network.loss(phase.name, next(clicks.in_order(len(clicks))), 0.1, Noise(1)).total.backward()
         trained = {id(p) for p in phase.parameters}
         for label, parameter in network.named_parameters():
             if id(parameter) in trained:
@@ -242,7 +242,7 @@ def test_gradients_reach_every_parameter_of_a_phase_and_no_frozen_one(name):
 def test_predicting_is_deterministic_whatever_the_module_mode(name, fitted):
     """Neither dropout nor sampling is left on."""
     model = fitted(name)
-    batch = Clicks(checkerboard()).all()
+    batch = Batch.of(checkerboard())
     with torch.no_grad():
         first = model.network.train().logits(batch)
         assert torch.equal(first, model.network.eval().logits(batch))

@@ -8,7 +8,7 @@ from conftest import LargestTensor, random_clicks
 from scipy.sparse import csr_array
 
 from recvae import losses
-from recvae.batches import Clicks
+from recvae.batches import Batch
 from recvae.losses import multinomial_log_likelihood
 from recvae.products import GradientMemory
 
@@ -49,7 +49,7 @@ def route(request, monkeypatch):
 @pytest.mark.parametrize("x", [X, COUNTS], ids=["binary", "counts"])
 def test_value(x):
     code, weight, bias = fixed_layer(x)
-    value = multinomial_log_likelihood(*leaves((code, weight, bias)), Clicks(csr_array(x), weighted=True).all())
+    value = multinomial_log_likelihood(*leaves((code, weight, bias)), Batch.of(csr_array(x), weighted=True))
     expected = -oracles.multinomial_nll(code @ weight.T + bias, x)
     np.testing.assert_allclose(value.detach(), expected, rtol=1e-5)
     assert value[-1] == 0  # the user without clicks
@@ -60,7 +60,7 @@ def test_gradients_against_differences_of_the_oracle(x):
     arrays = fixed_layer(x)
     upstream = 1 + np.arange(len(x))  # a different one for each user
     tensors = leaves(arrays)
-    batch = Clicks(csr_array(x), weighted=True).all()
+    batch = Batch.of(csr_array(x), weighted=True)
     (multinomial_log_likelihood(*tensors, batch) * torch.from_numpy(upstream)).sum().backward()
     h = 1e-6
     for n, tensor in enumerate(tensors):
@@ -87,7 +87,7 @@ def test_every_route_equals_the_plain_form(route, trained, dtype):
         weight.requires_grad_(trained != "encoder")
         bias.requires_grad_(trained != "encoder")
     upstream = torch.linspace(-2, 3, 9, dtype=dtype)
-    value = multinomial_log_likelihood(*one, Clicks(matrix).all())
+    value = multinomial_log_likelihood(*one, Batch.of(matrix))
     expected = plain(*two, torch.from_numpy(matrix.toarray()).to(dtype))
     (value * upstream).sum().backward()
     (expected * upstream).sum().backward()
@@ -106,7 +106,7 @@ def test_scores_far_apart_between_tiles(route):
     bias[:250] += 400
     bias[600:] -= 400
     one, two = leaves((code, weight, bias)), leaves((code, weight, bias), torch.float64)
-    value = multinomial_log_likelihood(*one, Clicks(matrix).all())
+    value = multinomial_log_likelihood(*one, Batch.of(matrix))
     expected = plain(*two, torch.from_numpy(matrix.toarray()).double())
     value.sum().backward()
     expected.sum().backward()
@@ -122,14 +122,14 @@ def test_a_large_catalogue_holds_no_scores_of_the_whole_batch(monkeypatch):
     matrix = random_clicks(users, items, 0.002)
     tensors = leaves((oracles.fixed(users, 4), oracles.fixed(items, 4), oracles.fixed(items)))
     with LargestTensor() as largest:
-        multinomial_log_likelihood(*tensors, Clicks(matrix).all()).sum().backward()
+        multinomial_log_likelihood(*tensors, Batch.of(matrix)).sum().backward()
     assert largest.elements <= users * 256 < users * items / 10, (largest.shape, largest.operation)
 
 
 def test_the_gradient_can_be_taken_again(route):
     matrix = random_clicks(5, ITEMS, 0.05)
     tensors = leaves(fixed_layer(matrix, LATENT))
-    value = multinomial_log_likelihood(*tensors, Clicks(matrix).all(), GradientMemory()).sum()
+    value = multinomial_log_likelihood(*tensors, Batch.of(matrix), GradientMemory()).sum()
     value.backward(retain_graph=True)
     once = [tensor.grad.clone() for tensor in tensors]
     value.backward()  # added to the first, although the memory is the same
@@ -142,7 +142,7 @@ def test_memory_for_gradients_is_used_again():
     memory, places = GradientMemory(), set()
     tensors = leaves(fixed_layer(matrix, LATENT))
     for _ in range(3):
-        multinomial_log_likelihood(*tensors, Clicks(matrix).all(), memory).sum().backward()
+        multinomial_log_likelihood(*tensors, Batch.of(matrix), memory).sum().backward()
         places.add(tensors[1].grad.data_ptr())
         for tensor in tensors:
             tensor.grad = None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from recvae.batches import Clicks
+from recvae.batches import Batch, Clicks
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 
@@ -67,7 +67,7 @@ def mult_layers(network):
 
 
 def batch():
-    return Clicks(csr_array(X)).all()
+    return Batch.of(csr_array(X))
 
 
 @pytest.mark.parametrize("hidden", [(), (6,), (7, 5)])
@@ -170,7 +170,7 @@ def test_first_prior_of_each_variant():
     for variant, same in (("paper", True), ("released", False)):
         network = RecVAENetwork(ITEMS, RecVAEOptions(hidden=6, latent=4, variant=variant), seed=5)
         network.begin_phase("encoder", 0, clicks, 4)
-        own = torch.cat(network.posterior(clicks.all()), 1)
+        own = torch.cat(network.posterior(Batch.of(csr_array(X))), 1)
         assert torch.allclose(network._old, own) == same
 
 

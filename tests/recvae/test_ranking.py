@@ -65,7 +65,7 @@ def test_rank_equals_a_stable_sort(n, items, k, values, batch_size, flags, seed)
 
 
 @given(
-    rows=st.integers(1, 6),
+    rows=st.integers(1, 7),
     items=st.integers(1, 700),
     k=st.integers(1, 40),
     distinct=st.sampled_from([1, 3, 40, 10**6]),
@@ -87,19 +87,22 @@ def test_top_k_is_the_stable_sort(rows, items, k, distinct, seed):
 
 @pytest.mark.parametrize("place", [0, 350, 698, 699])
 @pytest.mark.parametrize("nan", [np.nan, -np.nan])
-def test_a_nan_anywhere_is_an_error(place, nan):
-    scores = torch.zeros(2, 700)
-    scores[1, place] = nan
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_a_nan_anywhere_is_an_error(place, nan, rows):
+    scores = torch.zeros(rows, 700)
+    scores[-1, place] = nan
     with pytest.raises(WorkError, match="not numbers"):
         top_k(scores, 2)
 
 
-def test_a_few_finite_scores_among_infinitely_low_ones():
-    scores = torch.full((1, 700), -torch.inf)
-    scores[0, [3, 600]] = torch.tensor([1.0, 2.0])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_a_few_finite_scores_among_infinitely_low_ones(rows):
+    scores = torch.full((rows, 700), -torch.inf)
+    scores[:, [3, 600]] = torch.tensor([1.0, 2.0])
     values, columns = top_k(scores, 4)
-    assert columns[0, :2].tolist() == [600, 3]
-    assert values[0].tolist() == [2, 1, -np.inf, -np.inf]
+    for row in range(rows):
+        assert columns[row, :2].tolist() == [600, 3]
+        assert values[row].tolist() == [2, 1, -np.inf, -np.inf]
 
 
 def test_nan_scores_are_an_error():
