@@ -1,6 +1,6 @@
 """One request at a time on one thread: loaded models of ML-20M's shape, one user's history to ten items.
 
-A request cannot take less than reading the decoder's last weights once, which is measured in turn with the requests. Usage:
+A request cannot take less than reading the weights of the last layer once, which is measured in turn. Usage:
 
     python benchmarks/serving.py
 """
@@ -105,7 +105,7 @@ def main() -> None:
         "title": "Serving",
         "about": f"One user's history to {K} item ids by loaded models ({items:,} items, hidden {hidden}, latent"
         f" {latent}, float32) on one thread: {n_requests} requests a round, with histories of {lengths} items."
-        " Reading is a sum over the weights of the decoder's last layer, in turn with the requests. p50 and p99 are over"
+        " Reading is a sum over the weights of the last layer, in turn with the requests. p50 and p99 are over"
         " the requests of a round.",
         "figures": figures,
         "seconds": seconds,

@@ -31,7 +31,6 @@ app = typer.Typer(
     name="recvae",
     help="Variational autoencoders for collaborative filtering: prepare clicks, train, evaluate, recommend, compare.",
     epilog="New here? Run: recvae quickstart",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -15,6 +15,7 @@ import typer
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Seed
 from recvae.cli.output import check_folder
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
+from recvae.registry import MODELS, entry
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -26,7 +27,12 @@ def train(
     folder: DatasetFolder,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to write.", show_default=False)],
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Such as recvae, mult-vae or ease; see 'recvae info'.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Such as recvae, mult-vae or ease; see 'recvae info'.",
+            autocompletion=lambda: [*MODELS],
+        ),
     ] = None,
     config: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="A shipped configuration's name, or a TOML file.")
@@ -55,7 +61,6 @@ def train(
     from recvae.bench import facts, validate_with
     from recvae.checkpoint import read_run
     from recvae.errors import InputError
-    from recvae.registry import entry
 
     terminal = Terminal(json=json, quiet=quiet)
     continued = resume and (out / "run.json").is_file()
@@ -171,7 +176,6 @@ def _fit(
 
 def _introduction(model: "Recommender", data: "Dataset") -> list[str]:
     """Return lines about what is trained on what, with every setting."""
-    from recvae.registry import entry
 
     config = model.config.to_dict()
     users = amount(data.n_users("train"), "user")

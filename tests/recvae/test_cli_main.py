@@ -47,6 +47,26 @@ def test_help_imports_nothing_heavy_and_is_fast():
     assert seconds < 1.0  # 0.15 s where nothing else runs
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("recvae tr", {"train"}),
+        ("recvae train --model mu", {"mult-vae", "mult-dae"}),
+        ("recvae train --re", {"--resume"}),
+    ],
+)
+def test_the_shell_completes_without_importing_anything_heavy(words, offered):
+    program = (
+        "import atexit, sys; from recvae.cli import main;"
+        "atexit.register(lambda: print('imported:', *sorted({'torch', 'pandas', 'data_prep'} & set(sys.modules))));"
+        "main([])"
+    )
+    asked = {"_RECVAE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    *lines, imported = python("-c", program, env=os.environ | asked).stdout.split("\n")[:-1]
+    assert set(lines) == offered
+    assert imported == "imported:"
+
+
 def test_version(cli):
     assert cli("--version").out == f"recvae {recvae.__version__}\n"
 

@@ -1,0 +1,108 @@
+"""A catalogue of 500,000 items and 100,000 users on the CPU, with the exact softmax: steps of every phase.
+
+Each model trains in a process of its own, whose largest resident set the operating system reports; a step is also taken
+with every tensor watched, since none may have a row per user of the batch and a column per item. Usage:
+
+    python benchmarks/large.py
+"""
+
+from typing import Any
+
+from harness import Figure, alone, amount, measured, options, record
+
+BATCH = 500
+
+
+def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Take ``steps`` steps in each phase; return the memory that the model itself needs, losses and times."""
+    import time
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from data_prep import ml20m_shape
+    from recvae.batches import Clicks
+    from recvae.models.mult import MultVAENetwork, MultVAEOptions
+    from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+    from recvae.training import Hooks, TrainOptions, _Loop
+
+    forbidden = {BATCH, shape["items"]}
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            for value in torch.utils._pytree.tree_leaves(out):
+                if isinstance(value, torch.Tensor) and forbidden <= set(value.shape):
+                    raise SystemExit(f"{func} made a tensor of shape {tuple(value.shape)}.")
+            return out
+
+    clicks = Clicks(ml20m_shape(**shape))
+    network: Any
+    if model == "RecVAE":
+        network = RecVAENetwork(shape["items"], RecVAEOptions(**sizes))
+    else:
+        network = MultVAENetwork(shape["items"], MultVAEOptions(**sizes | {"hidden": (sizes["hidden"],)}))
+    loop = _Loop(network, clicks, TrainOptions(batch_size=BATCH, learning_rate=1e-3), 1, Hooks())
+    phases = {}
+    for phase in loop.phases:
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        for parameter in phase.parameters:
+            parameter.requires_grad_(True)
+        network.begin_phase(phase.name, 0, clicks, BATCH)
+        losses, seconds = [], []
+        batches = clicks.shuffled(BATCH, loop.noise)
+        with Watch():
+            loop._update(phase, next(batches))
+        for _ in range(steps):
+            start = time.perf_counter()
+            losses.append(loop._update(phase, next(batches)).nll.item())
+            seconds.append(time.perf_counter() - start)
+        edge = max(1, steps // 5)
+        phases[phase.name] = {
+            "first": sum(losses[:edge]) / edge,
+            "last": sum(losses[-edge:]) / edge,
+            "seconds": sorted(seconds)[steps // 2],
+        }
+    weights = sum(parameter.numel() for parameter in network.parameters()) * 4
+    return {"own_gib": 4 * weights / 2**30, "phases": phases}  # weights, gradients and Adam's two moments
+
+
+def main() -> None:
+    arguments = options(__doc__, rounds=1).parse_args()
+    shape = {"users": 100_000, "items": 500_000, "clicks": 7_300_000}
+    sizes, steps = {"hidden": 600, "latent": 200}, 20
+    if arguments.small:
+        shape, sizes, steps = {"users": 3000, "items": 70_000, "clicks": 60_000}, {"hidden": 16, "latent": 8}, 3
+    figures: list[Figure] = []
+    details = {}
+    for model in ("RecVAE", "Mult-VAE"):
+        report = measured(train, model, shape, steps, sizes)
+        peak, own = report["peak_gib"], report["result"]["own_gib"]
+        print(f"{model}: {amount(peak, 'GiB')} in all, {amount(own, 'GiB')} its own", flush=True)
+        figures.append(
+            {
+                "what": f"{model}, peak memory", "ours": peak, "unit": "GiB", "kind": "floor",
+                "peer": "its weights, gradients and Adam state", "theirs": own,
+                "ratio": peak / own, "low": peak / own, "high": peak / own,
+            }
+        )  # fmt: skip
+        for name, phase in report["result"]["phases"].items():
+            figures.append(alone(f"{model}, {name} step" if name != "all" else f"{model}, step", [phase["seconds"]]))
+            fall = f"{phase['first']:.1f} to {phase['last']:.1f}"
+            print(f"  {name}: negative log-likelihood from {fall} in {steps} steps", flush=True)
+        details[model] = report["result"] | {"peak_gib": peak}
+    results = {
+        "title": "A large catalogue",
+        "about": f"{shape['users']:,} users, {shape['items']:,} items and {shape['clicks']:,} clicks, hidden"
+        f" {sizes['hidden']}, latent {sizes['latent']}, batch {BATCH}, float32, exact softmax over all items. The peak is"
+        " the largest resident set of the whole process, Python, torch and data included. No tensor has a row per user"
+        " of the batch and a column per item.",
+        "figures": figures,
+        "details": details,
+    }
+    record("large", results, arguments)
+
+
+if __name__ == "__main__":
+    main()
