@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import PEERS, RESULTS, Figure, cells
+from harness import PEERS, RESULTS, Figure, amount, cells
 
 from recvae.files import read_json, write_text
 
@@ -23,7 +23,7 @@ The programs need the development install of the [README](../README.md), and `pi
 peers. This page is written from their records by
 
 ```sh
-python benchmarks/run.py
+python benchmarks/run.py --ml-1m ml-1m.zip
 ```
 """
 
@@ -89,6 +89,10 @@ def ceiling(name: str, value: float) -> str:
         "product_gflops": ("the fastest matrix product", "GFLOP/s"),
         "reading_gb_per_s": ("reading", "GB/s"),
         "launch_us": ("a kernel launch", "µs"),
+        "fill_gb_per_s": ("filling", "GB/s written"),
+        "float32_product_tflops": ("a float32 product", "TFLOP/s"),
+        "tf32_product_tflops": ("a TF32 product", "TFLOP/s"),
+        "bf16_product_tflops": ("a bfloat16 product", "TFLOP/s"),
     }
     what, unit = names.get(name, (name.replace("_", " "), ""))
-    return f"{what} {value:,.3g} {unit}".strip()
+    return f"{what} {amount(value, unit)}"

@@ -1,6 +1,6 @@
 """Run the benchmarks, each in a fresh process, one after the other, and rewrite docs/performance.md from their records.
 
-    python benchmarks/run.py                              all of them, at full size: several hours
+    python benchmarks/run.py --ml-1m ml-1m.zip            all of them, at full size: about an hour
     python benchmarks/run.py --only ranking,evaluation    some of them
     python benchmarks/run.py --page-only                  the page alone, from the records there are
     python benchmarks/run.py --small --keep FOLDER        tiny shapes, records and page into FOLDER: tries the programs
@@ -18,10 +18,11 @@ from pathlib import Path
 from harness import RESULTS
 from page import PAGE, write_page
 
-# In the order of the page; a program that is not there, or a record that is missing, is left out.
+# In the order of the page; a record that is missing is left out.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "agreement": (),
-    "training": (),
+    "training": ("--whole",),
+    "precision": (),
     "large": (),
     "memory": (),
     "ranking": (),
@@ -39,7 +40,8 @@ def run(name: str, *more: str) -> bool:
     """Run a program and say how it went."""
     print(f"\n== {name}", flush=True)
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, HERE / f"{name}.py", *PROGRAMS[name], *more], check=False)
+    command = [sys.executable, str(HERE / f"{name}.py"), *PROGRAMS[name], *more]
+    done = subprocess.run(command, check=False)
     print(
         f"== {name}: {'done' if done.returncode == 0 else 'failed'} in {time.perf_counter() - start:.0f} s", flush=True
     )
@@ -54,21 +56,29 @@ def main() -> int:
         "--small", action="store_true", help="tiny shapes; the records here and the page stay as they are"
     )
     parser.add_argument("--keep", type=Path, help="with --small: a folder for the records and the page")
+    parser.add_argument("--ml-1m", type=Path, help="MovieLens-1M's archive or folder; its figures are left out without")
     arguments = parser.parse_args()
     usual = [name for name in PROGRAMS if name not in ONLY_BY_NAME]
     names = usual if arguments.only is None else arguments.only.split(",")
     if unknown := [name for name in names if name not in PROGRAMS]:
         parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(PROGRAMS)}")
-    here = [name for name in names if (HERE / f"{name}.py").exists()]
+    more: dict[str, tuple[str, ...]] = {}
+    if arguments.ml_1m is not None:
+        more = {"training": ("--ml-1m", str(arguments.ml_1m)), "precision": (str(arguments.ml_1m),)}
+    here = [name for name in names if name != "precision" or more]
     failed = []
     if arguments.small:
         with tempfile.TemporaryDirectory() as temporary:
             folder = arguments.keep or Path(temporary)
-            failed = [name for name in here if not run(name, "--small", "--out", str(folder / f"{name}.json"))]
+            failed = [
+                name
+                for name in here
+                if not run(name, "--small", "--out", str(folder / f"{name}.json"), *more.get(name, ()))
+            ]
             write_page(list(PROGRAMS), folder, folder / PAGE.name)
     else:
         if not arguments.page_only:
-            failed = [name for name in here if not run(name)]
+            failed = [name for name in here if not run(name, *more.get(name, ()))]
         written = write_page(list(PROGRAMS), RESULTS, PAGE)
         print(f"\n{PAGE.name}: {', '.join(written) or 'no records'}")
     if failed:
