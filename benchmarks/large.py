@@ -96,8 +96,8 @@ def main() -> None:
         "title": "A large catalogue",
         "about": f"{shape['users']:,} users, {shape['items']:,} items and {shape['clicks']:,} clicks, hidden"
         f" {sizes['hidden']}, latent {sizes['latent']}, batch {BATCH}, float32, exact softmax over all items. The peak"
-        " is the largest resident set of the whole process, Python, torch and data included. No tensor has a row per user"
-        " of the batch and a column per item.",
+        " is the largest resident set of the whole process, Python, torch and data included. No tensor has a row per"
+        " user of the batch and a column per item.",
         "figures": figures,
         "details": details,
     }
