@@ -24,6 +24,7 @@ TILE_SCORES_ELSEWHERE = 1 << 28
 # Exponentials are kept from the forward to the backward pass up to this many of them; beyond it they are made again.
 KEPT_SCORES = {"cpu": 1 << 25}
 KEPT_SCORES_ELSEWHERE = 1 << 30
+LEAST_WIDTH = 256  # of a tile, in items
 LN_2 = math.log(2)
 
 
@@ -89,11 +90,13 @@ class _Multinomial(torch.autograd.Function):
             return code_gradient, None, None, None, None
         rows, values, offsets = batch.by_item
         values = values.to(code.dtype) * grad[rows]
-        tiles = list(_tiles(code, weight))
-        # Where each tile's clicks begin and end; one tile has all of them, and then there is no need to ask.
-        ends = [0, *offsets[[tile.stop for tile in tiles]].tolist()] if len(tiles) > 1 else [0, len(rows)]
-        weight_gradient = ctx.memory.whole(weight)
         bias_gradient = torch.segment_reduce(values, "sum", lengths=offsets.diff(), initial=0.0, unsafe=True)
+        tiles = list(_tiles(code, weight))
+        if tile_by_tile := code.device.type == "cpu":
+            weight_gradient = ctx.memory.whole(weight)
+            ends = [0, *offsets[[tile.stop for tile in tiles]].tolist()]  # where each tile's clicks begin and end
+        else:  # to ask where they do would be to wait for the device
+            weight_gradient = gathered_sum(code, rows, offsets, values)  # (I, K)
         code2, bias2 = code / LN_2, bias / LN_2
         for n, tile in enumerate(tiles):
             if ctx.exponentials:
@@ -101,12 +104,15 @@ class _Multinomial(torch.autograd.Function):
             else:
                 part, _, top = _exponentials(code2, weight[tile], bias2[tile])
             factor = -grad * ctx.n * torch.exp2(top.squeeze(1) - ctx.log_total)
-            clicks = slice(ends[n], ends[n + 1])
-            of_tile = offsets[tile.start : tile.stop + 1] - ends[n]
-            clicked = gathered_sum(code, rows[clicks], of_tile, values[clicks])
             # The transposed product is the faster one; its (K, tile) result is small.
-            expected = product((code * factor[:, None]).T, part.T)
-            torch.add(clicked, expected.T, out=weight_gradient[tile])
+            expected = product((code * factor[:, None]).T, part.T).T
+            if tile_by_tile:
+                clicks = slice(ends[n], ends[n + 1])
+                of_tile = offsets[tile.start : tile.stop + 1] - ends[n]
+                clicked = gathered_sum(code, rows[clicks], of_tile, values[clicks])
+                torch.add(clicked, expected, out=weight_gradient[tile])
+            else:
+                weight_gradient[tile] += expected
             bias_gradient[tile] += part.T @ factor
         return code_gradient, weight_gradient, bias_gradient, None, None
 
@@ -114,7 +120,7 @@ class _Multinomial(torch.autograd.Function):
 def _tiles(code: Tensor, weight: Tensor) -> Iterator[slice]:
     """Yield the ranges of items whose scores for all of the batch make one tile."""
     scores = TILE_SCORES.get(code.device.type, TILE_SCORES_ELSEWHERE)
-    width = max(256, scores // max(1, len(code)))
+    width = max(LEAST_WIDTH, scores // max(1, len(code)))
     for start in range(0, len(weight), width):
         yield slice(start, min(start + width, len(weight)))
 

@@ -17,6 +17,7 @@ from recvae.errors import InputError, WorkError
 
 # Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
 SCORES_IN_MEMORY = 1 << 22
+SCORES_ON_A_DEVICE = 1 << 27
 FEW_ROWS = 4  # a request or two: what takes time is the number of operations, not their size
 NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
 
@@ -47,16 +48,20 @@ def rank(
     n, n_items = histories.shape
     allow = _mask_rows("allow", allow, n, n_items)
     deny = _mask_rows("deny", deny, n, n_items)
-    batch_size = batch_size or max(1, SCORES_IN_MEMORY // max(1, n_items))
+    rows_at_once = batch_size or max(1, SCORES_IN_MEMORY // max(1, n_items))
     ids = np.full((n, k), -1, dtype=np.int32)
     scores = np.full((n, k), -np.inf, dtype=np.float32)
     width = min(k, n_items)
     if not width:
         return ids, scores
-    for start in range(0, n, batch_size):
-        rows = slice(start, min(n, start + batch_size))
+    start = 0
+    while start < n:
+        rows = slice(start, min(n, start + rows_at_once))
+        start = rows.stop
         part = _part(histories, rows)
         block = score(part)
+        if batch_size is None and block.device.type != "cpu":
+            rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
         if allow is not None:
             keep = torch.zeros_like(block, dtype=torch.bool)
             _fill(keep, _part(allow, rows), True)

@@ -153,7 +153,8 @@ class _Loop:
                 parameter.requires_grad_(False)
             for parameter in phase.parameters:
                 parameter.requires_grad_(True)
-            self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
+            with precision(self.options.precision):
+                self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
             meter = _Meter(self.clicks.device)
             for batch in self._batches(phase.passes):
                 with precision(self.options.precision):

@@ -127,7 +127,11 @@ class ClickLinear(nn.Module):
         buffer = self._buffer
         if buffer is None or buffer.shape[0] < shape[0] or buffer.device != values.device:
             buffer = self._buffer = values.new_empty(shape)
-        return torch.addmm(self.bias, batch.dense(values, out=buffer[: shape[0]]), self.weight)
+        dense = batch.dense(values, out=buffer[: shape[0]])
+        if not torch.is_grad_enabled():
+            return product(dense, self.weight.T, self.bias)
+        out: Tensor = _Multiplied.apply(self.weight, dense)  # type: ignore[no-untyped-call]  # torch ships it without types
+        return out + self.bias
 
 
 class _GatheredSum(torch.autograd.Function):
@@ -162,6 +166,21 @@ class _GatheredSum(torch.autograd.Function):
             sums = gathered_sum(grad, rows[first:last], offsets, values[first:last])
             gradient.index_copy_(0, items[start:stop], sums)
         return gradient, None, None, None
+
+
+class _Multiplied(torch.autograd.Function):
+    """A dense batch times a table, (B, I) x (I, H)."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, dense: Tensor) -> Tensor:
+        ctx.save_for_backward(dense)
+        return product(dense, table.T)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (dense,) = ctx.saved_tensors
+        return product(dense.T, grad.T.contiguous()), None
 
 
 class Linear(nn.Linear):

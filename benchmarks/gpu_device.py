@@ -1,0 +1,194 @@
+"""What the parts of gpu.py share: the sizes, the device and its ceilings, bare products, clicks drawn on the device."""
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from harness import CLICKS, ITEMS, USERS, Contender, interleaved, launch_microseconds, medians
+from scipy.sparse import csr_array
+from scipy.special import ndtri
+from torch import Tensor
+
+from data_prep import ml20m_shape
+from recvae.batches import Clicks
+from recvae.products import Precision, precision
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
+WARMUP = 2  # rounds
+Shape = tuple[int, int, int, int]  # of products: how many, and m, k, n of each
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the program runs and how large everything is."""
+
+    device: str
+    rounds: int
+    users: int = USERS
+    items: int = ITEMS
+    clicks: int = CLICKS
+    hidden: int = 600
+    latent: int = 200
+    batch: int = 500
+    large_batch: int = 24_576
+    top: int = 100  # items of a list
+    block: int = 8192  # users ranked at a time
+    requests: int = 300
+    epoch_steps: int = 10  # of the reference, per round
+    scale: tuple[int, int, int] = (1_000_000, 500_000, 100_000_000)
+    scale_batch: int = 4096
+    scale_steps: int = 4  # per round: 20 in five rounds
+    product: int = 8192  # rows and columns of the products that are a ceiling
+    copied: int = 1 << 28  # floats: 1 GiB
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.device == "cuda"
+
+    @cached_property
+    def matrix(self) -> csr_array:
+        """Clicks of ML-20M's shape, on the host."""
+        return ml20m_shape(users=self.users, items=self.items, clicks=self.clicks)
+
+    @cached_property
+    def resident(self) -> Clicks:
+        """The same, on the device."""
+        return Clicks(self.matrix, self.device)
+
+    def shape(self) -> str:
+        return f"{self.users:,} users x {self.items:,} items, {self.clicks:,} clicks"
+
+
+def small(setting: Setting) -> Setting:
+    """Return tiny shapes of the same kinds, for trying the program."""
+    return replace(
+        setting, users=1200, items=600, clicks=30_000, hidden=24, latent=16, batch=100, large_batch=500, top=20,
+        block=256, requests=20, epoch_steps=2, scale=(2000, 3000, 40_000), scale_batch=200, scale_steps=1, product=128,
+        copied=1 << 16,
+    )  # fmt: skip
+
+
+def several(step: Callable[[], object], steps: int) -> Contender:
+    def run() -> None:
+        for _ in range(steps):
+            step()
+
+    return run
+
+
+def within(name: Precision, step: Callable[[], object]) -> Contender:
+    """Return ``step`` with its products in the named precision."""
+
+    def run() -> None:
+        with precision(name):
+            step()
+
+    return run
+
+
+def per(seconds: Sequence[float], steps: float) -> list[float]:
+    return [value / steps for value in seconds]
+
+
+# --- the device --------------------------------------------------------------------------------------------------
+
+
+def card(device: str) -> dict[str, str]:
+    """Return the names and versions that a figure depends on."""
+    about = {"torch": torch.__version__, "device": device}
+    if device == "cuda":
+        about |= {"device": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda), "driver": _driver()}
+    return about
+
+
+def _driver() -> str:
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip().partition("\n")[0] or "unknown"
+
+
+def ceilings(setting: Setting) -> dict[str, float]:
+    """Return bandwidths, launch latency and product rates, each from several operations without a wait between."""
+    size, repeats = setting.product, 20
+    source = torch.ones(setting.copied, device=setting.device)
+    target = torch.empty_like(source)
+    contenders: dict[str, Contender] = {
+        "copy": several(lambda: target.copy_(source), repeats),
+        "fill": several(target.zero_, repeats),
+    }
+    for name in PRECISIONS:
+        contenders[name] = several(Products(((1, size, size, size),), name, setting.device), repeats)
+    seconds = {name: value / repeats for name, value in medians(interleaved(contenders, 5, WARMUP)).items()}
+    found = {
+        "copy_gb_per_s": 2 * source.nbytes / seconds["copy"] / 1e9,
+        "fill_gb_per_s": source.nbytes / seconds["fill"] / 1e9,
+    }
+    found |= {f"{name}_product_tflops": 2 * size**3 / seconds[name] / 1e12 for name in PRECISIONS}
+    launch = launch_microseconds()
+    return found if launch is None else found | {"launch_us": launch}
+
+
+class Products:
+    """Matrix products at given shapes and nothing else; the operands are there already, in the precision asked for.
+
+    ``shapes``: ``(count, m, k, n)`` for ``count`` products of (m, k) by (k, n); results are float32 on a CUDA device.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], name: Precision, device: str) -> None:
+        self.precision = name
+        self.mixed: dict[str, Any] = {"out_dtype": torch.float32} if name == "bf16" and device == "cuda" else {}
+        dtype = torch.bfloat16 if name == "bf16" else torch.float32
+        self.operands = []
+        for count, m, k, n in shapes:
+            a, b = torch.randn(m, k, device=device), torch.randn(n, k, device=device)
+            self.operands.append((count, a.to(dtype), b.to(dtype)))
+
+    def __call__(self) -> None:
+        with precision(self.precision):
+            for count, a, b in self.operands:
+                for _ in range(count):
+                    torch.mm(a, b.T, **self.mixed)
+
+
+# --- clicks ------------------------------------------------------------------------------------------------------
+
+
+def drawn_clicks(users: int, items: int, clicks: int, device: str, seed: int = 1) -> csr_array:
+    """Return at most ``clicks`` distinct clicks with the long tails of ``ml20m_shape``, drawn and sorted on the device.
+
+    Repeated draws are left out, so a fifth more are drawn than asked for, and what is too many is dropped by chance.
+    """
+    g = torch.Generator(device).manual_seed(seed)
+    weight = torch.empty(users, device=device).normal_(generator=g).mul_(1.05).exp_()
+    activity = 5 + (weight / weight.mean() * (1.2 * clicks / users - 5)).long().clamp_(max=items // 4)
+    popularity = np.exp(2.2 * ndtri((np.arange(items) + 0.5) / items))
+    popularity /= popularity.mean()
+    popularity /= 1 + popularity / 150
+    ends = torch.from_numpy(popularity.cumsum()).to(device)
+    rows = torch.repeat_interleave(activity)
+    draws = torch.rand(len(rows), dtype=torch.float64, device=device, generator=g).mul_(ends[-1])
+    places = torch.searchsorted(ends, draws, right=True).clamp_(max=items - 1)
+    del draws
+    keys = torch.unique(rows.mul_(items).add_(torch.randperm(items, device=device, generator=g)[places]))
+    del rows, places
+    if len(keys) > clicks:
+        kept = torch.randperm(len(keys), device=device, generator=g)[:clicks]
+        keys = keys[kept.sort().values]
+    counts = torch.bincount(keys // items, minlength=users).cpu().numpy()
+    indices = keys.remainder_(items).int().cpu().numpy()
+    indptr = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+    matrix = csr_array((np.ones(len(indices), np.int8), indices, indptr), shape=(users, items))
+    matrix.has_sorted_indices = matrix.has_canonical_format = True
+    return matrix
+
+
+def dense_rows(matrix: Any, rows: Tensor) -> Tensor:
+    """Return some rows as a dense float32 tensor on the host, made by scipy."""
+    return torch.from_numpy(matrix[rows.cpu().numpy()].toarray().astype(np.float32))

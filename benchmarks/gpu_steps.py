@@ -1,0 +1,197 @@
+"""Single training steps on a GPU, for gpu.py: whether one waits for the device, and epochs too large to run whole."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from gpu_device import PRECISIONS, Products, Setting, drawn_clicks, several, within
+from gpu_training import (
+    ENDLESS,
+    PRODUCTS,
+    Part,
+    large,
+    large_batch_mult_vae,
+    mult_dae,
+    mult_vae,
+    mult_vae_products,
+    recvae,
+    usual,
+)
+from harness import Contender, Figure, Seconds, against, alone, interleaved
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recvae.batches import Batch, Clicks, number_of_batches
+from recvae.losses import multinomial_log_likelihood
+from recvae.models.base import Network, Phase
+from recvae.products import Precision
+from recvae.training import Hooks, TrainOptions, _Loop
+
+WATCHED = 4  # steps
+
+# --- single steps ------------------------------------------------------------------------------------------------
+
+
+class Steps:
+    """Our training loop, taken one step of a phase at a time; its batches never end."""
+
+    def __init__(self, network: Network, clicks: Clicks, options: TrainOptions) -> None:
+        self.network, self.clicks, self.options = network, clicks, options
+        self.loop = _Loop(network, clicks, options, 1, Hooks())
+        self.loop.network.begin_phase(self.loop.phases[0].name, 0, clicks, options.batch_size)
+        self.batches = self._endless()
+
+    def _endless(self) -> Iterator[Batch]:
+        while True:
+            o = self.options
+            yield from self.clicks.shuffled(o.batch_size, self.loop.noise, drop_last=o.drop_last)
+
+    def begin(self, phase: Phase) -> None:
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        for parameter in phase.parameters:
+            parameter.requires_grad_(True)
+
+    def step(self, phase: Phase, batch: Batch) -> Any:
+        loss = None
+
+        def update() -> None:
+            nonlocal loss
+            loss = self.loop._update(phase, batch)
+
+        within(self.options.precision, update)()
+        return loss
+
+
+class Counter(TorchDispatchMode):
+    """Counts torch's operations, but for those that only look at memory or ask for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or func.name().startswith(("aten::empty", "aten::new_empty", "aten::detach")))
+        return func(*args, **(kwargs or {}))
+
+
+def waits(setting: Setting) -> Part:
+    """Whether a step waits for the device, which torch can watch, and how many operations it asks of it."""
+    kinds: tuple[Precision, ...] = ("float32", "bf16")
+    cases: dict[str, tuple[Callable[[Setting], Network], TrainOptions]] = {}
+    for title, make in (("RecVAE", recvae), ("Mult-VAE", mult_vae), ("Mult-DAE", mult_dae)):
+        cases |= {f"{title} at batch {setting.batch}, {name}": (make, usual(setting, name)) for name in kinds}
+    cases[f"Mult-VAE at batch {setting.large_batch:,}, tf32"] = large_batch_mult_vae, large(setting, "tf32")
+    figures: list[Figure] = []
+    details: dict[str, Any] = {}
+    for title, (make, options) in cases.items():
+        steps = Steps(make(setting), setting.resident, options)
+        for phase in steps.loop.phases:
+            label = f"{title}, {phase.name} step" if phase.name != "all" else f"{title}, step"
+            found, details[label] = watched(label, steps, phase, setting)
+            figures += found
+    return figures, details
+
+
+def watched(label: str, steps: Steps, phase: Phase, setting: Setting) -> Part:
+    """Return the operations of one step, how many of a few steps wait for the device, and what torch says of a wait."""
+    steps.begin(phase)
+    taken = []
+    while len(taken) < WATCHED:
+        taken.append(next(steps.batches))  # the pass's own wait is over before the watching begins
+    for batch in taken[:2]:
+        steps.step(phase, batch)
+    with Counter() as counter:
+        steps.step(phase, taken[0])
+    waited, message = 0, ""
+    if setting.on_cuda:
+        torch.cuda.synchronize()
+        for batch in taken:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                steps.step(phase, batch)
+            except RuntimeError as error:
+                if "synchroniz" not in str(error):
+                    raise
+                waited, message = waited + 1, str(error).partition("\n")[0]
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            steps.network.zero_grad(set_to_none=True)
+    figures = [alone(f"{label}: operations", [counter.count], "")]
+    if setting.on_cuda:
+        figures.append(alone(f"{label}: steps of {WATCHED} in which the host waits", [waited], ""))
+    return figures, {
+        "operations": counter.count,
+        "steps_that_wait": waited if setting.on_cuda else None,
+        "why": message,
+    }
+
+
+# --- scale -------------------------------------------------------------------------------------------------------
+
+
+def scale(setting: Setting) -> Part:
+    """Mult-VAE of the paper's shape on far more users and items: epochs put together from steps."""
+    users, items, asked = setting.scale
+    matrix = drawn_clicks(users, items, asked, setting.device)
+    clicks = Clicks(matrix, setting.device)
+    network = mult_vae(setting, items)
+    check_tiles(network, clicks, setting)
+    n_batches = number_of_batches(users, setting.scale_batch)
+    width = min(items, 1 << 16)  # the last layer's products are timed on so many items
+    inner = mult_vae_products(setting, setting.scale_batch, width)
+    what = f"Mult-VAE, epoch of {users:,} users x {items:,} items, {matrix.nnz:,} clicks, batch {setting.scale_batch:,}"
+    figures: list[Figure] = []
+    details: dict[str, Any] = {"clicks": matrix.nnz}
+    for name in PRECISIONS:
+        if setting.on_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        options = TrainOptions(epochs=ENDLESS, batch_size=setting.scale_batch, precision=name)
+        steps = Steps(network, clicks, options)
+        (phase,) = steps.loop.phases
+        last: list[Any] = [None]
+
+        def ours(steps: Steps = steps, phase: Phase = phase, last: list[Any] = last) -> None:
+            last[0] = steps.step(phase, next(steps.batches)).nll
+
+        contenders: dict[str, Contender] = {
+            "ours": several(ours, setting.scale_steps),
+            "hidden layers": several(Products(inner[:-3], name, setting.device), setting.scale_steps),
+            "last layer": several(Products(inner[-3:], name, setting.device), setting.scale_steps),
+        }
+        measured = interleaved(contenders, setting.rounds, 1)
+        if not last[0].isfinite().item():
+            raise SystemExit(f"{what}: the loss is not finite in {name}.")
+        share = n_batches / setting.scale_steps
+        seconds: Seconds = {
+            "ours": [value * share for value in measured["ours"]],
+            PRODUCTS: [
+                (a + b * items / width) * share
+                for a, b in zip(measured["hidden layers"], measured["last layer"], strict=True)
+            ],
+        }
+        figures.append(against(f"{what}, {name}", seconds, PRODUCTS, floor=True))
+        details[name] = {"seconds": seconds, "nll": last[0].item()}
+        if setting.on_cuda:
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            figures.append(alone(f"the same, peak memory of the device, {name}", [peak], "GiB"))
+        label = f"Mult-VAE of {items:,} items at batch {setting.scale_batch:,}, {name}, step"
+        found, details[name]["waits"] = watched(label, steps, phase, setting)
+        figures += found
+        del steps, phase, ours, contenders
+    return figures, details
+
+
+@torch.no_grad()
+def check_tiles(network: Network, clicks: Clicks, setting: Setting) -> None:
+    """Compare the likelihood of a whole batch, made tile by tile, with a dense log-softmax of some of its users."""
+    batch = next(clicks.in_order(setting.scale_batch))
+    code = network.code(batch)
+    layer = network.output
+    ours = multinomial_log_likelihood(code, layer.weight, layer.bias, batch)[:64].double()
+    logits = code[:64].double() @ layer.weight.double().T + layer.bias.double()
+    few = clicks.take(batch.users[:64], int(batch.lengths[:64].sum()))
+    theirs = (logits.log_softmax(1) * few.dense(few.values).double()).sum(1)
+    gap = ((ours - theirs).abs() / theirs.abs().clamp(min=1)).max().item()
+    if not gap <= 1e-4:
+        raise SystemExit(f"The likelihood over tiles of items is off by {gap:.2g} relative.")

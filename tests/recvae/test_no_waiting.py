@@ -1,0 +1,63 @@
+"""A training step asks the device nothing: shown on torch's meta device, which has no values to answer with."""
+
+import pytest
+import torch
+from conftest import checkerboard
+
+from recvae import losses
+from recvae.batches import Batch, Clicks
+from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
+from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.noise import Noise
+from recvae.training import _Meter
+
+ITEMS = 40
+NETWORKS = {
+    "recvae": lambda: RecVAENetwork(ITEMS, RecVAEOptions(hidden=12, latent=6)),
+    "mult-vae": lambda: MultVAENetwork(ITEMS, MultVAEOptions(hidden=(12,), latent=6)),
+    "mult-dae": lambda: MultDAENetwork(ITEMS, MultDAEOptions(latent=6)),
+}
+
+
+class ShapeNoise(Noise):
+    """Noise of the right shapes; the meta device has no generator."""
+
+    def __init__(self):
+        pass
+
+    def dropout(self, values, rate):
+        return values * (torch.empty_like(values).uniform_() >= rate) / (1 - rate)
+
+    def normal(self, like):
+        return torch.empty_like(like).normal_()
+
+
+@pytest.mark.parametrize("route", ["one tile", "tiles kept", "tiles made twice"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_operation_of_a_step_needs_a_value(name, route, monkeypatch):
+    if route != "one tile":
+        monkeypatch.setattr(losses, "TILE_SCORES_ELSEWHERE", 1)
+        monkeypatch.setattr(losses, "LEAST_WIDTH", 8)
+    if route == "tiles made twice":
+        monkeypatch.setattr(losses, "KEPT_SCORES_ELSEWHERE", 0)
+    matrix = checkerboard(users=20, items=ITEMS)
+    clicks = Clicks(matrix)
+    network = NETWORKS[name]()
+    for phase in network.phases():
+        network.begin_phase(phase.name, 0, clicks, 10)
+    if name == "recvae":
+        network._old = network._old.to("meta")
+    network.to("meta")
+    batch, meter = Batch.of(matrix, "meta"), _Meter(torch.device("meta"))
+    for phase in network.phases():
+        network.requires_grad_(False)
+        parameters = [p for n, p in network.named_parameters() if name != "recvae" or n.startswith(phase.name)]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        loss = network.loss(phase.name, batch, 0.1, ShapeNoise())
+        loss.total.backward()
+        meter.add(loss, len(batch))
+        assert parameters
+        assert all(parameter.grad.shape == parameter.shape for parameter in parameters)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loss.total.item()  # the device does refuse to answer
