@@ -88,6 +88,22 @@ def test_canonical_leaves_the_callers_matrix_alone():
     assert canonical(given_matrix).has_canonical_format
 
 
+@pytest.mark.parametrize(
+    ("values", "columns", "expected"),
+    [
+        ([1.0, 2.0], [1, 1], [0, 3]),  # a click twice
+        ([5.0, 2.0], [1, 0], [2, 5]),  # out of order
+        ([0.0, 2.0], [0, 1], [0, 2]),  # no click at all
+    ],
+)
+def test_canonical_sums_sorts_and_drops(values, columns, expected):
+    made = canonical(csr_array((np.array(values), np.array(columns), np.array([0, 2])), shape=(1, 2)))
+    assert made.toarray().tolist() == [expected]
+    assert made.indices.tolist() == np.flatnonzero(expected).tolist()
+    assert made.has_canonical_format
+    assert made.data.all()
+
+
 @pytest.mark.parametrize("weight", [1e300, 1e-30])
 def test_a_weight_that_float32_cannot_square_is_named(weight):
     with pytest.raises(DataError, match="ordinary size"):
@@ -112,8 +128,10 @@ def test_what_is_no_matrix_is_refused(wrong):
         canonical(wrong)
 
 
-def test_gathered_and_multiplied_first_layers_are_equal():
-    """The sparse path against the plain dense one: outputs and gradients."""
+@pytest.mark.parametrize("rows_at_once", [1, 4, 1024])
+def test_gathered_and_multiplied_first_layers_are_equal(rows_at_once, monkeypatch):
+    """The sparse path against the plain dense one: outputs and gradients, however the gradient's rows are divided."""
+    monkeypatch.setattr("recvae.models.base.ROWS_AT_ONCE", rows_at_once)
     batch = Batch.of(random_clicks(12, 30, 0.2))
     values = Noise(1).dropout(batch.normalised(), 0.5)
     layer = ClickLinear(30, 8)

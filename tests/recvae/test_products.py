@@ -1,11 +1,14 @@
 """The products and gathered sums against NumPy, whichever library makes them."""
 
+from copy import deepcopy
+
 import numpy as np
 import oracles
 import pytest
 import torch
 
 from recvae import products
+from recvae.models.base import Linear
 from recvae.products import GradientMemory, gathered_sum, precision, product
 
 
@@ -66,6 +69,22 @@ def test_rows_that_a_step_leaves_are_zero_in_the_next():
     assert (second == 0).all()
     memory.release()
     assert (memory.rows(parameter, torch.tensor([0])) == 0).all()
+
+
+def test_a_copied_layer_has_gradients_of_its_own():
+    layer = Linear(3, 4)
+    place = layer.memory.whole(layer.weight).data_ptr()
+    copied = deepcopy(layer)
+    assert copied.memory.whole(copied.weight).data_ptr() != place
+    assert layer.memory.whole(layer.weight).data_ptr() == place
+
+
+def test_precision_ends_with_an_exception():
+    a = torch.tensor(oracles.fixed(3, 5), dtype=torch.float32)
+    exact = product(a, a)
+    with pytest.raises(KeyError), precision("bf16"):
+        raise KeyError
+    assert torch.equal(product(a, a), exact)
 
 
 def test_accumulated_gradients_get_memory_of_their_own():

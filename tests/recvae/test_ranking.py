@@ -88,11 +88,12 @@ def test_top_k_is_the_stable_sort(rows, items, k, distinct, seed):
 @pytest.mark.parametrize("place", [0, 350, 698, 699])
 @pytest.mark.parametrize("nan", [np.nan, -np.nan])
 @pytest.mark.parametrize("rows", [1, 2, 9])
-def test_a_nan_anywhere_is_an_error(place, nan, rows):
+@pytest.mark.parametrize("k", [2, 300, 699, 700])
+def test_a_nan_anywhere_is_an_error(place, nan, rows, k):
     scores = torch.zeros(rows, 700)
     scores[-1, place] = nan
     with pytest.raises(WorkError, match="not numbers"):
-        top_k(scores, 2)
+        top_k(scores, k)
 
 
 @pytest.mark.parametrize("rows", [1, 9])

@@ -203,4 +203,9 @@ def test_bf16_products_train_to_nearly_the_same_weights(name):
 
 def test_no_gradient_outlives_training():
     fitted = model("recvae", epochs=1).fit(BOARD)
-    assert all(parameter.grad is None for parameter in fitted.network.parameters())
+    network = fitted.network
+    assert all(parameter.grad is None for parameter in network.parameters())
+    # Nor the memory that gradients and old posteriors had.
+    assert network.encoder.first.memory._buffer is None
+    assert network.output.memory._buffer is None
+    assert network._old is None
