@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch
-from recvae.products import GradientMemory, gathered_sum, product
+from recvae.products import GradientMemory, gathered_sum, product, rounding
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -54,7 +54,8 @@ class _Multinomial(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory) -> Tensor:
-        needs_code, needs_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        needs_code, needs_weight = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+        ctx.rounded = rounding()
         code2, bias2 = code / LN_2, bias / LN_2
         kept = needs_weight and len(code) * len(weight) <= KEPT_SCORES.get(code.device.type, KEPT_SCORES_ELSEWHERE)
         exponentials: list[tuple[Tensor, Tensor]] = []
@@ -62,7 +63,7 @@ class _Multinomial(torch.autograd.Function):
         total = torch.zeros_like(highest)  # sum of 2^(score - highest)
         mean = torch.zeros_like(code) if needs_code else None  # of the weights, under the softmax, times total
         for tile in _tiles(code, weight):
-            part, of_tile, top = _exponentials(code2, weight[tile], bias2[tile])
+            part, of_tile, top = _exponentials(code2, weight[tile], bias2[tile], ctx.rounded)
             new = torch.maximum(highest, top)
             shrink, factor = torch.exp2(highest - new), torch.exp2(top - new)
             total.mul_(shrink).addcmul_(of_tile, factor)
@@ -86,26 +87,27 @@ class _Multinomial(torch.autograd.Function):
         code, weight, bias = ctx.saved_tensors
         batch: Batch = ctx.batch
         code_gradient = None if ctx.code_gradient is None else ctx.code_gradient * grad[:, None]
-        if not ctx.needs_input_grad[1]:
+        if not any(ctx.needs_input_grad[1:3]):
             return code_gradient, None, None, None, None
         rows, values, offsets = batch.by_item
         values = values.to(code.dtype) * grad[rows]
         bias_gradient = torch.segment_reduce(values, "sum", lengths=offsets.diff(), initial=0.0, unsafe=True)
         tiles = list(_tiles(code, weight))
-        if tile_by_tile := code.device.type == "cpu":
+        if tile_by_tile := _knows_at_once(offsets):
             weight_gradient = ctx.memory.whole(weight)
             ends = [0, *offsets[[tile.stop for tile in tiles]].tolist()]  # where each tile's clicks begin and end
         else:  # to ask where they do would be to wait for the device
             weight_gradient = gathered_sum(code, rows, offsets, values)  # (I, K)
         code2, bias2 = code / LN_2, bias / LN_2
+        exponentials, ctx.exponentials = ctx.exponentials[::-1], []  # another time, they are made again
         for n, tile in enumerate(tiles):
-            if ctx.exponentials:
-                part, top = ctx.exponentials.pop(0)  # let go of one by one
+            if exponentials:
+                part, top = exponentials.pop()  # let go of one by one
             else:
-                part, _, top = _exponentials(code2, weight[tile], bias2[tile])
+                part, _, top = _exponentials(code2, weight[tile], bias2[tile], ctx.rounded)
             factor = -grad * ctx.n * torch.exp2(top.squeeze(1) - ctx.log_total)
             # The transposed product is the faster one; its (K, tile) result is small.
-            expected = product((code * factor[:, None]).T, part.T).T
+            expected = product((code * factor[:, None]).T, part.T, rounded=ctx.rounded).T
             if tile_by_tile:
                 clicks = slice(ends[n], ends[n + 1])
                 of_tile = offsets[tile.start : tile.stop + 1] - ends[n]
@@ -117,6 +119,11 @@ class _Multinomial(torch.autograd.Function):
         return code_gradient, weight_gradient, bias_gradient, None, None
 
 
+def _knows_at_once(values: Tensor) -> bool:
+    """Return whether reading values does not wait for a device."""
+    return values.device.type == "cpu"
+
+
 def _tiles(code: Tensor, weight: Tensor) -> Iterator[slice]:
     """Yield the ranges of items whose scores for all of the batch make one tile."""
     scores = TILE_SCORES.get(code.device.type, TILE_SCORES_ELSEWHERE)
@@ -125,10 +132,10 @@ def _tiles(code: Tensor, weight: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + width, len(weight)))
 
 
-def _exponentials(code: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _exponentials(code: Tensor, weight: Tensor, bias: Tensor, rounded: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return 2^(score - top) (B, T), its sum (B, 1) and top (B, 1), the highest score, for one tile of items."""
-    part = product(code, weight, bias)
-    top = part.amax(1, keepdim=True)
+    part = product(code, weight, bias, rounded=rounded)
+    top = part.amax(1, keepdim=True).clamp_(min=torch.finfo(part.dtype).min)  # a tile may hold nothing but -inf
     part.sub_(top).exp2_()
     return part, part.sum(1, keepdim=True), top
 

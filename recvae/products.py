@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Literal
 
@@ -10,36 +11,45 @@ import torch
 from torch import Tensor
 
 Precision = Literal["float32", "tf32", "bf16"]
-_rounded_to_bf16 = False  # whether products round their operands; set by precision()
+_rounding: ContextVar[bool] = ContextVar("rounding", default=False)
 
 
 @contextmanager
 def precision(name: Precision) -> Iterator[None]:
     """Within this context, make products in float32, in TF32 (CUDA devices only) or with operands rounded to bfloat16.
 
-    Sums, exponentials, parameters and optimiser states stay float32 throughout.
+    Sums, exponentials, parameters and optimiser states stay float32 throughout. Rounding is for this thread alone; TF32
+    is a setting of torch's, and so for all threads.
     """
-    global _rounded_to_bf16
-    before = _rounded_to_bf16, torch.get_float32_matmul_precision()
-    _rounded_to_bf16 = name == "bf16"
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+    token = _rounding.set(name == "bf16")
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision if name == "tf32" else None
     try:
+        if name == "tf32":
+            matmul.fp32_precision = "tf32"
         yield
     finally:
-        _rounded_to_bf16 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+        _rounding.reset(token)
+        if before is not None:
+            matmul.fp32_precision = before
 
 
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+def rounding() -> bool:
+    """Return whether products round here; a backward pass may run in another thread, so functions ask in forward."""
+    return _rounding.get()
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, rounded: bool | None = None) -> Tensor:
     """Return a @ b.T (+ bias), (M, N), from (M, K), (N, K) and (N,). Not differentiable: the callers write gradients.
 
-    Either operand may be a transposed view. On a CPU with AVX-512, oneDNN's float32 product is taken, which uses it on
-    every maker's processors where the BLAS that torch is built with does not (`benchmarks/results/products.json`).
+    Either operand may be a transposed view; ``bias`` is contiguous. On a CPU with AVX-512, oneDNN's float32 product is
+    taken, which uses it on every maker's processors where the BLAS that torch is built with does not
+    (docs/performance.md). ``rounded`` overrides the context's :func:`precision`.
     """
-    if _rounded_to_bf16 and a.dtype == torch.float32:
+    if a.dtype == torch.float32 and (rounding() if rounded is None else rounded):
         return _rounded_product(a, b, bias)
     if a.device.type == "cpu" and a.dtype == torch.float32:
-        if len(a) == 1:  # one user's request reads the weights once, and NumPy's BLAS does so fastest
+        if len(a) == 1 and b.is_contiguous():  # one user's request reads the weights once: NumPy's BLAS is fastest
             row = torch.from_numpy(np.dot(b.detach().numpy(), a.detach().numpy()[0]))[None]
             return row if bias is None else row + bias
         if _onednn_is_faster():
@@ -79,37 +89,57 @@ def gathered_sum(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) 
 
 
 class GradientMemory:
-    """Memory for one parameter's gradient, kept from step to step.
+    """Memory for one parameter's gradient, kept from step to step by whoever says when it is free again.
 
-    At a catalogue's size the operating system takes longer to hand out fresh memory than Adam takes to use it.
+    At a catalogue's size the operating system takes longer to hand out fresh memory than Adam takes to use it. What is
+    lent is lent once, until :meth:`reclaim`: who never reclaims always gets fresh memory.
     """
 
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
         self._rows: Tensor | None = None
+        self._lent = False
 
     def whole(self, parameter: Tensor) -> Tensor:
-        """Return a gradient to be filled completely. Fresh memory where gradients are being accumulated."""
-        if parameter.grad is not None:
+        """Return a gradient to be filled completely."""
+        if not self._lend(parameter):
             return torch.empty_like(parameter)
-        if self._buffer is None or self._buffer.device != parameter.device:
+        if self._buffer is None:
             self._buffer = torch.empty_like(parameter)
+        self._rows = None
         return self._buffer.view_as(parameter)  # a tensor of its own, so that autograd keeps it instead of a copy
 
     def rows(self, parameter: Tensor, rows: Tensor) -> Tensor:
         """Return a gradient whose ``rows`` are to be filled and whose other rows are zero."""
-        if parameter.grad is not None:
+        if not self._lend(parameter):
             return torch.zeros_like(parameter)
-        if self._buffer is None or self._rows is None or self._buffer.device != parameter.device:
+        if self._buffer is None or self._rows is None:
             self._buffer = torch.zeros_like(parameter)
         else:
             self._buffer.index_fill_(0, self._rows, 0.0)  # what the last step left
         self._rows = rows
         return self._buffer.view_as(parameter)
 
-    def __deepcopy__(self, memo: object) -> "GradientMemory":
-        return GradientMemory()  # a copy of a layer has gradients of its own
+    def _lend(self, parameter: Tensor) -> bool:
+        """Return whether the memory is free for this parameter; from now on it is not."""
+        free = not self._lent and parameter.grad is None
+        buffer = self._buffer
+        if not free or (
+            buffer is not None
+            and (buffer.shape, buffer.dtype, buffer.device) != (parameter.shape, parameter.dtype, parameter.device)
+        ):
+            self._buffer = self._rows = None  # who has it keeps it
+        self._lent = True
+        return free
+
+    def reclaim(self) -> None:
+        """Say that nobody reads the gradient that was lent any more."""
+        self._lent = False
 
     def release(self) -> None:
         """Let go of the memory."""
         self._buffer = self._rows = None
+        self._lent = False
+
+    def __reduce__(self) -> tuple[type["GradientMemory"], tuple[()]]:
+        return GradientMemory, ()  # a copy of a layer has gradients of its own, and a file none

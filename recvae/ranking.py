@@ -59,7 +59,7 @@ def rank(
         rows = slice(start, min(n, start + rows_at_once))
         start = rows.stop
         part = _part(histories, rows)
-        block = score(part)
+        block = score(part).float()
         if batch_size is None and block.device.type != "cpu":
             rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
         if allow is not None:
@@ -83,7 +83,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     ``scores`` float32 (B, I), ``k`` <= I. Columns that score -inf are in no particular order. Raises
     :class:`WorkError` where a score is NaN.
     """
-    if len(scores) < FEW_ROWS and scores.device.type == "cpu":
+    if 0 < len(scores) < FEW_ROWS and scores.device.type == "cpu":
         rows = [_top_k_of_one(row, k) for row in scores.numpy()]
         return tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))  # type: ignore[return-value]
     candidates, columns, bound = _candidates(scores, k + 1)

@@ -105,6 +105,7 @@ def train(
     finally:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
+            parameter.grad = None  # of a step that was interrupted
     return report
 
 
@@ -114,6 +115,7 @@ class _Loop:
     def __init__(self, network: Network, clicks: Clicks, options: TrainOptions, seed: int, hooks: Hooks) -> None:
         self.network, self.clicks, self.options, self.hooks = network, clicks, options, hooks
         self.noise = Noise(seed, clicks.device)
+        self.memories = network.gradient_memories()
         self.phases = network.phases()
         self.optimisers = {phase.name: self._optimiser(phase) for phase in self.phases}
         self.steps_per_pass = number_of_batches(len(clicks), options.batch_size, drop_last=options.drop_last)
@@ -178,6 +180,8 @@ class _Loop:
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)  # at once: no gradient outlives its step
+        for memory in self.memories:
+            memory.reclaim()
         self.step += 1
         return loss
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from recvae.batches import Batch, Clicks
 from recvae.losses import multinomial_log_likelihood
 from recvae.noise import Noise
-from recvae.products import GradientMemory, gathered_sum, product
+from recvae.products import GradientMemory, gathered_sum, product, rounding
 
 ROWS_AT_ONCE = 1024  # of a first layer's gradient: few enough to stay in the cache
 
@@ -90,9 +90,15 @@ class Network(nn.Module, ABC):
 
     def release(self) -> None:
         """Let go of what only training needs."""
+        for memory in self.gradient_memories():
+            memory.release()
         for module in self.modules():
-            if isinstance(module, ClickLinear | Linear):
-                module.memory.release()
+            if isinstance(module, ClickLinear):
+                module.buffer = None
+
+    def gradient_memories(self) -> list[GradientMemory]:
+        """Return the memory of every gradient that is kept from step to step."""
+        return [module.memory for module in self.modules() if isinstance(module, ClickLinear | Linear)]
 
 
 class ClickLinear(nn.Module):
@@ -108,11 +114,14 @@ class ClickLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_items, width))
         self.bias = nn.Parameter(torch.empty(width))
         self.memory = GradientMemory()
-        self._buffer: Tensor | None = None
+        self.buffer: Tensor | None = None  # the dense matrix of a training step, where there is one
 
     def forward(self, batch: Batch, values: Tensor) -> Tensor:
         """Return (B, H) from one value per click (N,)."""
         return self.gathered(batch, values) if values.device.type == "cpu" else self.multiplied(batch, values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "buffer": None}  # neither copied nor written to a file
 
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
         """Sum the clicked rows of the table."""
@@ -122,14 +131,14 @@ class ClickLinear(nn.Module):
         return summed + self.bias
 
     def multiplied(self, batch: Batch, values: Tensor) -> Tensor:
-        """Scatter the batch into the dense buffer and multiply."""
-        shape = (len(batch), self.weight.shape[0])
-        buffer = self._buffer
-        if buffer is None or buffer.shape[0] < shape[0] or buffer.device != values.device:
-            buffer = self._buffer = values.new_empty(shape)
-        dense = batch.dense(values, out=buffer[: shape[0]])
+        """Scatter the batch into a dense matrix, in training the buffer, and multiply."""
         if not torch.is_grad_enabled():
-            return product(dense, self.weight.T, self.bias)
+            return product(batch.dense(values), self.weight.T, self.bias)
+        shape = (len(batch), self.weight.shape[0])
+        buffer = self.buffer
+        if buffer is None or buffer.shape[0] < shape[0] or buffer.device != values.device:
+            buffer = self.buffer = values.new_empty(shape)
+        dense = batch.dense(values, out=buffer[: shape[0]])
         out: Tensor = _Multiplied.apply(self.weight, dense)  # type: ignore[no-untyped-call]  # torch ships it without types
         return out + self.bias
 
@@ -174,13 +183,14 @@ class _Multiplied(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, dense: Tensor) -> Tensor:
         ctx.save_for_backward(dense)
+        ctx.rounded = rounding()
         return product(dense, table.T)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (dense,) = ctx.saved_tensors
-        return product(dense.T, grad.T.contiguous()), None
+        return product(dense.T, grad.T.contiguous(), rounded=ctx.rounded), None
 
 
 class Linear(nn.Linear):
@@ -201,18 +211,19 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.rounded = rounding()
         return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        needs_input, needs_weight, _ = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
         grad = grad.contiguous()
         return (
-            product(grad, weight.T) if needs_input else None,
-            product(grad.T, x.T) if needs_weight else None,
-            grad.sum(0) if needs_weight else None,
+            product(grad, weight.T, rounded=ctx.rounded) if needs_input else None,
+            product(grad.T, x.T, rounded=ctx.rounded) if needs_weight else None,
+            grad.sum(0) if needs_bias else None,
         )
 
 

@@ -120,6 +120,7 @@ class RecVAENetwork(Network):
             encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
         if len(clicks) * 2 * self.options.latent > TABLE_VALUES:
             # The encoder passes change the encoder, so they need a copy of it; the decoder passes do not.
+            self._old = None
             self._frozen = (copy.deepcopy(encoder).requires_grad_(False) if phase == "encoder" else encoder,)
             return
         if phase == "encoder" and epoch > 0 and self._old is not None:

@@ -5,7 +5,7 @@ import oracles
 import pytest
 import torch
 from conftest import LargestTensor, random_clicks
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 
 from recvae import losses
 from recvae.batches import Batch
@@ -36,13 +36,15 @@ def plain(code, weight, bias, x):
     return (torch.log_softmax(code @ weight.T + bias, 1) * x).sum(1)
 
 
-@pytest.fixture(params=["one tile", "tiles kept", "tiles made twice"])
+@pytest.fixture(params=["one tile", "tiles kept", "tiles made twice", "as on a device"])
 def route(request, monkeypatch):
     """The ways that a step can go, by the sizes that choose them."""
     if request.param != "one tile":
         monkeypatch.setitem(losses.TILE_SCORES, "cpu", 1)  # the narrowest tiles
     if request.param == "tiles made twice":
         monkeypatch.setitem(losses.KEPT_SCORES, "cpu", 0)
+    if request.param == "as on a device":
+        monkeypatch.setattr(losses, "_knows_at_once", lambda values: False)
     return request.param
 
 
@@ -146,4 +148,46 @@ def test_memory_for_gradients_is_used_again():
         places.add(tensors[1].grad.data_ptr())
         for tensor in tensors:
             tensor.grad = None
+        memory.reclaim()
     assert len(places) == 1
+
+
+def test_a_backward_pass_that_was_interrupted_can_be_taken_again(monkeypatch):
+    monkeypatch.setitem(losses.TILE_SCORES, "cpu", 1)
+    matrix = random_clicks(5, ITEMS, 0.05)
+    one, two = (leaves(fixed_layer(matrix, LATENT)) for _ in range(2))
+    multinomial_log_likelihood(*two, Batch.of(matrix)).sum().backward()
+    value = multinomial_log_likelihood(*one, Batch.of(matrix)).sum()
+    with monkeypatch.context() as broken:
+        broken.setattr(losses, "gathered_sum", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            value.backward(retain_graph=True)
+    for tensor in one:
+        tensor.grad = None
+    value.backward()
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_a_bias_can_be_trained_alone(route):
+    matrix = random_clicks(5, ITEMS, 0.05)
+    code, weight, bias = leaves(fixed_layer(matrix, LATENT))
+    for tensor in (code, weight):
+        tensor.requires_grad_(False)
+    multinomial_log_likelihood(code, weight, bias, Batch.of(matrix)).sum().backward()
+    other = bias.detach().clone().requires_grad_()
+    plain(code, weight, other, torch.from_numpy(matrix.toarray())).sum().backward()
+    torch.testing.assert_close(bias.grad, other.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tile_of_items_that_cannot_be_drawn(route):
+    others = random_clicks(5, ITEMS - 300, 0.05)
+    matrix = hstack([csr_array((5, 300), dtype=np.float32), others], format="csr")
+    code, weight, bias = leaves(fixed_layer(matrix, LATENT))
+    with torch.no_grad():
+        bias[:300] = -torch.inf
+    value = multinomial_log_likelihood(code, weight, bias, Batch.of(matrix))
+    value.sum().backward()
+    expected = plain(code, weight[300:], bias[300:], torch.from_numpy(others.toarray()))
+    torch.testing.assert_close(value, expected)
+    assert code.grad.isfinite().all()

@@ -1,14 +1,17 @@
 """The products and gathered sums against NumPy, whichever library makes them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import numpy as np
 import oracles
 import pytest
 import torch
+from conftest import random_clicks
 
 from recvae import products
-from recvae.models.base import Linear
+from recvae.batches import Batch
+from recvae.models.base import ClickLinear, Linear
 from recvae.products import GradientMemory, gathered_sum, precision, product
 
 
@@ -49,7 +52,6 @@ def test_rounded_products_have_bfloat16_s_precision_and_leave_no_trace(library):
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.15)  # 64 products of 8-bit mantissas
     assert torch.equal(product(a, b, bias), exact)
-    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_gathered_sum():
@@ -64,6 +66,7 @@ def test_rows_that_a_step_leaves_are_zero_in_the_next():
     parameter, memory = torch.ones(5, 2), GradientMemory()
     first = memory.rows(parameter, torch.tensor([1, 3]))
     first[[1, 3]] = 7.0
+    memory.reclaim()
     second = memory.rows(parameter, torch.tensor([3]))
     assert second.data_ptr() == first.data_ptr()
     assert (second == 0).all()
@@ -74,6 +77,7 @@ def test_rows_that_a_step_leaves_are_zero_in_the_next():
 def test_a_copied_layer_has_gradients_of_its_own():
     layer = Linear(3, 4)
     place = layer.memory.whole(layer.weight).data_ptr()
+    layer.memory.reclaim()
     copied = deepcopy(layer)
     assert copied.memory.whole(copied.weight).data_ptr() != place
     assert layer.memory.whole(layer.weight).data_ptr() == place
@@ -87,8 +91,74 @@ def test_precision_ends_with_an_exception():
     assert torch.equal(product(a, a), exact)
 
 
-def test_accumulated_gradients_get_memory_of_their_own():
+@pytest.mark.parametrize("reclaimed", [False, True])
+def test_memory_is_lent_once(reclaimed):
     parameter, memory = torch.nn.Parameter(torch.ones(5, 2)), GradientMemory()
-    parameter.grad = memory.rows(parameter, torch.tensor([1]))
-    for more in (memory.rows(parameter, torch.tensor([1])), memory.whole(parameter)):
-        assert more.data_ptr() != parameter.grad.data_ptr()
+    lent = [memory.rows(parameter, torch.tensor([1]))]
+    if reclaimed:  # but the gradient is still there: gradients are being accumulated
+        parameter.grad = lent[0]
+        memory.reclaim()
+    lent += [memory.rows(parameter, torch.tensor([1])), memory.whole(parameter), memory.whole(parameter)]
+    assert len({gradient.data_ptr() for gradient in lent}) == 4
+
+
+def test_memory_follows_its_parameter():
+    memory = GradientMemory()
+    memory.whole(torch.ones(5, 2))
+    memory.reclaim()
+    assert memory.whole(torch.ones(5, 2, dtype=torch.float64)).dtype == torch.float64
+    memory.reclaim()
+    assert memory.rows(torch.ones(7, 2), torch.tensor([6])).shape == (7, 2)
+
+
+def two_batches():
+    clicks = random_clicks(20, 30, 0.3)
+    return Batch.of(clicks[:10]), Batch.of(clicks[10:])
+
+
+def gradients(*sums, clear=()):
+    """Gradients of a first layer after backward passes through sums of batches, cleared after some of them."""
+    layer = ClickLinear(30, 4)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(oracles.fixed(30, 4)))
+        layer.bias.zero_()
+    for n, batches in enumerate(sums):
+        sum(layer.gathered(b, b.normalised()).square().sum() for b in batches).backward()
+        if n in clear:
+            layer.zero_grad()
+    return layer.weight.grad
+
+
+def test_gradients_of_several_passes_add_up():
+    one, two = two_batches()
+    apart = gradients((one,)) + gradients((two,))
+    torch.testing.assert_close(gradients((one, two)), apart)
+    torch.testing.assert_close(gradients((one,), (two,)), apart)
+    torch.testing.assert_close(gradients((one,), (two,), (one,), clear={1}), gradients((one,)))
+
+
+def test_other_threads_do_not_round():
+    a = torch.tensor(oracles.fixed(3, 5), dtype=torch.float32)
+    exact = product(a, a)
+    with precision("bf16"), ThreadPoolExecutor(1) as pool:
+        assert torch.equal(pool.submit(product, a, a).result(), exact)
+
+
+def test_backward_passes_round_as_their_forward_pass_did():
+    grads = []
+    for rounded in (False, True):
+        layer, x = Linear(5, 4), torch.tensor(oracles.fixed(3, 5), dtype=torch.float32)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(oracles.fixed(4, 5)))
+        with precision("bf16" if rounded else "float32"):
+            out = layer(x).sum()
+        out.backward()
+        grads.append(layer.weight.grad)
+    assert not torch.equal(*grads)
+
+
+def test_tf32_is_put_back_and_leaves_other_settings_alone():
+    before = torch.backends.cuda.matmul.fp32_precision
+    with precision("tf32"):
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert torch.backends.cuda.matmul.fp32_precision == before

@@ -111,6 +111,20 @@ def test_nan_scores_are_an_error():
         rank(scorer(np.array([[1, np.nan, 0]], np.float32)), csr_array((1, 3)), 1)
 
 
+@pytest.mark.parametrize("rows", [2, 9])
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_scores_of_other_types_are_ranked_as_float32(dtype, rows):
+    scores = np.random.default_rng(1).permutation(rows * 90).reshape(rows, 90).astype(dtype)
+    ids, best = rank(scorer(scores), csr_array((rows, 90)), 3)
+    assert best.dtype == np.float32
+    assert ids.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :3].tolist()
+
+
+def test_no_rows():
+    values, columns = top_k(torch.zeros(0, 700), 3)
+    assert values.shape == columns.shape == (0, 3)
+
+
 @pytest.mark.parametrize("k", [0, -3, 1.5, True, "10"])
 def test_a_bad_k(k):
     with pytest.raises(InputError, match="k must be"):

@@ -201,6 +201,18 @@ def test_bf16_products_train_to_nearly_the_same_weights(name):
     np.testing.assert_allclose(scores[0], scores[1], atol=0.2)
 
 
+def test_nothing_of_an_interrupted_step_is_left(monkeypatch):
+    fitted = model("mult-vae", epochs=1).fit(BOARD)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(fitted.network, Clicks(BOARD), TrainOptions(epochs=1, batch_size=16), seed=1)
+    assert all(parameter.grad is None for parameter in fitted.network.parameters())
+
+
 def test_no_gradient_outlives_training():
     fitted = model("recvae", epochs=1).fit(BOARD)
     network = fitted.network
