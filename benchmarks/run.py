@@ -21,7 +21,7 @@ from page import PAGE, write_page
 # In the order of the page; a record that is missing is left out.
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "agreement": (),
-    "training": ("--whole",),
+    "training": (),
     "precision": (),
     "large": (),
     "memory": (),

@@ -74,13 +74,16 @@ class Interactions:
     def select(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Interactions":
         """Keep ``rows`` (a mask of shape (n,), or ascending row numbers); the ids and their codes stay."""
         kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows  # found once, for a tenth of a mask's time
         for name in ("user", "item", "rating", "time"):
             if kept[name] is not None:
-                kept[name] = kept[name][rows]
+                kept[name] = kept[name].take(numbers)
         return Interactions(**kept)
 
     def _filtered(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp], what: str) -> "Interactions":
         """Like :meth:`select`, but raise :class:`DataError` naming the filter ``what`` where nothing would be left."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         kept = self.select(rows)
         if len(self) and not len(kept):
             raise DataError(f"The filter '{what}' leaves nothing of {self.label} ({len(self):,} rows): lower it.")

@@ -124,15 +124,16 @@ def _strong(data: Interactions, held_out_users: int | None, share: float, seed: 
         row_of[users[chosen]] = np.arange(chosen.size)
 
     part = part_of[data.user]
-    in_train = part == _TRAIN
-    catalogue, column_of = _catalogue(data, in_train)
+    in_train = np.flatnonzero(part == _TRAIN)
+    items = data.item.take(in_train)
+    catalogue, column_of = _catalogue(data, items)
     shape = (places["train"].size, catalogue.size)
-    train = _matrix(row_of[data.user[in_train]], column_of[data.item[in_train]], shape)
+    train = _matrix(row_of[data.user.take(in_train)], column_of[items], shape)
     dropped: dict[str, int] = {}
     pairs = {}
     for code, name in ((_VALIDATION, "validation"), (_TEST, "test")):
-        mine = part == code
-        rows, columns = row_of[data.user[mine]], column_of[data.item[mine]]
+        mine = np.flatnonzero(part == code)
+        rows, columns = row_of[data.user.take(mine)], column_of[data.item.take(mine)]
         known = columns >= 0
         dropped[f"{name}_clicks_outside_catalogue"] = int(known.size - np.count_nonzero(known))
         pairs[name] = _fold(rows[known], columns[known], (held_out, catalogue.size), share, seed)
@@ -220,7 +221,7 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
     in_train = part == _TRAIN
     if not in_train.any():
         raise DataError(f"The {method} split leaves no training clicks of {data.label}: hold out a smaller share.")
-    catalogue, column_of = _catalogue(data, in_train)
+    catalogue, column_of = _catalogue(data, data.item[in_train])
     users = _ascending_users(data)
     clicks_in = {code: np.bincount(data.user[part == code], minlength=len(data.user_ids)) for code in range(3)}
     trained = clicks_in[_TRAIN] > 0
@@ -272,11 +273,8 @@ def _ranks_within(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
 
 
-def _catalogue(
-    data: Interactions, in_train: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return item codes in order of first appearance among training rows, and each code's column (-1: none)."""
-    items = data.item[in_train]
+def _catalogue(data: Interactions, items: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return item codes in order of first appearance in ``items``, the training rows', and each code's column or -1."""
     first = np.full(len(data.item_ids), items.size, dtype=np.int64)
     first[items[::-1]] = np.arange(items.size)[::-1]  # the last assignment to a place stays: its first appearance
     seen = np.flatnonzero(first < items.size)

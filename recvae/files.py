@@ -200,7 +200,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     try:
         with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(",".join(header) + "\n")
-            file.writelines(",".join(map(_quoted, row)) + "\n" for row in rows)
+            file.writelines(_line(row) for row in rows)
     except UnicodeEncodeError as error:
         raise DataError(f"{error.object!r} is not valid Unicode and cannot be written to {path.name}.") from error
 
@@ -222,9 +222,11 @@ def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]
     return rows[1:]
 
 
-def _quoted(value: object) -> str:
-    text = str(value)
-    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
+def _line(row: Sequence[object]) -> str:
+    fields = [str(value) for value in row]
+    if _NEEDS_QUOTES.search("".join(fields)):  # rarely: one search for all of them
+        fields = ['"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text for text in fields]
+    return ",".join(fields) + "\n"
 
 
 def vocabulary_hash(item_ids: Iterable[str]) -> str:
