@@ -35,7 +35,7 @@ def our_losses(network: Network, clicks: Clicks, train_options: TrainOptions, se
         losses.append(loss.total.detach().clone())
         return loss
 
-    network.loss = recorded  # type: ignore[method-assign]
+    network.loss = recorded
     try:
         train(network, clicks, train_options, seed=seed)
     except _EnoughError:

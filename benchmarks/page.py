@@ -70,7 +70,7 @@ def markdown(figures: Sequence[Figure]) -> list[str]:
     """Return figures as a table, without the columns of comparisons where there are none."""
     rows = [("", "ours", "compared with", "theirs", "ratio", "range"), *map(full_cells, figures)]
     kept = [place for place in range(6) if place < 2 or any(row[place] for row in rows[1:])]
-    rows.insert(1, tuple("---" if place in (0, 2) else "---:" for place in range(6)))  # type: ignore[arg-type]
+    rows.insert(1, tuple("---" if place in (0, 2) else "---:" for place in range(6)))
     return [f"| {' | '.join(row[place] for place in kept)} |" for row in rows]
 
 
