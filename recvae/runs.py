@@ -34,12 +34,13 @@ class InMemory:
         """Copy the weights; the last epoch's stay where they are."""
         note_best(self.model, report)
         last = report.epoch == report.epochs
-        self.best = None if last else {name: value.clone() for name, value in self.model.tensors().items()}
+        trained = self.model.network.named_parameters()
+        self.best = None if last else {name: value.detach().clone() for name, value in trained}
 
     def end(self) -> None:
         """Put the best weights back."""
         if self.best is not None:
-            self.model.network.load_state_dict(self.best)
+            self.model.network.load_state_dict(self.best, strict=False)  # what is not trained is as it was
 
 
 class InFolder:
@@ -138,10 +139,12 @@ class InFolder:
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
             raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")
-        if "config.train.epochs" in changed and mine.get("config.model.anneal") == "share":
+        schedules = {"config.model.anneal": "share", "config.train.decay": "cosine"}
+        tied = [key.removeprefix("config.") for key, value in schedules.items() if mine.get(key) == value]
+        if "config.train.epochs" in changed and tied:
             raise InputError(
-                f"{self.folder} anneals over a share of its {theirs.get('config.train.epochs')} epochs, so --resume "
-                "cannot change their number. Train again, or use another model.anneal."
+                f"{self.folder} has a schedule over its {theirs.get('config.train.epochs')} epochs ({tied[0]}), so "
+                f"--resume cannot change their number. Train again, or with another {tied[0]}."
             )
         if changed == ["dataset.validation_metric"]:
             metric = theirs.get("dataset.validation_metric")

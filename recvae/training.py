@@ -7,6 +7,7 @@ given. It never waits for the device within a pass; losses and the finiteness fl
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ from recvae.batches import Batch, Clicks, number_of_batches
 from recvae.errors import InputError, WorkError
 from recvae.models.base import Loss, Network, Phase
 from recvae.noise import Noise
-from recvae.options import option
+from recvae.options import Between, OneOf, option
 from recvae.products import precision
+from recvae.schedules import cosine_rate
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class TrainOptions:
     """How a network is trained; the defaults are those that both papers share."""
 
     epochs: int = option(200, "Number of epochs.", ge=1)
-    batch_size: int = option(500, "Users per update.", ge=1)
-    learning_rate: float = option(1e-3, "Adam's step size.", gt=0)
+    batch_size: int = option(500, "Users per update.", search=OneOf(50, 100, 200, 500), ge=1)
+    learning_rate: float = option(1e-3, "Adam's step size.", search=Between(1e-4, 3e-3, log=True), gt=0)
     adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
     drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
     precision: Literal["float32", "tf32", "bf16"] = option(
@@ -38,6 +40,18 @@ class TrainOptions:
         0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
     )
     validate_every: int = option(1, "Epochs between validations (the last epoch always has one).", ge=1)
+    decay: Literal["constant", "cosine"] = option(
+        "constant", "The learning rate: constant, or falling to 0 along half a cosine over all epochs."
+    )
+    average: float = option(
+        0.0,
+        "Where above 0, the weights validated and kept are a running average over epochs with this decay an epoch.",
+        ge=0,
+        lt=1,
+    )
+    stop_after: int = option(
+        0, "Stop after this many epochs, while schedules go on as for 'epochs'; 0 goes through all of them.", ge=0
+    )
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,7 @@ def train(
     try:
         while not loop.finished:
             report = loop.epoch()
+        loop.exchange_average()
     finally:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
@@ -120,6 +135,7 @@ class _Loop:
         self.optimisers = {phase.name: self._optimiser(phase) for phase in self.phases}
         self.steps_per_pass = number_of_batches(len(clicks), options.batch_size, drop_last=options.drop_last)
         self.steps_per_epoch = self.steps_per_pass * sum(phase.passes for phase in self.phases)
+        self.average = [parameter.detach().clone() for parameter in network.parameters()] if options.average else []
         self.done = 0  # epochs
         self.step = 0  # updates
         self.best_epoch, self.best_score, self.since_best = 0, None, 0  # type: tuple[int, float | None, int]
@@ -144,7 +160,11 @@ class _Loop:
     @property
     def finished(self) -> bool:
         patience = self.options.patience
-        return self.done >= self.options.epochs or bool(patience and self.since_best >= patience)
+        return self.done >= self.last_epoch or bool(patience and self.since_best >= patience)
+
+    @property
+    def last_epoch(self) -> int:
+        return min(self.options.epochs, self.options.stop_after or self.options.epochs)
 
     def epoch(self) -> EpochReport:
         start = time.perf_counter()
@@ -166,7 +186,32 @@ class _Loop:
                     self.hooks.on_step(steps, self.steps_per_epoch)
             losses[phase.name] = meter.read(phase.name, self.done + 1)
         self.done += 1
+        self._update_average()
         return self._close(losses, time.perf_counter() - start)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards this epoch's weights; the first epochs count alike, so that none is a start."""
+        if self.average:
+            share = max(1 - self.options.average, 1 / self.done)
+            for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
+                mean.lerp_(parameter, share)
+
+    @torch.no_grad()
+    def exchange_average(self) -> None:
+        """Put the average, where there is one, in the network's place and the network's weights in the average's."""
+        for mean, parameter in zip(self.average, self.network.parameters() if self.average else (), strict=True):
+            weights = parameter.clone()
+            parameter.copy_(mean)
+            mean.copy_(weights)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        self.exchange_average()
+        try:
+            yield
+        finally:
+            self.exchange_average()
 
     def _batches(self, passes: int) -> Iterator[Batch]:
         """Yield all users in ``passes`` random orders."""
@@ -174,8 +219,12 @@ class _Loop:
             yield from self.clicks.shuffled(self.options.batch_size, self.noise, drop_last=self.options.drop_last)
 
     def _update(self, phase: Phase, batch: Batch) -> Loss:
-        beta = self.network.beta(self.step, self.steps_per_epoch * self.options.epochs)
+        total = self.steps_per_epoch * self.options.epochs
+        beta = self.network.beta(self.step, total)
         optimiser = self.optimisers[phase.name]
+        if self.options.decay == "cosine":
+            for group in optimiser.param_groups:
+                group["lr"] = self.options.learning_rate * cosine_rate(self.step, total=total)
         loss = self.network.loss(phase.name, batch, beta, self.noise)
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         optimiser.step()
@@ -188,9 +237,10 @@ class _Loop:
     def _close(self, losses: dict[str, dict[str, float]], seconds: float) -> EpochReport:
         """Validate, keep the best weights, and keep a state to resume from."""
         score, best = None, False
-        last = self.done == self.options.epochs
+        last = self.done == self.last_epoch
         if self.hooks.validate is not None and (last or self.done % self.options.validate_every == 0):
-            score = float(self.hooks.validate())
+            with self._averaged():
+                score = float(self.hooks.validate())
             if not math.isfinite(score):
                 raise WorkError(f"The validation metric is {score} at epoch {self.done}, not a finite number.")
             best = self.best_score is None or score > self.best_score
@@ -211,7 +261,8 @@ class _Loop:
             best_score=self.best_score,
         )
         if best and self.hooks.keep_best is not None:
-            self.hooks.keep_best(report)
+            with self._averaged():
+                self.hooks.keep_best(report)
         if self.hooks.keep_state is not None:
             self.hooks.keep_state(self.state(), report)
         if self.hooks.on_epoch is not None:
@@ -226,6 +277,8 @@ class _Loop:
             for parameter, slots in optimiser.state.items():
                 for slot, value in slots.items():
                     tensors[f"adam.{phase}.{names[parameter]}.{slot}"] = value
+        for (name, _), mean in zip(self.network.named_parameters() if self.average else (), self.average, strict=True):
+            tensors[f"average.{name}"] = mean
         tensors["noise"] = self.noise.state()
         values = {
             "done": self.done,
@@ -255,6 +308,8 @@ class _Loop:
                 parameter, slot = rest.rsplit(".", 1)
                 owner = parameters[parameter]
                 self.optimisers[phase].state[owner][slot] = value.to(owner.device, copy=True)
+        for (name, _), mean in zip(self.network.named_parameters() if self.average else (), self.average, strict=True):
+            mean.copy_(state.tensors[f"average.{name}"])
         self.noise.restore(state.tensors["noise"].cpu())
         self.done, self.step = state.values["done"], state.values["step"]
         self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]

@@ -21,7 +21,8 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_resume_is_exact(name, stop_at, tmp_path):
+@pytest.mark.parametrize("more", [{}, {"average": 0.7, "decay": "cosine"}], ids=["plain", "averaged"])
+def test_resume_is_exact(name, stop_at, more, tmp_path):
     """Stopped in the middle of an epoch and resumed, a run ends with the weights and metrics of an unbroken one."""
     held_out = random_clicks(60, 40, 0.2, seed=9)
 
@@ -33,11 +34,11 @@ def test_resume_is_exact(name, stop_at, tmp_path):
             raise StoppedError
 
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    unbroken = model(name).fit(BOARD, validation=validation, folder=whole)
+    unbroken = model(name, **more).fit(BOARD, validation=validation, folder=whole)
     reports = []
     with pytest.raises(StoppedError):
-        model(name).fit(BOARD, validation=validation, folder=resumed, on_step=stop, on_epoch=reports.append)
-    continued = model(name).fit(BOARD, validation=validation, folder=resumed, resume=True)
+        model(name, **more).fit(BOARD, validation=validation, folder=resumed, on_step=stop, on_epoch=reports.append)
+    continued = model(name, **more).fit(BOARD, validation=validation, folder=resumed, resume=True)
     assert equal(unbroken.tensors(), continued.tensors())
     assert continued.best_epoch == unbroken.best_epoch
     for file in (checkpoint.WEIGHTS, checkpoint.RUN, checkpoint.ITEMS):
@@ -99,10 +100,11 @@ def test_an_interrupted_extension_is_exact_too(name, tmp_path):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
 
 
-def test_annealing_over_a_share_of_the_run_cannot_be_extended(tmp_path):
-    model("mult-vae", anneal="share").fit(BOARD, folder=tmp_path / "run")
-    with pytest.raises(InputError, match="share of its 6 epochs"):
-        model("mult-vae", anneal="share", epochs=9).fit(BOARD, folder=tmp_path / "run", resume=True)
+@pytest.mark.parametrize("schedule", [{"anneal": "share"}, {"decay": "cosine"}])
+def test_a_schedule_over_the_whole_run_cannot_be_extended(schedule, tmp_path):
+    model("mult-vae", **schedule).fit(BOARD, folder=tmp_path / "run")
+    with pytest.raises(InputError, match=f"schedule over its 6 epochs .*{next(iter(schedule))}"):
+        model("mult-vae", **schedule, epochs=9).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
 class KilledError(BaseException):

@@ -4,7 +4,7 @@ import oracles
 import pytest
 
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
-from recvae.schedules import linear_beta, share_beta
+from recvae.schedules import cosine_rate, linear_beta, share_beta
 
 
 @pytest.mark.parametrize("step", [0, 1, 39_999, 40_000, 40_001, 199_999, 200_000, 10**7])
@@ -34,3 +34,10 @@ def test_the_options_choose():
     assert beta(anneal_updates=100) == 0.2
     assert beta(anneal="share", anneal_share=0.6) == pytest.approx(0.1)
     assert beta(anneal="constant") == 0.2
+
+
+def test_half_a_cosine():
+    assert cosine_rate(0, total=8) == 1
+    assert cosine_rate(4, total=8) == pytest.approx(0.5)
+    assert cosine_rate(2, total=8) == pytest.approx((2 + 2**0.5) / 4)
+    assert 0 < cosine_rate(7, total=8) < 0.05

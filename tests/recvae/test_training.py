@@ -108,6 +108,50 @@ def test_early_stopping():
     assert [r.best for r in reports] == [True, True, False, False]
 
 
+def test_stopping_after_some_epochs_leaves_the_schedules_alone(tmp_path):
+    """Four epochs of a run of six are the first four, also where beta and the learning rate depend on the six."""
+    schedules = {"anneal": "share", "decay": "cosine"}
+    trajectory = []
+    model("mult-vae", **schedules).fit(BOARD, validation=lambda m: trajectory.append(bits(m.tensors())) or 0.5)
+    for folder in (None, tmp_path / "run"):
+        stopped = model("mult-vae", **schedules, stop_after=4).fit(BOARD, folder=folder)
+        assert stopped.best_epoch == 4
+        assert equal(stopped.tensors(), trajectory[3])
+    shorter = model("mult-vae", **schedules, epochs=4).fit(BOARD)
+    assert not equal(shorter.tensors(), trajectory[3])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_average_is_the_running_mean_of_the_epochs_weights(name, tmp_path):
+    """It is what is validated and kept, and the weights that are trained do not feel it."""
+    plain, averaged = [], []
+    model(name).fit(BOARD, validation=lambda m: plain.append(bits(m.tensors())) or len(plain))
+    fitted = model(name, average=0.6).fit(
+        BOARD, validation=lambda m: averaged.append(bits(m.tensors())) or len(averaged), folder=tmp_path / "run"
+    )
+    for key in plain[0]:
+        mean = np.zeros(plain[0][key].shape)
+        for epoch, weights in enumerate(plain, start=1):
+            share = max(0.4, 1 / epoch)
+            mean += share * (weights[key].double().numpy() - mean)
+            np.testing.assert_allclose(averaged[epoch - 1][key], mean, rtol=1e-5, atol=1e-7)
+    assert equal(fitted.tensors(), averaged[-1])
+    assert equal(recvae.load(tmp_path / "run", "cpu").tensors(), averaged[-1])
+    assert equal(model(name, average=0.6).fit(BOARD).tensors(), averaged[-1])  # in memory, without validation
+
+
+def test_the_learning_rate_falls_along_half_a_cosine():
+    network = MultDAENetwork(40, MultDAEOptions(latent=6), seed=1)
+    options = TrainOptions(epochs=5, batch_size=16, learning_rate=0.02, decay="cosine")
+    rates = []
+    hooks = Hooks(on_step=lambda done, total: rates.append(loop.optimisers["all"].param_groups[0]["lr"]))
+    loop = _Loop(network, Clicks(BOARD), options, 1, hooks)
+    while not loop.finished:
+        loop.epoch()
+    expected = 0.01 * (1 + np.cos(np.pi * np.arange(20) / 20))  # 4 batches an epoch
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
 def test_validate_every():
     reports = []
     model("mult-dae", validate_every=4).fit(BOARD, validation=lambda _: 1.0, on_epoch=reports.append)
