@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
+    from data_prep.given_split import prepare_given, split_given
     from data_prep.interactions import Interactions
     from data_prep.pipeline import filter_interactions, prepare
     from data_prep.readers import column_names, read_interactions
@@ -32,9 +33,11 @@ _HOME = {
     "ml20m_shape": "synthetic",
     "planted_scores": "synthetic",
     "prepare": "pipeline",
+    "prepare_given": "given_split",
     "read_interactions": "readers",
     "read_titles": "titles",
     "sample": "synthetic",
+    "split_given": "given_split",
 }
 
 __all__ = [
@@ -53,9 +56,11 @@ __all__ = [
     "ml20m_shape",
     "planted_scores",
     "prepare",
+    "prepare_given",
     "read_interactions",
     "read_titles",
     "sample",
+    "split_given",
 ]
 
 

@@ -163,6 +163,25 @@ class Dataset:
             self._matrices[name] = matrix
         return self._matrices[name]
 
+    def refit_matrix(self) -> csr_array:
+        """Return all clicks that may be trained on once nothing is validated any more, (n_users, n_items).
+
+        They are the training clicks and the validation users' fold-in and held-out clicks, rows matched by user id:
+        training users in their order, then validation users who are none (those of a strong split), in theirs. No test
+        click is among them. Canonical float32 ones; errors as :meth:`matrix`.
+        """
+        places = {user: row for row, user in enumerate(self.user_ids("train"))}
+        of_training = np.arange(len(places), dtype=np.int32)
+        ids = self.user_ids("validation")
+        of_validation = np.array([places.setdefault(user, len(places)) for user in ids], dtype=np.int32)
+        parts = [(of_training, self.train), (of_validation, self.validation_in), (of_validation, self.validation_out)]
+        rows = np.concatenate([np.repeat(of_users, np.diff(matrix.indptr)) for of_users, matrix in parts])
+        columns = np.concatenate([matrix.indices for _, matrix in parts])
+        ones = np.ones(rows.size, dtype=np.float32)
+        clicks = csr_array((ones, (rows, columns)), shape=(len(places), self.n_items))  # sorted, doubled clicks added
+        clicks.data[:] = 1
+        return clicks
+
     @property
     def item_ids(self) -> Ids:
         """Item ids as written in the source, object array of str (n_items,); row i names column i."""

@@ -1,4 +1,4 @@
-"""From a name or a file to a dataset: read, filter, split. What ``recvae prepare`` calls."""
+"""From a name or a file to a dataset: read, filter, split. What ``recvae prepare NAME|FILE`` calls."""
 
 import math
 from collections.abc import Sequence
@@ -69,8 +69,7 @@ def prepare(
     Raises :class:`InputError` or its child :class:`DataError` for what cannot be used, and :class:`WorkError` for a
     failed download.
     """
-    if min_rating is not None and not math.isfinite(min_rating):
-        raise InputError(f"The minimum rating must be a number, and {min_rating} is not.")
+    check_min_rating(min_rating)
     if min_items_per_user < 0 or min_users_per_item < 0:
         raise InputError("The minimum numbers of items per user and of users per item cannot be negative.")
     release = _release(name_or_file)
@@ -88,7 +87,7 @@ def prepare(
             raise InputError("A minimum rating needs the column of the ratings: name it with --rating-column.")
         options = {"rating_column": rating_column, "time_column": time_column, "separator": separator}
         raw = _read_other(name_or_file, user_column, item_column, progress, columns=columns, **options)
-    texts = raw.titles if titles is None else _matching_titles(titles, raw.data)
+    texts = raw.titles if titles is None else matching_titles(titles, raw.data)
 
     data, dropped = filter_interactions(raw.data, min_rating, min_items_per_user, min_users_per_item, k_core=k_core)
     n_users = data.n_users
@@ -206,7 +205,14 @@ def _read_other(
     return _Raw("data frame", data, {"kind": "frame", "file": None, "sha256": None})
 
 
-def _matching_titles(file: str | Path, data: Interactions) -> Titles:
+def check_min_rating(min_rating: float | None) -> None:
+    """Raise :class:`InputError` for a minimum that is no finite number."""
+    if min_rating is not None and not math.isfinite(min_rating):
+        raise InputError(f"The minimum rating must be a number, and {min_rating} is not.")
+
+
+def matching_titles(file: str | Path, data: Interactions) -> Titles:
+    """Read titles and tags; raise :class:`DataError` where they name none of the items of ``data``."""
     texts = read_titles(file)
     if not any(item in texts.titles for item in data.item_ids):
         example = next(iter(texts.titles), "")

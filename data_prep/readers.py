@@ -50,7 +50,7 @@ def read_interactions(
             raise InputError("Column names and a separator are for text files; a data frame has its own.")
         return _from_frame(source, want, "the data frame")
     file = source if isinstance(source, ByteSource) else ByteSource(Path(source))
-    head = _checked_head(file)
+    head = checked_head(file)
     if head.startswith(_PARQUET):
         return _from_parquet(file, want)
     return from_text(file, want, columns, separator or guess_separator(head, file.name), progress)
@@ -63,7 +63,7 @@ def column_names(
     if not isinstance(source, str | Path | ByteSource):
         return _frame_names(source)
     file = source if isinstance(source, ByteSource) else ByteSource(Path(source))
-    head = _checked_head(file)
+    head = checked_head(file)
     if head.startswith(_PARQUET):
         return list(_parquet(file).schema_arrow.names)
     return text_columns(file, columns, separator or guess_separator(head, file.name))
@@ -80,7 +80,7 @@ def guess_separator(head: bytes, name: str) -> str:
     return ","
 
 
-def _checked_head(file: ByteSource) -> bytes:
+def checked_head(file: ByteSource) -> bytes:
     """Return a file's first bytes; raise :class:`DataError` for a file that is empty or of another kind."""
     head = file.head()
     if not head.strip():

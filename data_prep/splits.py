@@ -4,6 +4,7 @@
 are not trained on, part of their clicks is shown (fold-in) and the rest is to be ranked (held-out). ``random``,
 ``last-out`` and ``temporal`` divide the clicks of users who are trained on (weak generalisation), for comparison with
 other leaderboards. A matrix exists only after the split, since a matrix with sorted columns has lost the file order.
+Data that arrive already split are the business of :mod:`data_prep.given_split`.
 """
 
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ def default_held_out_users(n_users: int) -> int:
 
 
 def _strong(data: Interactions, held_out_users: int | None, share: float, seed: int) -> Split:
-    users = _ascending_users(data)
+    users = ascending_users(data)
     n = users.size
     held_out = default_held_out_users(n) if held_out_users is None else held_out_users
     if held_out < 1:
@@ -126,9 +127,9 @@ def _strong(data: Interactions, held_out_users: int | None, share: float, seed: 
     part = part_of[data.user]
     in_train = np.flatnonzero(part == _TRAIN)
     items = data.item.take(in_train)
-    catalogue, column_of = _catalogue(data, items)
+    catalogue, column_of = catalogue_of(data, items)
     shape = (places["train"].size, catalogue.size)
-    train = _matrix(row_of[data.user.take(in_train)], column_of[items], shape)
+    train = clicks_matrix(row_of[data.user.take(in_train)], column_of[items], shape)
     dropped: dict[str, int] = {}
     pairs = {}
     for code, name in ((_VALIDATION, "validation"), (_TEST, "test")):
@@ -167,20 +168,12 @@ def _fold(
 
 
 def _random_parts(data: Interactions, share: float, seed: int) -> npt.NDArray[np.int8]:
-    row_of = _ranks(data)
-    rows = row_of[data.user]
-    keys = np.random.RandomState(seed).random_sample(len(data))
-    # The keys go to the clicks of ascending users, so that only the order of rows within a user matters.
-    order = np.argsort(rows, kind="stable")
-    by_key = order[np.lexsort((keys, rows[order]))]
-    counts = np.bincount(rows)
-    rank = _ranks_within(counts)
-    n_test = (share * counts).astype(np.int64)
-    n_validation = (share * (counts - n_test)).astype(np.int64)
-    sorted_rows = rows[by_key]
+    drawn, place, n = random_order(data, seed)
+    n_test = (share * n).astype(np.int64)
+    n_validation = (share * (n - n_test)).astype(np.int64)
     part = np.zeros(len(data), dtype=np.int8)
-    part[by_key[rank < (n_test + n_validation)[sorted_rows]]] = _VALIDATION
-    part[by_key[rank < n_test[sorted_rows]]] = _TEST
+    part[drawn[place < n_test + n_validation]] = _VALIDATION
+    part[drawn[place < n_test]] = _TEST
     return part
 
 
@@ -221,8 +214,8 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
     in_train = part == _TRAIN
     if not in_train.any():
         raise DataError(f"The {method} split leaves no training clicks of {data.label}: hold out a smaller share.")
-    catalogue, column_of = _catalogue(data, data.item[in_train])
-    users = _ascending_users(data)
+    catalogue, column_of = catalogue_of(data, data.item[in_train])
+    users = ascending_users(data)
     clicks_in = {code: np.bincount(data.user[part == code], minlength=len(data.user_ids)) for code in range(3)}
     trained = clicks_in[_TRAIN] > 0
     members = {"train": users[trained[users]]}
@@ -242,7 +235,7 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
         known = columns >= 0
         shape = (members[name].size, catalogue.size)
         if code == _TRAIN:
-            matrices["train"] = _matrix(rows, columns, shape)
+            matrices["train"] = clicks_matrix(rows, columns, shape)
         else:
             dropped[f"{name}_clicks_outside_catalogue"] = int(known.size - np.count_nonzero(known))
             matrices[f"{name}_in"], matrices[f"{name}_out"] = _pair(rows[known], columns[known], held[known], shape)
@@ -253,7 +246,24 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
 # --- shared ------------------------------------------------------------------------------------------------------
 
 
-def _ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
+def random_order(
+    data: Interactions, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Put each user's rows into a random order; how rows of different users are mixed in the file has no say in it.
+
+    Returns the row numbers (n,), users ascending, and for each of them its place in its user's order, from 0, and how
+    many rows its user has.
+    """
+    rows = _ranks(data)[data.user]
+    keys = np.random.RandomState(seed).random_sample(len(data))
+    # The keys go to the clicks of ascending users, so that only the order of rows within a user matters.
+    order = np.argsort(rows, kind="stable")
+    drawn = order[np.lexsort((keys, rows[order]))]
+    counts = np.bincount(rows)
+    return drawn, _ranks_within(counts), counts[rows[drawn]]
+
+
+def ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
     """Return the codes of the users who have rows, in ascending order of their ids."""
     present = np.flatnonzero(data.user_counts())
     return present[ascending(data.user_ids[present])]  # who was filtered out has no say in what "ascending" means
@@ -261,7 +271,7 @@ def _ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
 
 def _ranks(data: Interactions) -> npt.NDArray[np.int64]:
     """Return for each user code its place among the users who have rows, ascending by id."""
-    users = _ascending_users(data)
+    users = ascending_users(data)
     ranks = np.full(len(data.user_ids), -1, dtype=np.int64)
     ranks[users] = np.arange(users.size)
     return ranks
@@ -273,8 +283,10 @@ def _ranks_within(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
 
 
-def _catalogue(data: Interactions, items: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return item codes in order of first appearance in ``items``, the training rows', and each code's column or -1."""
+def catalogue_of(
+    data: Interactions, items: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Return the item codes in order of first appearance in ``items``, some rows', and each code's column or -1."""
     first = np.full(len(data.item_ids), items.size, dtype=np.int64)
     first[items[::-1]] = np.arange(items.size)[::-1]  # the last assignment to a place stays: its first appearance
     seen = np.flatnonzero(first < items.size)
@@ -287,14 +299,14 @@ def _catalogue(data: Interactions, items: npt.NDArray[np.int32]) -> tuple[npt.ND
 def _pair(
     rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], held: npt.NDArray[np.bool_], shape: tuple[int, int]
 ) -> tuple[csr_array, csr_array]:
-    fold_in = _matrix(rows[~held], columns[~held], shape)
-    held_out = _matrix(rows[held], columns[held], shape)
+    fold_in = clicks_matrix(rows[~held], columns[~held], shape)
+    held_out = clicks_matrix(rows[held], columns[held], shape)
     if fold_in.multiply(held_out).nnz:
         raise _duplicates()
     return fold_in, held_out
 
 
-def _matrix(rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], shape: tuple[int, int]) -> csr_array:
+def clicks_matrix(rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], shape: tuple[int, int]) -> csr_array:
     """Return the canonical float32 CSR matrix of ones at these places."""
     ones = np.ones(rows.size, dtype=np.float32)
     matrix = csr_array((ones, (rows, columns)), shape=shape)  # sorts the columns of each row and adds duplicates

@@ -45,6 +45,8 @@ def evaluate(
     data = Dataset.load(folder)
     model = load(run, device)
     refuse_other_catalogue(model, run, data, folder)
+    if split == "validation" and "refit" in model.dataset:
+        raise InputError(f"{run} was refitted on the validation clicks too; only --split test says anything of it.")
     with terminal.amounts() as progress:
         evaluation = evaluated(
             model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total)

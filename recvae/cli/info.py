@@ -123,6 +123,9 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     terminal.result(f"  {'seed':<10} {run.config.get('seed')}")
     if rows:
         terminal.result(f"  {'epochs':<10} {len(rows)} done, best {run.best_epoch}")
+    if refit := run.dataset.get("refit"):
+        again = f" for {refit['epoch']} epochs" if refit["epoch"] else ""
+        terminal.result(f"  {'refitted':<10} on all {refit['clicks']:,} clicks but the test part{again}")
     if "validation" in run.metrics:
         terminal.result(f"  {'validation':<10} {metric} {share(run.metrics['validation'])}")
     terminal.result(f"  {'versions':<10} " + ", ".join(f"{name} {version}" for name, version in run.versions.items()))

@@ -1,6 +1,7 @@
 """``recvae prepare``: from ratings to a dataset folder."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ from recvae.cli.terminal import Terminal, amount
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
 
-_FILE, _FILTERS, _SPLIT = "A file's form", "Filters", "Split"
+_FILE, _FILTERS, _SPLIT, _GIVEN = "A file's form", "Filters", "Split", "Data that arrive already split"
+_AS_GIVEN = "Data that arrive already split are taken as they are"
 _FILTERED = {  # what the filters took, by the manifest's words; the rest of what was dropped is the split's doing
     "rows_below_min_rating": "below the minimum rating",
     "duplicate_clicks": "duplicate clicks",
@@ -22,15 +24,15 @@ _FILTERED = {  # what the filters took, by the manifest's words; the rest of wha
 
 
 def prepare(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The dataset folder to write.", show_default=False)],
     source_name: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="NAME|FILE",
             help="A known dataset (see 'recvae info'), or a CSV, TSV or Parquet file.",
             show_default=False,
         ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The dataset folder to write.", show_default=False)],
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="A known dataset's archive, or the folder it unpacks to: no download."),
@@ -66,17 +68,25 @@ def prepare(
         typer.Option(metavar="X", help="Keep ratings from X on; known datasets: 4.", rich_help_panel=_FILTERS),
     ] = None,
     min_items_per_user: Annotated[
-        int, typer.Option(metavar="N", help="Keep users with at least N items.", rich_help_panel=_FILTERS)
-    ] = 5,
+        int | None,
+        typer.Option(metavar="N", help="Keep users with at least N items.", show_default="5", rich_help_panel=_FILTERS),
+    ] = None,
     min_users_per_item: Annotated[
-        int, typer.Option(metavar="N", help="Keep items with at least N users.", rich_help_panel=_FILTERS)
-    ] = 0,
+        int | None,
+        typer.Option(metavar="N", help="Keep items with at least N users.", show_default="0", rich_help_panel=_FILTERS),
+    ] = None,
     k_core: Annotated[
         bool, typer.Option("--k-core", help="Repeat both until nothing changes.", rich_help_panel=_FILTERS)
     ] = False,
     split: Annotated[
-        str, typer.Option(metavar="METHOD", help="strong, random, last-out or temporal.", rich_help_panel=_SPLIT)
-    ] = "strong",
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="strong, random, last-out or temporal.",
+            show_default="strong",
+            rich_help_panel=_SPLIT,
+        ),
+    ] = None,
     held_out_users: Annotated[
         int | None,
         typer.Option(
@@ -86,8 +96,32 @@ def prepare(
         ),
     ] = None,
     held_out_share: Annotated[
-        float, typer.Option(metavar="X", help="Share of their clicks to be ranked.", rich_help_panel=_SPLIT)
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            metavar="X", help="Share of their clicks to be ranked.", show_default="0.2", rich_help_panel=_SPLIT
+        ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Training clicks: a table whose columns are named, or lines of 'user item item ...'.",
+            rich_help_panel=_GIVEN,
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Test clicks, in the same form.", rich_help_panel=_GIVEN),
+    ] = None,
+    validation_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Share of each user's training clicks cut off for validation.",
+            show_default="0.1",
+            rich_help_panel=_GIVEN,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.", rich_help_panel=_SPLIT)] = 98765,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -98,37 +132,77 @@ def prepare(
 
     [dim]recvae prepare ml-1m --out ml-1m[/]
     [dim]recvae prepare clicks.csv --user-column user --item-column item --out clicks[/]
+    [dim]recvae prepare --train gowalla/train.txt --test gowalla/test.txt --out gowalla-given[/]
     """
     from data_prep import prepare as read_and_split
+    from data_prep import prepare_given
+    from recvae.errors import InputError
 
     terminal = Terminal(json=json, quiet=quiet)
+    options: dict[str, Any] = {  # of both forms
+        "user_column": user_column,
+        "item_column": item_column,
+        "rating_column": rating_column,
+        "min_rating": min_rating,
+        "titles": titles,
+        "columns": None if columns is None else [name.strip() for name in columns.split(",")],
+        "separator": None if separator is None else separator.replace("\\t", "\t"),
+        "seed": seed,
+    }
+    of_splitting: dict[str, Any] = {
+        "source": source,
+        "time_column": time_column,
+        "min_items_per_user": min_items_per_user,
+        "min_users_per_item": min_users_per_item,
+        "k_core": k_core or None,
+        "split": split,
+        "held_out_users": held_out_users,
+        "held_out_share": held_out_share,
+    }
+    of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
+    shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
+    given = _given(source_name, train, test, of_splitting, shares)
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
-        data = read_and_split(
-            source_name,
-            source=source,
-            user_column=user_column,
-            item_column=item_column,
-            rating_column=rating_column,
-            time_column=time_column,
-            min_rating=min_rating,
-            min_items_per_user=min_items_per_user,
-            min_users_per_item=min_users_per_item,
-            k_core=k_core,
-            split=split,
-            held_out_users=held_out_users,
-            held_out_share=held_out_share,
-            titles=titles,
-            columns=None if columns is None else [name.strip() for name in columns.split(",")],
-            separator=None if separator is None else separator.replace("\\t", "\t"),
-            seed=seed,
-            progress=progress,
-        )
+        if given is not None:
+            data = prepare_given(given[0], given[1], **options, **shares, progress=progress)
+        elif source_name is not None:
+            data = read_and_split(source_name, **options, **of_splitting, progress=progress)
+        else:
+            raise InputError(
+                "Name a known dataset or a file, or give --train and --test; 'recvae info' lists the known datasets."
+            )
     data.save(out, overwrite=overwrite)
     about = data.describe()
     terminal.note(*summary(data, about), f"\nWritten to {out}.")
     terminal.next(*next_commands(out, data.name))
     terminal.document({"folder": str(out), "dataset": about})
+
+
+def _given(
+    name: str | None,
+    train: Path | None,
+    test: Path | None,
+    of_splitting: Mapping[str, Any],
+    shares: Mapping[str, Any],
+) -> tuple[Path, Path] | None:
+    """Return the two files of data that arrive split, None for other data; refuse what does not belong together."""
+    from recvae.errors import InputError
+
+    if train is None and test is None:
+        if shares:
+            raise InputError("--validation-share belongs to --train and --test; other splits have --held-out-share.")
+        return None
+    if train is None or test is None:
+        lacks, has = ("--train", "--test") if train is None else ("--test", "--train")
+        raise InputError(f"{has} needs {lacks}: data that arrive already split are two files.")
+    if name is not None:
+        raise InputError(f"Give either '{name}' or --train and --test, not both.")
+    if of_splitting:
+        listed = ", ".join(f"--{option.replace('_', '-')}" for option in of_splitting)
+        hint = " The share cut off for validation is --validation-share." if "held_out_share" in of_splitting else ""
+        raise InputError(f"{_AS_GIVEN}: leave out {listed}.{hint}")
+    return train, test
 
 
 def next_commands(folder: Path, name: str) -> list[str]:
@@ -152,6 +226,11 @@ def summary(data: "Dataset", about: dict[str, Any]) -> list[str]:
         lines.append(_line("dropped", "; ".join(reasons) or "nothing"))
         kept = (amount(before[key], key[:-1]) for key in ("clicks", "users", "items"))
         lines.append(_line("kept", ", ".join(kept)))
+        unseen = [
+            f"{before[f'{key}_only_in_test']:,} {key}" for key in ("users", "items") if f"{key}_only_in_test" in before
+        ]
+        if unseen:
+            lines.append(_line("test only", f"{' and '.join(unseen)} that training does not have"))
     train = splits["train"]
     lines.append(
         _line(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from recvae.config import RunConfig
     from recvae.recommender import Recommender
+    from recvae.refit import Refit
 
 
 def train(
@@ -42,6 +43,14 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="One option, such as train.epochs=50; may be repeated."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, bit for bit.")] = False,
+    refit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Train as the finished RUN was, to its best epoch, on the validation clicks too.",
+            show_default=False,
+        ),
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(help=f"What chooses the epoch, on the validation users: {METRIC}, or the resumed run's."),
@@ -56,6 +65,7 @@ def train(
     """Train one model, keep the epoch that validates best, and write a run folder.
 
     [dim]recvae train ml-1m --model recvae --out runs/ml-1m-recvae --set train.epochs=100[/]
+    [dim]recvae train ml-1m --refit runs/ml-1m-recvae --out runs/ml-1m-recvae-all[/]
     """
     from data_prep.dataset import Dataset
     from recvae.bench import facts, validate_with
@@ -64,28 +74,39 @@ def train(
 
     terminal = Terminal(json=json, quiet=quiet)
     continued = resume and (out / "run.json").is_file()
-    chosen = _configuration(model, config, settings or [], seed, out if continued else None)
+    plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
+    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, out if continued else None)
     if resume and chosen.train is None:
         raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
     recommender = entry(chosen.name).recommender().from_config(chosen, device)
+    before = read_run(out).dataset if continued else {}
+    is_refit = plan is not None or "refit" in before
+    if is_refit and metric is not None:
+        raise InputError(f"{out} is refitted, without validation: leave --metric out.")
     if metric is None:
-        metric = (read_run(out).dataset.get("validation_metric") if continued else None) or METRIC
+        metric = before.get("validation_metric") or METRIC
     if not continued:
         check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
-    recommender.dataset = facts(data, validation_metric=metric)
-    validation = validate_with(data, metric)
-    clicks = data.train  # read, like the validation clicks, before anything is said: damage shows here
-    terminal.note(*_introduction(recommender, data))
-    if config is None and not continued:
+    if plan is not None:
+        plan.check_catalogue(data)
+    # Read, like the validation clicks, before anything is said: damage shows here.
+    clicks = data.refit_matrix() if is_refit else data.train
+    validation = None if is_refit else validate_with(data, metric)
+    if is_refit:
+        recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
+    else:
+        recommender.dataset = facts(data, validation_metric=metric)
+    terminal.note(*_introduction(recommender, data, clicks))
+    if config is None and not continued and not is_refit:
         _mention_shipped(terminal, data.name, chosen.name)
     began = time.perf_counter()
     with _leave_nothing_unfinished(out, fresh=not continued):
         if chosen.train is not None:
-            epochs = _fit(terminal, recommender, data, validation, metric, out, resume, overwrite, device)
+            epochs = _fit(terminal, recommender, data, clicks, validation, metric, out, resume, overwrite, device)
         else:
             recommender.fit(clicks, item_ids=data.item_ids.tolist(), titles=data.item_titles.tolist())
-            recommender.metrics = {"validation": validation(recommender)}
+            recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
             recommender.save(out, overwrite=overwrite)
             epochs = None
     seconds = time.perf_counter() - began
@@ -94,6 +115,11 @@ def train(
     where = "" if recommender.best_epoch is None else f" in epoch {recommender.best_epoch} of {epochs}"
     if score is not None:
         terminal.note(f"Validation {metric} {share(score)}{where}, {seconds:.1f} s. The model is in {out}.")
+    if is_refit:
+        length = "" if epochs is None else f" for {amount(epochs, 'epoch')}"
+        terminal.note(
+            f"Refitted on the training and validation clicks{length}, {seconds:.1f} s. The model is in {out}."
+        )
     run, dataset = shlex.quote(str(out)), shlex.quote(str(folder))
     terminal.next(f"recvae evaluate {run} {dataset}", f"recvae recommend {run} --item {_example(data)}")
     terminal.document(
@@ -103,11 +129,30 @@ def train(
             "dataset": recommender.dataset,
             "best_epoch": recommender.best_epoch,
             "epochs": epochs,
-            "metrics": {metric: score},
+            "metrics": {} if is_refit else {metric: score},
             "seconds": round(seconds, 3),
             "config": chosen.to_dict(),
         }
     )
+
+
+def _plan(
+    refit: Path,
+    model: str | None,
+    config: str | None,
+    settings: list[str] | None,
+    seed: int | None,
+    metric: str | None,
+) -> "Refit":
+    """Return what ``refit`` is trained again with; refuse options that would change it."""
+    from recvae.errors import InputError
+    from recvae.refit import plan_refit
+
+    options = {"--model": model, "--config": config, "--set": settings or None, "--seed": seed, "--metric": metric}
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"--refit takes everything from {refit}: leave out {', '.join(given)}.")
+    return plan_refit(refit)
 
 
 def _configuration(
@@ -135,6 +180,7 @@ def _fit(
     terminal: Terminal,
     model: "Recommender",
     data: "Dataset",
+    clicks: Any,
     validation: Any,
     metric: str,
     out: Path,
@@ -148,10 +194,12 @@ def _fit(
 
     assert isinstance(model, NeuralRecommender)
     done = len(read_metrics(out)) if resume else 0
+    options = model.config.train
+    epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
-        with terminal.epochs(metric, epochs=model.config.train.epochs, done=done) as display:
+        with terminal.epochs(metric, epochs=epochs, done=done) as display:
             model.fit(
-                data.train,
+                clicks,
                 validation=validation,
                 item_ids=data.item_ids.tolist(),
                 titles=data.item_titles.tolist(),
@@ -159,7 +207,7 @@ def _fit(
                 resume=resume,
                 overwrite=overwrite,
                 on_step=display.step,
-                on_epoch=lambda report: display.epoch(report.to_dict()),
+                on_epoch=lambda report: display.epoch({**report.to_dict(), "epochs": epochs}),
             )
     except KeyboardInterrupt:
         if model.best_epoch is None:
@@ -174,13 +222,13 @@ def _fit(
     return len(read_metrics(out))
 
 
-def _introduction(model: "Recommender", data: "Dataset") -> list[str]:
+def _introduction(model: "Recommender", data: "Dataset", clicks: Any) -> list[str]:
     """Return lines about what is trained on what, with every setting."""
 
     config = model.config.to_dict()
-    users = amount(data.n_users("train"), "user")
-    clicks = amount(data.manifest["counts"]["clicks"]["train"], "click")
-    lines = [f"{entry(model.name).title} on {data.name}: {users}, {amount(data.n_items, 'item')}, {clicks}"]
+    n_users, n_items = clicks.shape
+    counts = f"{amount(n_users, 'user')}, {amount(n_items, 'item')}, {amount(clicks.nnz, 'click')}"
+    lines = [f"{entry(model.name).title} on {data.name}: {counts}"]
     lines += [
         f"  {section:<6} {settings_line(config[section])}" for section in ("model", "train") if config.get(section)
     ]
@@ -188,8 +236,9 @@ def _introduction(model: "Recommender", data: "Dataset") -> list[str]:
 
 
 def settings_line(options: Mapping[str, Any]) -> str:
-    """Return options in one line; those that are off are left out."""
-    shown = {key: value for key, value in options.items() if value not in (None, False, ())}
+    """Return options in one line; those that are off are left out, and with ``x_every=0`` all that begin with x_."""
+    off = tuple(key.removesuffix("every") for key, value in options.items() if key.endswith("_every") and not value)
+    shown = {k: value for k, value in options.items() if value not in (None, False, ()) and not k.startswith(off)}
     return " ".join(f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in shown.items())
 
 
