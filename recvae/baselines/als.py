@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
-from recvae.options import option
+from recvae.options import Between, OneOf, option
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 
 
@@ -24,10 +24,15 @@ from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 class ImplicitALSOptions:
     """Options of implicit ALS, by the library's own names."""
 
-    factors: int = option(256, "Number of latent factors.", ge=1)
-    regularization: float = option(10.0, "Weight of the squared norms of the factors.", gt=0)
+    factors: int = option(256, "Number of latent factors.", search=OneOf(128, 256, 512, 1024), ge=1)
+    regularization: float = option(
+        10.0, "Weight of the squared norms of the factors.", search=Between(1.0, 200.0, log=True), gt=0
+    )
     alpha: float = option(
-        10.0, "Confidence of a click; that of no click is 1. With 1 clicks have no extra weight.", gt=0
+        10.0,
+        "Confidence of a click; that of no click is 1. With 1 clicks have no extra weight.",
+        search=Between(1.0, 50.0, log=True),
+        gt=0,
     )
     iterations: int = option(15, "Number of sweeps over users and items.", ge=1)
 

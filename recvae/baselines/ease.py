@@ -13,7 +13,7 @@ from torch import Tensor
 from recvae.baselines.popularity import item_counts
 from recvae.batches import Batch
 from recvae.errors import WorkError
-from recvae.options import option
+from recvae.options import Between, option
 from recvae.recommender import Recommender, popularity_for_the_unknown
 
 TILE = 512  # columns of the Gram matrix made at a time
@@ -23,7 +23,9 @@ TILE = 512  # columns of the Gram matrix made at a time
 class EASEOptions:
     """Options of EASE."""
 
-    l2: float = option(500.0, "Lambda of lambda * sum of squared weights.", gt=0)
+    l2: float = option(
+        500.0, "Lambda of lambda * sum of squared weights.", search=Between(10.0, 5000.0, log=True), gt=0
+    )
 
 
 class EASE(Recommender):
@@ -61,11 +63,12 @@ class EASE(Recommender):
         return self.weights[items]
 
 
-def closed_form(matrix: Any, l2: float) -> NDArray[np.float32]:
-    """Return B = I - P diag(1 / diag P) with P = (X'X + l2 I)^-1, float32 (n_items, n_items); equations 8 and 10.
+def closed_form(matrix: Any, l2: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return B = I - P diag(1 / diag P) with P = (X'X + diag l2)^-1, float32 (n_items, n_items); equations 8 and 10.
 
-    ``matrix`` CSR (n_users, n_items), binarised. Inverted in float64 in the memory of X'X. Raises :class:`WorkError`
-    where X'X + l2 I is not positive definite to rounding.
+    ``matrix`` CSR (n_users, n_items), binarised. ``l2``: the cost of the squared weights in each item's row of B,
+    (n_items,), or one number for all. Inverted in float64 in the memory of X'X. Raises :class:`WorkError` where
+    X'X + diag l2 is not positive definite to rounding.
     """
     n_items = matrix.shape[1]
     clicks = matrix.astype(np.float64)
@@ -79,7 +82,9 @@ def closed_form(matrix: Any, l2: float) -> NDArray[np.float32]:
     if not failed:
         inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
     if failed:
-        raise WorkError(f"EASE's matrix cannot be inverted with l2={l2}. Use a larger l2.")
+        raise WorkError(
+            f"The matrix of item pairs cannot be inverted: a penalty of {np.min(l2):g} is too little. Use a larger l2."
+        )
     diagonal = inverse.diagonal().copy()
     weights = np.empty((n_items, n_items), dtype=np.float32)
     for start in range(0, n_items, TILE):  # LAPACK fills one triangle: rows from the lower one, the rest mirrored

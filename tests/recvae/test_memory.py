@@ -26,6 +26,8 @@ def matrix():
         ("MultVAE", {"hidden": (32,), "latent": 16, "epochs": 1, "batch_size": BATCH}),
         ("MultDAE", {"latent": 16, "epochs": 1, "batch_size": BATCH}),
         ("EASE", {}),
+        ("EDLAE", {}),
+        ("ItemKNN", {}),
         ("Popularity", {}),
         ("ImplicitALS", {"factors": 16, "iterations": 2}),
     ],
@@ -45,7 +47,7 @@ def test_fit_recommend_and_evaluate(name, options, matrix, monkeypatch):
         evaluate(model, fold_in, held_out)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    allowed = max(block, BATCH * ITEMS, matrix.nnz, USERS * 2 * 16, ITEMS**2 if name == "EASE" else 0)
+    allowed = max(block, BATCH * ITEMS, matrix.nnz, USERS * 2 * 16, ITEMS**2 if name in ("EASE", "EDLAE") else 0)
     assert largest.elements <= allowed, (largest.shape, largest.operation)
     assert allowed < USERS * ITEMS / 20
     # All NumPy arrays alive at one time, in bytes: less than a users x items matrix of booleans.

@@ -1,0 +1,47 @@
+"""EDLAE: Steck, "Autoencoders that don't overfit towards the Identity", NeurIPS 2020; the full-rank model.
+
+A linear autoencoder with dropout p whose loss counts the dropped entries alone, so that no item predicts itself. In
+expectation over the dropout that is EASE with a penalty of its own for each item: lambda + p / (1 - p) times its number
+of clicks, which is the diagonal of X'X. With p = 0 it is EASE.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recvae.baselines.ease import EASE, closed_form
+from recvae.baselines.popularity import item_counts
+from recvae.options import Between, option
+
+
+@dataclass(frozen=True)
+class EDLAEOptions:
+    """Options of EDLAE."""
+
+    dropout: float = option(
+        0.5, "Share p of clicks dropped from the input; 0 is EASE.", search=Between(0.1, 0.9), ge=0, lt=1
+    )
+    l2: float = option(
+        200.0, "Lambda of lambda * sum of squared weights.", search=Between(10.0, 2000.0, log=True), gt=0
+    )
+
+
+class EDLAE(EASE):
+    """Linear item-item model with a zero diagonal, regularised by dropout, in closed form. Memory as for EASE."""
+
+    name = "edlae"
+    model_defaults: ClassVar[Any] = EDLAEOptions()
+
+    def _learn(self, matrix: Any) -> None:
+        options = self.config.model
+        self.counts = item_counts(matrix)
+        self.weights = edlae_weights(matrix, options.dropout, options.l2)
+
+
+def edlae_weights(matrix: Any, dropout: float, l2: float) -> Tensor:
+    """Return EDLAE's B, float32 (n_items, n_items), of a CSR (n_users, n_items); raises as :func:`closed_form` does."""
+    clicks = item_counts(matrix).numpy().astype(np.float64)  # the diagonal of X'X
+    return torch.from_numpy(closed_form(matrix, l2 + dropout / (1 - dropout) * clicks))

@@ -1,0 +1,159 @@
+"""Item-kNN: an item's score is the sum of its similarities to those of its nearest neighbours that the user clicked.
+
+The neighbours are those of the item that is scored, by the cosine of the items' columns: Sarwar et al., WWW 2001.
+Users who click much say less with each click: Deshpande and Karypis, ACM TOIS 2004, divide each user's row by its norm.
+The cosine made asymmetric: Aiolli, RecSys 2013. Shrinkage: Bell and Koren, ICDM 2007.
+
+    w_u   proportional to n_u^-activity, 1 on average over the clicks
+    c_ij  = sum_u w_u x_ui x_uj
+    s_ij  = c_ij / (c_ii^asymmetry c_jj^(1 - asymmetry) + shrinkage)
+    score_uj = sum of s_ij over the clicked items i among the ``neighbours`` items with the largest s_ij, i not j
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recvae.baselines.popularity import item_counts
+from recvae.options import Between, option
+from recvae.recommender import Recommender, popularity_for_the_unknown
+
+ENTRIES = 1 << 19  # of the item-item product made at a time
+
+
+@dataclass(frozen=True)
+class ItemKNNOptions:
+    """Options of item-kNN."""
+
+    neighbours: int = option(
+        100, "Number of nearest items that count for an item's score.", search=Between(20, 500, log=True), ge=1
+    )
+    shrinkage: float = option(
+        5.0,
+        "Added to a similarity's denominator, in clicks: pairs of rare items become less alike.",
+        search=Between(0.0, 50.0),
+        ge=0,
+    )
+    asymmetry: float = option(
+        0.65,
+        "Exponent of the clicked item's norm, 1 less this that of the scored item's; 0.5 is the cosine.",
+        search=Between(0.3, 0.9),
+        ge=0,
+        le=1,
+    )
+    activity: float = option(
+        1.0,
+        "A click of a user with n_u clicks weighs n_u^-activity: with 0 all weigh the same.",
+        search=Between(0.0, 2.0),
+        ge=0,
+        le=10,
+    )
+
+
+class ItemKNN(Recommender):
+    """Nearest neighbours among items. Memory: 16 bytes for each item and neighbour."""
+
+    name = "item-knn"
+    model_defaults = ItemKNNOptions()
+
+    def _learn(self, matrix: Any) -> None:
+        options = self.config.model
+        self.counts = item_counts(matrix)
+        self._hold(
+            nearest_neighbours(
+                matrix,
+                options.neighbours,
+                shrinkage=options.shrinkage,
+                asymmetry=options.asymmetry,
+                activity=options.activity,
+            )
+        )
+
+    def scores(self, histories: Any) -> Tensor:
+        from scipy.sparse import csr_array
+
+        ones = np.ones(len(histories.indices), dtype=np.float32)
+        clicks = csr_array((ones, histories.indices, histories.indptr), shape=histories.shape)
+        scores = torch.from_numpy((clicks @ self.weights).toarray())
+        return popularity_for_the_unknown(scores, histories, self.counts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "offsets": torch.from_numpy(self.neighbours.indptr.astype(np.int64)),
+            "neighbours": torch.from_numpy(self.neighbours.indices.astype(np.int32)),
+            "similarities": torch.from_numpy(self.neighbours.data),
+            "counts": self.counts,
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        from scipy.sparse import csr_array
+
+        self.counts = tensors["counts"]
+        parts = tuple(tensors[name].numpy() for name in ("similarities", "neighbours", "offsets"))
+        self._hold(csr_array(parts, shape=(self.n_items, self.n_items)))
+
+    def similarity(self, items: Tensor) -> Tensor:
+        """Return the similarities of the neighbours, and -inf for what is no neighbour."""
+        rows = self.neighbours[items.numpy()]
+        found = torch.full((len(items), self.n_items), -torch.inf)
+        found[np.repeat(np.arange(len(items)), np.diff(rows.indptr)), rows.indices] = torch.from_numpy(rows.data)
+        return found
+
+    def _hold(self, neighbours: Any) -> None:
+        self.neighbours = neighbours
+        self.weights = neighbours.T.tocsr()  # by clicked item, as a history needs them
+
+
+def nearest_neighbours(matrix: Any, neighbours: int, *, shrinkage: float, asymmetry: float, activity: float) -> Any:
+    """Return the nearest items of each item: CSR (n_items, n_items), float32, row j the s_ij of j's neighbours i.
+
+    ``matrix`` CSR (n_users, n_items), binarised. A row holds at most ``neighbours`` entries, best first, and fewer
+    where fewer items share a user with j. Similarities are compared in float32, equal ones go to the lower item.
+    """
+    from scipy.sparse import csr_array
+
+    n_items = matrix.shape[1]
+    clicks = csr_array((np.ones(len(matrix.indices)), matrix.indices, matrix.indptr), shape=matrix.shape)
+    lengths = np.diff(matrix.indptr).astype(np.float64)
+    by_item = clicks.T.tocsr()
+    entries = np.minimum(by_item @ lengths, n_items)  # of an item's row of the product, at most
+    weights = np.maximum(lengths, 1) ** -activity
+    by_item.data = (weights * (lengths.sum() / (weights @ lengths)))[by_item.indices]  # w_u x_ui
+    norms = by_item.sum(axis=1)  # c_ii
+    clicked, scored = norms**asymmetry, norms ** (1 - asymmetry)
+    columns, values = [], []
+    for start, stop in _tiles(entries):
+        product = by_item[start:stop] @ clicks
+        rows = np.repeat(np.arange(start, stop), np.diff(product.indptr))
+        product.data /= clicked[product.indices] * scored[rows] + shrinkage
+        product.data[product.indices == rows] = -np.inf  # an item is not its own neighbour
+        similarities = product.data.astype(np.float32)
+        for begin, end in zip(product.indptr[:-1], product.indptr[1:], strict=True):
+            nearest = begin + _largest(similarities[begin:end], product.indices[begin:end], neighbours)
+            columns.append(product.indices[nearest])
+            values.append(similarities[nearest])
+    offsets = np.cumsum([0, *map(len, columns)])
+    return csr_array((np.concatenate(values), np.concatenate(columns), offsets), shape=(n_items, n_items))
+
+
+def _tiles(entries: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of items whose rows together have at most :data:`ENTRIES` entries, or a single item."""
+    ends = np.cumsum(entries)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0.0
+        stop = max(start + 1, int(np.searchsorted(ends, before + ENTRIES, side="right")))
+        yield start, stop
+        start = stop
+
+
+def _largest(values: NDArray[np.float32], columns: NDArray[np.int32], k: int) -> NDArray[np.int64]:
+    """Return the places of the ``k`` largest finite values, best first, equal ones in the order of ``columns``."""
+    bound = np.partition(values, -k)[-k] if k < len(values) else -np.inf
+    places = np.flatnonzero((values >= bound) & (values > -np.inf))
+    return places[np.lexsort((columns[places], -values[places]))[:k]]
