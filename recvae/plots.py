@@ -1,4 +1,4 @@
-"""Figures: models compared, and a training run's curves. PNG, SVG or PDF, by the file's suffix.
+"""Figures: models compared, a training run's curves, and a search. PNG, SVG or PDF, by the file's suffix.
 
 Matplotlib is an extra and is imported when a figure is drawn. Figures are made without pyplot, so no window system,
 global state or backend is touched. Colours are Okabe & Ito's, which survive colour blindness.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["comparison", "training_curves"]
+__all__ = ["comparison", "search", "training_curves"]
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _GREY, _LIGHT = "#555555", "#DDDDDD"
@@ -116,6 +116,50 @@ def training_curves(
             axes[place].tick_params(labelbottom=True)
         if best is not None:
             _mark_best(axes[len(panels) - 1], scores[0], best)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+
+
+def search(
+    trials: Sequence[Mapping[str, Any]],
+    spaces: Mapping[str, Mapping[str, Any]],
+    path: Path,
+    *,
+    metric: str = "validation",
+    title: str = "",
+) -> None:
+    """Draw a search's trials in order with the best so far, and against each searched option, and write it to ``path``.
+
+    ``trials``: the objects of trials.json (:class:`recvae.studies.Trial`); pruned ones are pale, at the best score they
+    had. ``spaces``: the searched options as in study.json. An axis of scores begins where the upper half of the
+    complete trials has room, and a triangle at its foot stands for a trial further down.
+
+    Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
+    """
+    points = [(trial, score) for trial in trials if (score := _trial_score(trial)) is not None]
+    values = sorted(trial["value"] for trial in trials if trial["value"] is not None)
+    if not values:
+        raise InputError("There is nothing to draw: no trial is complete.")
+    best = next(trial["number"] for trial, score in points if trial["value"] == values[-1])
+    middle = values[(len(values) - 1) // 2]
+    reach = 1.5 * (values[-1] - middle) or 0.05 * values[-1] or 1.0
+    floor = max(middle - reach, min(score for _, score in points) - 0.1 * reach)
+    with _figure(path) as figure:
+        across = min(3, 1 + len(spaces))
+        down = math.ceil((1 + len(spaces)) / across)
+        figure.set_size_inches(0.9 + 3.0 * across, 0.6 + 2.2 * down)
+        first, *panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
+        first.set_ylim(floor, values[-1] + 0.08 * (values[-1] - floor))
+        _points(first, [(trial["number"], trial, score) for trial, score in points], floor, best)
+        _best_so_far(first, trials)
+        for panel, (key, space) in zip(panels, spaces.items(), strict=False):
+            places = [(_place(space, trial["settings"][key]), trial, score) for trial, score in points]
+            _points(panel, [point for point in places if point[0] is not None], floor, best)
+            _option_axis(panel, key, space)
+        for panel in panels[len(spaces) :]:
+            panel.set_visible(False)
+        for row in range(down):
+            figure.axes[row * across].set_ylabel(metric)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11)
 
@@ -251,3 +295,76 @@ def _mark_best(panel: "Axes", curve: tuple[str, list[int], list[float]], best: i
     value = values[epochs.index(best)]
     panel.plot(best, value, "o", color=_ORANGE, markersize=5)
     panel.set_title(f"best: {value:.4f}, epoch {best}", loc="right", fontsize=8, color=_ORANGE)
+
+
+# Searches.
+
+
+def _trial_score(trial: Mapping[str, Any]) -> float | None:
+    """A complete trial's value, the best score of one that was not, None where it had none."""
+    if trial["value"] is not None:
+        return float(trial["value"])
+    return max((float(score) for _, score in trial["scores"]), default=None)
+
+
+def _points(panel: "Axes", points: Sequence[tuple[Any, Mapping[str, Any], float]], floor: float, best: int) -> None:
+    """One mark per trial: full where it is complete, pale where not, a triangle below the axis, coloured if best."""
+    for place, trial, score in points:
+        complete = trial["value"] is not None
+        below = score < floor
+        panel.plot(
+            *(place, floor if below else score),
+            marker="v" if below else "o",
+            color=_ORANGE if trial["number"] == best else _BLUE,
+            alpha=1.0 if complete else 0.3,
+            markersize=5 if trial["number"] == best else 4,
+            markeredgewidth=0,
+            linestyle="none",
+            clip_on=not below,
+            zorder=3 if trial["number"] == best else 2,
+        )
+    panel.grid(axis="y", color=_LIGHT, linewidth=0.5)
+    panel.set_axisbelow(True)
+
+
+def _best_so_far(panel: "Axes", trials: Sequence[Mapping[str, Any]]) -> None:
+    """A line through the best value after each trial."""
+    numbers, line = [], []  # type: tuple[list[int], list[float]]
+    for trial in trials:
+        if trial["value"] is not None:
+            numbers.append(trial["number"])
+            line.append(max([trial["value"], *line[-1:]]))
+    if numbers:
+        panel.plot(
+            *([*numbers, trials[-1]["number"]], [*line, line[-1]]),
+            color=_ORANGE,
+            linewidth=1.2,
+            drawstyle="steps-post",
+            zorder=1,
+        )
+        panel.set_title(f"best: {line[-1]:.4f}", loc="right", fontsize=8, color=_ORANGE)
+    panel.set_title("trial", loc="left")
+    panel.locator_params(axis="x", integer=True)
+
+
+def _place(space: Mapping[str, Any], value: Any) -> float | None:
+    """Where a setting is on its axis, None where it has no place there."""
+    if "values" in space:
+        return space["values"].index(value) if value in space["values"] else None
+    return None if value is None or (space["log"] and value <= 0) else float(value)
+
+
+def _option_axis(panel: "Axes", key: str, space: Mapping[str, Any]) -> None:
+    """The axis of one searched option."""
+    panel.set_title(key, loc="left")
+    if "values" in space:
+        panel.set_xticks(range(len(space["values"])), [str(value) for value in space["values"]])
+        panel.set_xlim(-0.5, len(space["values"]) - 0.5)
+    elif space["log"]:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        wide = space["high"] > 50 * space["low"]
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())

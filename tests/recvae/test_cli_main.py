@@ -14,7 +14,7 @@ from eval import DEFAULT_METRICS
 from recvae import cli as cli_module
 from recvae.cli.options import METRICS
 
-VERBS = ("quickstart", "prepare", "train", "evaluate", "recommend", "similar", "benchmark", "info")
+VERBS = ("quickstart", "prepare", "train", "evaluate", "recommend", "similar", "benchmark", "tune", "info")
 
 
 def python(*arguments, **options):
@@ -43,6 +43,7 @@ def test_help_imports_nothing_heavy_and_is_fast():
     )
     seconds, modules = json.loads(python("-c", program).stdout.splitlines()[-1])
     heavy = {"torch", "numpy", "scipy", "pandas", "pyarrow", "implicit", "pydantic", "matplotlib", "data_prep", "eval"}
+    heavy |= {"optuna", "sqlalchemy"}
     assert not heavy & set(modules)
     assert seconds < 1.0  # 0.15 s where nothing else runs
 
@@ -52,7 +53,7 @@ def test_help_imports_nothing_heavy_and_is_fast():
     [
         ("recvae tr", {"train"}),
         ("recvae train --model mu", {"mult-vae", "mult-dae"}),
-        ("recvae train --re", {"--resume"}),
+        ("recvae train --re", {"--resume", "--refit"}),
     ],
 )
 def test_the_shell_completes_without_importing_anything_heavy(words, offered):

@@ -1,0 +1,130 @@
+"""What a search tries: the declared spaces, those of the command line, and where it starts."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recvae import studies, tuning
+from recvae.config import load_toml, resolve, run_config, shipped
+from recvae.errors import ConfigError
+from recvae.options import Between, OneOf
+from recvae.registry import MODELS
+from recvae.spaces import Plan, parse_search, plan
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(choice=st.data())
+@settings(max_examples=25)
+def test_every_declared_space_is_within_its_bounds(name, choice):
+    """Any point of it is a configuration, which JSON and Optuna's parameters keep."""
+    made = plan(name)
+    drawn = {key: choice.draw(values(space), label=key) for key, space in made.space.items()}
+    config = made.config(drawn)
+    assert made.settings(config) == drawn
+    assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    params = tuning._params(made.space, config)
+    for key, distribution in ((key, tuning._distribution(space)) for key, space in made.space.items()):
+        assert distribution._contains(distribution.to_internal_repr(params[key]))
+    found = tuning._settings(made.space, params)
+    assert all(found[key] == pytest.approx(drawn[key], rel=1e-3) for key in drawn)
+
+
+def values(space):
+    """A strategy for the values of a space."""
+    if isinstance(space, OneOf):
+        return st.sampled_from(space.values)
+    if isinstance(space.low, int):
+        return st.integers(space.low, space.high)
+    return st.floats(space.low, space.high)
+
+
+def test_every_model_but_popularity_has_something_to_search():
+    assert [name for name in MODELS if not plan(name).space] == ["popularity"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model.l2=10:1000:log", ("model.l2", Between(10, 1000, log=True))),
+        (" model.gamma = 1e-3 : .5 ", ("model.gamma", Between(0.001, 0.5))),
+        ("model.hidden=[],[600],[300,100]", ("model.hidden", OneOf([], [600], [300, 100]))),
+        ("model.variant=paper,released", ("model.variant", OneOf("paper", "released"))),
+        ("model.weighted=true,false", ("model.weighted", OneOf(True, False))),
+        ("train.batch_size=50,100", ("train.batch_size", OneOf(50, 100))),
+    ],
+)
+def test_search_options_are_read(text, expected):
+    assert parse_search(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "said"),
+    [
+        ("ease", "model.l2", "KEY=LOW:HIGH"),
+        ("ease", "model.l2=", "KEY=LOW:HIGH"),
+        ("ease", "model.l2=1:2:exp", "KEY=LOW:HIGH"),
+        ("ease", "model.l2=1:2:log:3", "KEY=LOW:HIGH"),
+        ("ease", "model.l2=low:high", "numbers in a range"),
+        ("ease", "model.l2=1:inf", "numbers in a range"),
+        ("ease", "model.l2=5", "nothing to choose from"),
+        ("ease", "model.l2=5,6,5.0", "a choice twice"),
+        ("ease", "model.l2=6:5", "lower end first"),
+        ("ease", "model.l2=-1:5", "model.l2: must be greater than 0"),
+        ("ease", "model.l3=1:5", "Did you mean 'l2'?"),
+        ("ease", "l2=1:5", "cannot be searched"),
+        ("ease", "seed=1:5", "cannot be searched"),
+        ("ease", "train.epochs=1:5", "not trained by epochs"),
+        ("recvae", "model.gamma=0:1:log", "Begin above 0"),
+        ("recvae", "model.layers=0.5:3", "model.layers: must be integer"),
+        ("recvae", "model.weighted=0:1", "model.weighted: must be boolean"),
+        ("mult-vae", "model.anneal=paper,share,linear", "model.anneal: must be 'paper'"),
+        ("mult-vae", "model.hidden=100:600", "model.hidden: must be"),
+    ],
+)
+def test_mistakes_in_a_space_are_one_sentence(model, text, said):
+    with pytest.raises(ConfigError) as error:
+        plan(model, space=dict([parse_search(text)]))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_are_fixed_and_not_searched():
+    made = plan("recvae", settings=["model.gamma=0.01", "train.epochs=5"])
+    assert "model.gamma" not in made.space
+    assert "model.latent" in made.space
+    with pytest.raises(ConfigError, match=r"model\.gamma is both set and searched"):
+        plan("recvae", settings=["model.gamma=0.01"], space={"model.gamma": Between(0.1, 0.2)})
+
+
+def test_the_shipped_configuration_is_the_second_start(tmp_path, monkeypatch):
+    (tmp_path / "clicks-ease.toml").write_text('name = "ease"\nmodel = { l2 = 3.0 }\n')
+    for home in ("config", "spaces"):
+        monkeypatch.setattr(f"recvae.{home}.shipped", lambda: {"clicks-ease": tmp_path / "clicks-ease.toml"})
+    made = plan("ease", dataset="clicks", seed=5)
+    assert [(source, config.model.l2, config.seed) for source, config in made.starts] == [
+        ("given", 500.0, 5),
+        ("shipped clicks-ease", 3.0, 5),
+    ]
+    assert len(plan("ease", config="clicks-ease", dataset="clicks").starts) == 1
+    assert len(plan("ease", settings=["model.l2=7"], dataset="clicks").starts) == 1
+    assert len(plan("ease", dataset="other").starts) == 1
+
+
+def test_configurations_survive_toml(tmp_path):
+    configs = [resolve(name) for name in MODELS] + [resolve(config=name) for name in shipped()]
+    configs += [resolve("mult-vae", settings=["model.hidden=[7, 5]", "train.learning_rate=1e-5", "seed=3"])]
+    for config in configs:
+        file = tmp_path / "a.toml"
+        file.write_text(studies.to_toml(config.to_dict()))
+        assert run_config(load_toml(file)) == config
+
+
+def test_a_plan_is_light():
+    """The search spaces know nothing of torch: a plan is made before anything heavy is needed."""
+    program = "import sys, recvae.spaces; print('torch' in sys.modules, 'optuna' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False"]
