@@ -1,7 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
-The public objects (:class:`RecVAE`, :class:`MultVAE`, :class:`MultDAE`, :class:`EASE`, :class:`ImplicitALS`,
-:class:`Popularity`) are imported on first use (PEP 562), so that ``import recvae`` costs nothing.
+The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`MultDAE`, :class:`EASE`,
+:class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`) are imported on first use (PEP 562), so
+that ``import recvae`` costs nothing.
 """
 
 from importlib import import_module
@@ -10,20 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recvae.baselines.als import ImplicitALS
     from recvae.baselines.ease import EASE
+    from recvae.baselines.edlae import EDLAE
+    from recvae.baselines.item_knn import ItemKNN
     from recvae.baselines.popularity import Popularity
     from recvae.errors import RecvaeError
     from recvae.recommender import Recommender, load
-    from recvae.vae import MultDAE, MultVAE, RecVAE
+    from recvae.vae import MultDAE, MultVAE, RecVAE, RecVAEEDLAE
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EASE",
+    "EDLAE",
     "ImplicitALS",
+    "ItemKNN",
     "MultDAE",
     "MultVAE",
     "Popularity",
     "RecVAE",
+    "RecVAEEDLAE",
     "Recommender",
     "RecvaeError",
     "__version__",
@@ -32,11 +38,14 @@ __all__ = [
 
 _HOME = {
     "EASE": "recvae.baselines.ease",
+    "EDLAE": "recvae.baselines.edlae",
     "ImplicitALS": "recvae.baselines.als",
+    "ItemKNN": "recvae.baselines.item_knn",
     "MultDAE": "recvae.vae",
     "MultVAE": "recvae.vae",
     "Popularity": "recvae.baselines.popularity",
     "RecVAE": "recvae.vae",
+    "RecVAEEDLAE": "recvae.vae",
     "Recommender": "recvae.recommender",
     "RecvaeError": "recvae.errors",
     "load": "recvae.recommender",

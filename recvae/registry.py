@@ -30,22 +30,38 @@ MODELS = {
     entry.name: entry
     for entry in (
         Entry("recvae", "recvae.vae:RecVAE", "RecVAE", "Shenbin et al., WSDM 2020, arXiv 1912.11160"),
+        Entry(
+            "recvae-edlae",
+            "recvae.vae:RecVAEEDLAE",
+            "RecVAE + EDLAE",
+            "after VASP, Vančura and Kordík, ICANN 2021, arXiv 2102.05774",
+        ),
         Entry("mult-vae", "recvae.vae:MultVAE", "Mult-VAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
         Entry("mult-dae", "recvae.vae:MultDAE", "Mult-DAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
         Entry("ease", "recvae.baselines.ease:EASE", "EASE", "Steck, WWW 2019, arXiv 1905.03375"),
+        Entry("edlae", "recvae.baselines.edlae:EDLAE", "EDLAE", "Steck, NeurIPS 2020"),
         Entry(
             "implicit-als",
             "recvae.baselines.als:ImplicitALS",
             "implicit ALS",
             "Hu, Koren and Volinsky, ICDM 2008; the implicit library",
         ),
+        Entry(
+            "item-knn",
+            "recvae.baselines.item_knn:ItemKNN",
+            "item-kNN",
+            "Sarwar et al., WWW 2001; Deshpande and Karypis, ACM TOIS 2004",
+        ),
         Entry("popularity", "recvae.baselines.popularity:Popularity", "Popularity", "number of clicks of each item"),
     )
 }
 
+# What is made of trained models instead of being trained: it loads and ranks like any model, and nothing fits it.
+JOINED = {"blend": Entry("blend", "recvae.blend:Blend", "Blend", "a weighted sum of trained models' scores")}
+
 
 def entry(name: str) -> Entry:
     """Return the entry of a model's name; raise :class:`InputError` with the nearest name where there is none."""
-    if name not in MODELS:
+    if name not in MODELS and name not in JOINED:
         raise InputError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}.")
-    return MODELS[name]
+    return MODELS[name] if name in MODELS else JOINED[name]

@@ -6,11 +6,13 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from recvae.baselines.edlae import edlae_weights
 from recvae.batches import Batch, Clicks
 from recvae.errors import InputError
 from recvae.models.base import Network
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.models.recvae_edlae import RecVAEEDLAENetwork, RecVAEEDLAEOptions
 from recvae.recommender import Recommender, Validation, cosines
 from recvae.runs import InFolder, InMemory
 from recvae.training import EpochReport, Hooks, TrainOptions, train
@@ -46,6 +48,7 @@ class NeuralRecommender(Recommender):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         matrix = self._begin_fit(train, item_ids, titles)
         self.network = self._network()
+        self._prepare(matrix)
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
             keeper = InFolder(self, Path(folder), matrix, resume=resume, overwrite=overwrite)
@@ -64,6 +67,9 @@ class NeuralRecommender(Recommender):
             self.network.release()
             keeper.end()
         return self
+
+    def _prepare(self, matrix: Any) -> None:
+        """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
 
     def _network(self) -> Network:
         network = type(self).build(self.n_items, self.config.model, self.config.seed)
@@ -111,3 +117,17 @@ class RecVAE(NeuralRecommender):
     model_defaults = RecVAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
     build = RecVAENetwork
+
+
+class RecVAEEDLAE(NeuralRecommender):
+    """RecVAE with EDLAE's linear path beside it, after VASP (Vančura and Kordík 2021)."""
+
+    name = "recvae-edlae"
+    model_defaults = RecVAEEDLAEOptions()
+    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    build = RecVAEEDLAENetwork
+    network: RecVAEEDLAENetwork
+
+    def _prepare(self, matrix: Any) -> None:
+        options = self.config.model
+        self.network.path.copy_(edlae_weights(matrix, options.path_dropout, options.path_l2))

@@ -1,0 +1,52 @@
+"""RecVAE with EDLAE's linear path beside it: a deep and a shallow autoencoder whose scores are added.
+
+The idea of two parallel paths, a variational autoencoder and a linear item-item model with a zero diagonal, is that of
+VASP (Vančura and Kordík, ICANN 2021, arXiv 2102.05774), which trains them through one loss. Here each path has the
+objective of its own paper: RecVAE its ELBO, EDLAE its closed form. Trained through one likelihood, the deep path learns
+what the linear one got wrong about the clicks it is shown, and that does not carry over to those it is not (docs/log.md
+has the figures).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recvae.batches import Batch
+from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.options import Between, option
+from recvae.products import gathered_sum
+
+
+@dataclass(frozen=True)
+class RecVAEEDLAEOptions(RecVAEOptions):
+    """Options of RecVAE with a linear path; those of the path are EDLAE's, and how much it counts."""
+
+    path_weight: float = option(
+        6.0, "Weight of the linear path's scores beside RecVAE's logits.", search=Between(2.0, 16.0, log=True), ge=0
+    )
+    path_dropout: float = option(
+        0.4, "Share of clicks dropped from the linear path's input.", search=Between(0.2, 0.7), ge=0, lt=1
+    )
+    path_l2: float = option(
+        300.0, "Lambda of the linear path's squared weights.", search=Between(100.0, 1000.0, log=True), gt=0
+    )
+
+
+class RecVAEEDLAENetwork(RecVAENetwork):
+    """RecVAE, and a linear path that takes part in predicting.
+
+    ``path`` (I, I) is not trained by gradients: whoever builds the network fills it before training. It is a dense
+    matrix, so memory grows with the square of the catalogue, as EDLAE's does.
+    """
+
+    path: Tensor
+
+    def __init__(self, n_items: int, options: RecVAEEDLAEOptions, seed: int = 0) -> None:
+        super().__init__(n_items, options, seed)
+        self.path_weight = options.path_weight
+        self.register_buffer("path", torch.zeros(n_items, n_items))
+
+    def logits(self, batch: Batch) -> Tensor:
+        linear = gathered_sum(self.path, batch.columns, batch.offsets, batch.values)  # (B, I)
+        return super().logits(batch).add_(linear, alpha=self.path_weight)
