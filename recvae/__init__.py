@@ -1,8 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
 The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`MultDAE`, :class:`EASE`,
-:class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`) are imported on first use (PEP 562), so
-that ``import recvae`` costs nothing.
+:class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`, :class:`Blend`) are imported on first use
+(PEP 562), so that ``import recvae`` costs nothing.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from recvae.baselines.edlae import EDLAE
     from recvae.baselines.item_knn import ItemKNN
     from recvae.baselines.popularity import Popularity
+    from recvae.blend import Blend
     from recvae.errors import RecvaeError
     from recvae.recommender import Recommender, load
     from recvae.vae import MultDAE, MultVAE, RecVAE, RecVAEEDLAE
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Blend",
     "EASE",
     "EDLAE",
     "ImplicitALS",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Blend": "recvae.blend",
     "EASE": "recvae.baselines.ease",
     "EDLAE": "recvae.baselines.edlae",
     "ImplicitALS": "recvae.baselines.als",

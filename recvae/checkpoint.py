@@ -151,6 +151,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
+def header_hash(path: Path) -> str:
+    """Return the SHA-256 of what a weights file says of itself, its tensors' digest included, without reading them."""
+    with safe_open(path, framework="pt") as file:
+        return hashlib.sha256((file.metadata() or {}).get("recvae", "").encode()).hexdigest()
+
+
 def write_state(folder: Path, state: TrainState, facts: Mapping[str, Any]) -> None:
     """Write the resumable state; its appearance is the moment an epoch counts as done."""
     write_weights(folder / STATE, state.tensors, {"values": state.values, **facts})

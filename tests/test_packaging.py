@@ -29,7 +29,7 @@ def test_public_names_exist_and_are_documented(package):
 
 def test_the_public_names_of_recvae():
     assert set(recvae.__all__) == {
-        "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE", "Popularity", "RecVAE", "RecVAEEDLAE",
+        "Blend", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE", "Popularity", "RecVAE", "RecVAEEDLAE",
         "Recommender", "RecvaeError", "__version__", "load",
     }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'RecVea'"):

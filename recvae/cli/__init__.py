@@ -14,6 +14,7 @@ import typer
 
 from recvae import __version__
 from recvae.cli.benchmark import benchmark
+from recvae.cli.blend import blend
 from recvae.cli.evaluate import evaluate
 from recvae.cli.info import info
 from recvae.cli.prepare import prepare
@@ -23,6 +24,7 @@ from recvae.cli.shadow import refuse_shadows
 from recvae.cli.similar import similar
 from recvae.cli.terminal import Interrupted, print_error
 from recvae.cli.train import train
+from recvae.cli.tune import tune
 from recvae.errors import RecvaeError
 
 __all__ = ["app", "main"]
@@ -35,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (quickstart, prepare, train, evaluate, recommend, similar, benchmark, info):
+for _verb in (quickstart, prepare, train, evaluate, recommend, similar, blend, benchmark, tune, info):
     app.command()(_verb)
 
 # Typer brings click in or with it, depending on its release; its own BadParameter is a ClickException in each.

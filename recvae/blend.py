@@ -1,0 +1,356 @@
+"""A weighted sum of trained models' scores, the weights chosen on validation users.
+
+    s(u, i) = sum_c  w_c * s_c(u, i) / d_c        w_c >= 0, sum_c w_c = 1
+
+d_c is the standard deviation of component c's scores around each user's mean, over all items and the given histories.
+It is one number a component, found once and kept: weights of different models compare, and one user's scores depend on
+nobody else. The weighted sum of scores is Fox and Shaw's linear combination ("Combination of Multiple Searches",
+TREC-2, 1994) and the weighted hybrid of Burke ("Hybrid Recommender Systems", UMUAI 2002).
+"""
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recvae.batches import canonical
+from recvae.checkpoint import RUN, WEIGHTS, header_hash, read_weights, write_items, write_run, write_weights
+from recvae.config import RunConfig
+from recvae.errors import FormatError, InputError, WorkError
+from recvae.files import file_hash, whole_folder
+from recvae.options import option
+from recvae.ranking import NOT_NUMBERS, SCORES_IN_MEMORY
+from recvae.recommender import Recommender, Validation, load
+
+COMPONENTS = "components"  # the folder of the components' run folders
+SCORES_KEPT = 1 << 28  # by a search for weights, of all components together: 1 GiB
+COARSE, FINE, REACH, PASSES = 0.05, 0.01, 4, 5  # a search's two steps, how far the fine one looks, and passes of each
+NOT_TRAINED = (
+    "A blend is not trained itself: train its models, then join them with: recvae blend RUN RUN DIR --out BLEND"
+)
+
+Weights = tuple[float, ...]
+Score = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """What a blend is made of."""
+
+    components: tuple[str, ...] = option((), "Names of the models, in order.")
+    weights: tuple[float, ...] = option((), "Weight of each component, in order; their sum is 1.", ge=0)
+
+
+class Blend(Recommender):
+    """Ranks by the weighted sum of the scores of ``components``, fitted models of one catalogue.
+
+    ``histories``: CSR (n, n_items), such as the validation users' fold-in clicks; each component's spread is measured
+    on those that are not empty (an empty one is answered with popularity, on a scale of its own). ``weights``: one per
+    component, divided by their sum; equal ones where none are given. A component of weight 0 is not asked for scores.
+    Raises :class:`InputError` for fewer than two components, other catalogues, weights or histories that do not fit,
+    and a component that scores all items alike; :class:`WorkError` for one whose scores are not numbers.
+    """
+
+    name = "blend"
+    model_defaults = BlendOptions()
+    components: Sequence[Recommender] = ()
+    spreads: Sequence[float] = ()
+    scorers: Sequence[Score] = ()
+
+    def __init__(
+        self,
+        components: Sequence[Recommender],
+        histories: Any,
+        weights: Sequence[float] | None = None,
+        *,
+        device: str = "auto",
+    ) -> None:
+        if len(components) < 2:
+            raise InputError(f"A blend needs at least two models, and was given {len(components)}.")
+        for component in components:
+            component._need_fit()
+        first = components[0]
+        for place, component in enumerate(components[1:], start=2):
+            if component.items.hash() != first.items.hash():
+                raise InputError(
+                    f"Models 1 ({first.name}) and {place} ({component.name}) of the blend know different catalogues: "
+                    "their columns are other items. Blend models that were trained on one dataset."
+                )
+        chosen = normalised([1.0] * len(components) if weights is None else weights, len(components))
+        super().__init__(device=device, components=tuple(c.name for c in components), weights=chosen)
+        self.items = first.items
+        self._join(components)
+        rows = _not_empty(histories, self.n_items)
+        self.spreads = [self._spread(place, rows) for place in range(len(components))]
+
+    @classmethod
+    def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
+        """Return a blend that :meth:`load` is to fill; raise :class:`InputError` where one would be trained."""
+        blend = super().from_config(config, device)
+        if not config.model.weights:
+            raise InputError(NOT_TRAINED)
+        return blend
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        validation: Validation | None = None,
+        item_ids: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+    ) -> Self:
+        """Raise :class:`InputError`: only the components can learn."""
+        raise InputError(NOT_TRAINED)
+
+    @property
+    def weights(self) -> Weights:
+        """One weight per component; their sum is 1."""
+        weights: Weights = self.config.model.weights
+        return weights
+
+    def with_weights(self, weights: Sequence[float]) -> Self:
+        """Return a blend of the same components, which it shares, with other weights."""
+        other = copy.copy(self)
+        chosen = normalised(weights, len(self.components))
+        other.config = replace(self.config, model=replace(self.config.model, weights=chosen))
+        other.metrics = {}
+        return other
+
+    def scores(self, histories: Any) -> Tensor:
+        """Return the weighted sum of the components' scores, float32 (b, n_items), of canonical CSR rows."""
+        total = None
+        for score, weight, spread in zip(self.scorers, self.weights, self.spreads, strict=True):
+            if weight:
+                part = score(histories).to(self.device)  # a search keeps it: not to be changed
+                total = part * (weight / spread) if total is None else total.add_(part, alpha=weight / spread)
+        assert total is not None  # weights sum to 1
+        return total
+
+    def similarity(self, items: Tensor) -> Tensor:
+        """Return the weighted sum of the components' similarities, -inf where no component has one.
+
+        Raises :class:`InputError` where a component that has any weight cannot say what is alike.
+        """
+        total = torch.zeros(len(items), self.n_items, device=self.device)
+        nowhere = torch.ones_like(total, dtype=torch.bool)
+        for component, weight in zip(self.components, self.weights, strict=True):
+            if weight:
+                try:
+                    part = component.similarity(items).to(self.device)
+                except InputError as error:
+                    raise InputError(f"The blend cannot say which items are alike. {error}") from error
+                none = part == -torch.inf  # neighbours only: the rest is not alike at all
+                total.add_(part.masked_fill(none, 0.0), alpha=weight)
+                nowhere &= none
+        return total.masked_fill_(nowhere, -torch.inf)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and spreads, float64 (n_components,); what the components learned is in their own folders."""
+        return {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("weights", "spreads")}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back the spreads; raise RuntimeError where the configuration has other weights."""
+        options = self.config.model
+        self.spreads = tensors["spreads"].tolist()
+        if tensors["weights"].tolist() != [*options.weights] or len(self.spreads) != len(options.components):
+            raise RuntimeError("The configuration and the tensors are of different blends.")
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write a run folder that holds the components' run folders; whole or not at all."""
+        self._need_fit()
+        with whole_folder(Path(folder), marker=RUN, overwrite=overwrite) as temporary:
+            seals = []
+            for place, component in enumerate(self.components):
+                home = _home(temporary, place, component.name)
+                component.save(home)
+                seals.append(_seal(home))
+            write_items(temporary, self.items)
+            write_weights(temporary / WEIGHTS, self.tensors(), {**self.facts(), "components": seals})
+            write_run(temporary, self.run())
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto") -> Self:
+        """Return the blend of a run folder; raise :class:`FormatError` where it or a component is damaged."""
+        folder = Path(folder)
+        blend = super().load(folder, device)
+        _, facts = read_weights(folder / WEIGHTS)
+        names, seals = blend.config.model.components, facts.get("components", [])
+        if len(names) != len(seals):
+            raise FormatError(f"{folder / WEIGHTS} does not fit the blend that {folder / RUN} names. Blend again.")
+        components = []
+        for place, (name, seal) in enumerate(zip(names, seals, strict=True)):
+            home = _home(folder, place, name)
+            if not home.is_dir():
+                raise FormatError(f"{home} is missing. Blend again, or copy the whole folder {folder}.")
+            components.append(load(home, device))
+            if _seal(home) != seal:
+                raise FormatError(f"{home} is not the model that was blended into {folder}. Blend again.")
+        blend._join(components)
+        return blend
+
+    def _join(self, components: Sequence[Recommender]) -> None:
+        self.components = tuple(components)
+        self.scorers = [component.scores for component in components]
+
+    @torch.no_grad()
+    def _spread(self, place: int, histories: Any) -> float:
+        """Return the standard deviation of a component's scores around each user's mean, some users at a time."""
+        rows = max(1, SCORES_IN_MEMORY // self.n_items)
+        variance = 0.0
+        for start in range(0, histories.shape[0], rows):
+            scores = self.scorers[place](histories[start : start + rows]).cpu().double()
+            variance += float(scores.var(dim=1, correction=0).sum()) / histories.shape[0]
+        name = f"Model {place + 1} ({self.components[place].name}) of the blend"
+        if not math.isfinite(variance):
+            raise WorkError(f"{name} cannot be used. {NOT_NUMBERS}")
+        if not variance:
+            raise InputError(f"{name} scores all items alike for these users. Leave it out.")
+        return math.sqrt(variance)
+
+
+class Trials:
+    """Scores weights on the validation users, each once: ``trials(weights) -> float``, higher is better.
+
+    ``validation`` as for :meth:`~recvae.recommender.Recommender.fit`. Components' scores are kept from one trial to
+    the next, up to ``keep`` numbers in all; what is beyond that is computed again for every trial. ``on_try`` is called
+    with the number of trials after each. ``figures`` holds what was found so far, by weights.
+    """
+
+    def __init__(
+        self,
+        blend: Blend,
+        validation: Validation,
+        *,
+        keep: int = SCORES_KEPT,
+        on_try: Callable[[int], None] | None = None,
+    ) -> None:
+        kept = _Kept(keep, blend.device)
+        self.blend = copy.copy(blend)
+        self.blend.scorers = [kept.of(score) for score in blend.scorers]
+        self.validation, self.on_try = validation, on_try
+        self.figures: dict[Weights, float] = {}
+
+    def __call__(self, weights: Sequence[float]) -> float:
+        """Return the validation figure of the blend with ``weights``."""
+        key = normalised(weights, len(self.blend.components))
+        if key not in self.figures:
+            self.figures[key] = self.validation(self.blend.with_weights(key))
+            if self.on_try is not None:
+                self.on_try(len(self.figures))
+        return self.figures[key]
+
+    def alone(self, place: int) -> float:
+        """Return the validation figure of one component."""
+        return self([float(other == place) for other in range(len(self.blend.components))])
+
+
+def best_weights(trials: Trials) -> Weights:
+    """Return the weights that validate best, at least as well as equal ones and as every component alone.
+
+    From equal weights, one component's weight after the other is tried in steps of .05 from 0 to 1, the others keeping
+    their proportions, until a pass over the components finds nothing better; then in steps of .01 around the best. Of
+    two components this tries the whole grid. A metric of ranked lists is a noisy step function, for which a search
+    that narrows an interval is not safe. Nothing is random, and of equal figures the first stays.
+    """
+    n = len(trials.blend.components)
+    best = normalised([1.0] * n, n)
+    for shares in (_whole, _near):
+        for _ in range(PASSES):
+            before = best
+            for place in range(n):
+                line = [_with_share(best, place, share) for share in shares(best[place])]
+                best = max([best, *line], key=trials)
+            if best == before:
+                break
+    return best
+
+
+def normalised(weights: Sequence[float], n: int) -> Weights:
+    """Return ``n`` weights divided by their sum; raise :class:`InputError` where they cannot be weights."""
+    values = tuple(float(weight) for weight in weights)
+    if len(values) != n:
+        raise InputError(f"The blend has {n} models, and was given {len(values)} weights. Give one for each.")
+    if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
+        shown = ", ".join(f"{value:g}" for value in values)
+        raise InputError(f"Weights must be 0 or more, and one above 0; got {shown}.")
+    total = math.fsum(values)
+    return values if math.isclose(total, 1, rel_tol=1e-12) else tuple(value / total for value in values)
+
+
+class _Kept:
+    """Component scores by the histories they answer, up to a number of values."""
+
+    def __init__(self, values: int, device: torch.device) -> None:
+        self.left, self.device = values, device
+
+    def of(self, score: Score) -> Score:
+        """Return ``score`` with a memory; what it returns must not be changed."""
+        kept: dict[bytes, Tensor] = {}
+
+        def remembered(histories: Any) -> Tensor:
+            key = _content(histories)
+            if key not in kept:
+                scores = score(histories).to(self.device)
+                if scores.numel() > self.left:
+                    return scores
+                self.left -= scores.numel()
+                kept[key] = scores
+            return kept[key]
+
+        return remembered
+
+
+def _content(matrix: Any) -> bytes:
+    """Return a digest of a canonical CSR: rows that are cut anew from the same matrix are the same histories."""
+    digest = hashlib.sha256(repr((matrix.shape, matrix.dtype)).encode())
+    for part in (matrix.indptr, matrix.indices, matrix.data):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.digest()
+
+
+def _whole(share: float) -> list[float]:
+    del share
+    return [step / round(1 / COARSE) for step in range(round(1 / COARSE) + 1)]
+
+
+def _near(share: float) -> list[float]:
+    shares = [round(share + step * FINE, 4) for step in range(-REACH, REACH + 1)]
+    return [near for near in shares if 0 <= near <= 1]
+
+
+def _with_share(weights: Weights, place: int, share: float) -> Weights:
+    """Return weights with one set to ``share``; the others keep their proportions, or share alike where all are 0."""
+    others = [0.0 if other == place else weight for other, weight in enumerate(weights)]
+    if not any(others):
+        others = [float(other != place) for other in range(len(weights))]
+    total = math.fsum(others)
+    moved = [round((1 - share) * weight / total, 4) for weight in others]
+    moved[place] = share
+    return normalised(moved, len(moved))
+
+
+def _not_empty(histories: Any, n_items: int) -> Any:
+    """Return the rows of a CSR that hold clicks; raise :class:`InputError` where there are none, or of other items."""
+    matrix = canonical(histories)
+    if matrix.shape[1] != n_items:
+        raise InputError(f"The histories have {matrix.shape[1]} columns, but the models know {n_items} items.")
+    rows = np.flatnonzero(np.diff(matrix.indptr))
+    if not len(rows):
+        raise InputError("All histories are empty, so the spread of the models' scores cannot be measured on them.")
+    return matrix[rows]
+
+
+def _home(folder: Path, place: int, name: str) -> Path:
+    return folder / COMPONENTS / f"{place}-{name}"
+
+
+def _seal(home: Path) -> dict[str, str]:
+    """Return what tells a component's run folder from any other: its settings, and its weights with their digest."""
+    return {"run": file_hash(home / RUN), "weights": header_hash(home / WEIGHTS)}
