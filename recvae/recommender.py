@@ -198,8 +198,9 @@ class Recommender(ABC):
     def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:
         """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
 
-        The score is the cosine of two items' vectors (decoder weights, ALS factors), for EASE the weight of one item in
-        the other's score. The item itself is left out. Raises :class:`InputError` for an item outside the catalogue.
+        The score is the cosine of two items' vectors (decoder weights, ALS factors), for EASE and EDLAE the weight of
+        one item in the other's score, for item-kNN the similarity (neighbours only, so lists may be short). The item
+        itself is left out. Raises :class:`InputError` for an item outside the catalogue.
         """
         from scipy.sparse import csr_array
 

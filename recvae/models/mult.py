@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch
+from recvae.batches import Batch, Clicks
 from recvae.losses import kl_standard_normal
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
+from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
-from recvae.options import option
+from recvae.options import Between, OneOf, option
 from recvae.schedules import linear_beta, share_beta
 
 
@@ -19,22 +20,40 @@ from recvae.schedules import linear_beta, share_beta
 class MultDAEOptions:
     """Options of Mult-DAE; the defaults are the paper's."""
 
-    hidden: tuple[int, ...] = option((), "Widths of the layers between clicks and code; mirrored in the decoder.", ge=1)
-    latent: int = option(200, "Width of the code.", ge=1)
-    dropout: float = option(0.5, "Share of clicks dropped from the input in training.", ge=0, lt=1)
-    l2: float = option(0.01 / 500, "Lambda of lambda * sum of squared weights (biases left out).", ge=0)
+    hidden: tuple[int, ...] = option(
+        (), "Widths of the layers between clicks and code; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
+    )
+    latent: int = option(200, "Width of the code.", search=OneOf(50, 100, 200, 400), ge=1)
+    dropout: float = option(
+        0.5, "Share of clicks dropped from the input in training.", search=Between(0.1, 0.8), ge=0, lt=1
+    )
+    l2: float = option(
+        0.01 / 500,
+        "Lambda of lambda * sum of squared weights (biases left out).",
+        search=Between(1e-6, 1e-2, log=True),
+        ge=0,
+    )
     weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
 
 
 @dataclass(frozen=True)
-class MultVAEOptions:
+class MultVAEOptions(SlimOptions):
     """Options of Mult-VAE; the defaults are the paper's for ML-20M."""
 
-    hidden: tuple[int, ...] = option((600,), "Widths of the encoder's hidden layers; mirrored in the decoder.", ge=1)
-    latent: int = option(200, "Number of latent dimensions.", ge=1)
-    dropout: float = option(0.5, "Share of clicks dropped from the input in training.", ge=0, lt=1)
-    l2: float = option(0.0, "Lambda of lambda * sum of squared weights (biases left out).", ge=0)
-    beta_cap: float = option(0.2, "Largest weight of the KL term.", ge=0)
+    hidden: tuple[int, ...] = option(
+        (600,), "Widths of the encoder's hidden layers; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
+    )
+    latent: int = option(200, "Number of latent dimensions.", search=OneOf(50, 100, 200, 400), ge=1)
+    dropout: float = option(
+        0.5, "Share of clicks dropped from the input in training.", search=Between(0.1, 0.8), ge=0, lt=1
+    )
+    l2: float = option(
+        0.0,
+        "Lambda of lambda * sum of squared weights (biases left out).",
+        search=Between(1e-6, 1e-2, log=True),
+        ge=0,
+    )
+    beta_cap: float = option(0.2, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
     anneal: Literal["paper", "share", "constant"] = option(
         "paper", "How beta grows: min(cap, step / anneal_updates), to the cap over a share of the run, or not at all."
     )
@@ -117,6 +136,10 @@ class MultVAENetwork(_Mult):
 
     def code(self, batch: Batch) -> Tensor:
         return self.decode(self.posterior(batch)[0])
+
+    def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
+        """Let ImplicitSLIM replace the first layer's rows and the last layer's, as in RecVAE; Adam's moments stay."""
+        replace_embeddings(self.options, epoch, clicks, (self.first.weight, self.output.weight))
 
     def beta(self, step: int, total: int) -> float:
         o = self.options

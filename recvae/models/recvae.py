@@ -16,21 +16,26 @@ from torch import Tensor, nn
 from recvae.batches import Batch, Clicks
 from recvae.losses import composite_log_prior, gaussian_log_density
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_fan_in, linear
+from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
-from recvae.options import option
+from recvae.options import Between, OneOf, option
 
 TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 GiB
 
 
 @dataclass(frozen=True)
-class RecVAEOptions:
+class RecVAEOptions(SlimOptions):
     """Options of RecVAE; the defaults are the paper's for ML-20M, and the paper's code where later code differs."""
 
-    hidden: int = option(600, "Width of the encoder's layers.", ge=1)
-    layers: int = option(5, "Number of the encoder's densely connected layers.", ge=1)
-    latent: int = option(200, "Number of latent dimensions.", ge=1)
-    dropout: float = option(0.5, "Share of clicks dropped from the input in the encoder passes.", ge=0, lt=1)
-    gamma: float = option(0.005, "Weight of the KL term per click of the user.", ge=0)
+    hidden: int = option(600, "Width of the encoder's layers.", search=OneOf(150, 300, 600), ge=1)
+    layers: int = option(5, "Number of the encoder's densely connected layers.", search=Between(1, 5), ge=1)
+    latent: int = option(200, "Number of latent dimensions.", search=OneOf(50, 100, 200, 400), ge=1)
+    dropout: float = option(
+        0.5, "Share of clicks dropped from the input in the encoder passes.", search=Between(0.2, 0.7), ge=0, lt=1
+    )
+    gamma: float = option(
+        0.005, "Weight of the KL term per click of the user.", search=Between(0.002, 0.03, log=True), ge=0
+    )
     beta: float | None = option(None, "Where given, a constant weight of the KL term that replaces gamma's.", ge=0)
     encoder_passes: int = option(3, "Passes over the users that train the encoder, per epoch.", ge=1)
     decoder_passes: int = option(1, "Passes over the users that train the decoder, per epoch.", ge=1)
@@ -109,6 +114,17 @@ class RecVAENetwork(Network):
 
     @torch.no_grad()
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
+        """Update the prior, and then, before the encoder passes of some epochs, let ImplicitSLIM replace embeddings.
+
+        In this order because the old posterior is that of the encoder before the replacement, as in the authors'
+        program, and so that a resumed run, which makes it afresh, makes it from that encoder too. Adam's moments of
+        what is replaced stay as they are.
+        """
+        self._update_prior(phase, epoch, clicks, batch_size)
+        if phase == "encoder":
+            replace_embeddings(self.options, epoch, clicks, (self.encoder.first.weight, self.decoder.weight))
+
+    def _update_prior(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Take the encoder's posterior as the old one: before the decoder's passes, and before a run's first passes.
 
         The decoder's passes leave the encoder as it is, so what they used is still right for the next epoch's encoder
