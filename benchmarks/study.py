@@ -178,6 +178,11 @@ def main() -> int:
     named = [name for name in DATASETS if given[name] is not None and arguments.only in (None, name)]
     if arguments.out is None or not named or arguments.trials < 1 or arguments.workers < 1:
         parser.error("name a dataset's files and --out; trials and workers are at least 1")
+    ours = arguments.results.resolve() == RESULTS
+    if arguments.epochs is not None and (ours or arguments.write_configs):
+        parser.error(
+            "--epochs only tries the program: give its records another folder with --results, and write no configs"
+        )
     peers.register()
     rows = tuple(row for row in _with_epochs(arguments.epochs) if known(row))
     there = [row.name for row in (*rows, *BLENDS)]
@@ -218,7 +223,7 @@ def main() -> int:
     except RecvaeError as error:
         print(error)
         return 1
-    whole = arguments.only is None and arguments.models is None and arguments.results == RESULTS
+    whole = len(places) == len(DATASETS) and arguments.models is None and not arguments.no_double and ours
     if whole and not outcome.failed:
         write_page(arguments.results)
     else:

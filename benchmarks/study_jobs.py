@@ -6,13 +6,16 @@
     OUT/ml-1m/runs/recvae-98765.npz .json  its test users and their metrics; what it is and what it took
     OUT/ml-1m/runs/recvae-double-98765...  the winner at twice the budget, where it is another one
 
-Nothing but an evaluation reads a test user's clicks: epochs, options and weights are chosen on validation users.
+Within a split nothing but an evaluation reads a test user's clicks: epochs, options and weights are chosen on
+validation users. The first split's, who choose options and weights, may be test users of the others; the summary
+leaves them out.
 """
 
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,15 +28,14 @@ from study_rows import METRIC, METRICS, SEEDS, BlendRow, Row
 from data_prep import Dataset, prepare
 from recvae.bench import evaluated, measure, validate_with
 from recvae.blend import Blend, Trials, best_weights
-from recvae.config import load_toml, run_config, shipped
+from recvae.checkpoint import versions
+from recvae.config import run_config, shipped
 from recvae.errors import InputError
 from recvae.files import read_json, whole_file, write_json
 from recvae.recommender import load
 from recvae.spaces import Plan, changed, plan
 from recvae.studies import STUDY, Study, Trial, read_study
-from recvae.tuning import Events, tune
-
-EXHAUSTIBLE = 1_000  # spaces with at most this many settings can be gone through whole
+from recvae.tuning import LARGEST_GRID, Events, tune
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,12 @@ def dataset(folder: Path) -> Dataset:
 
 def search_plan(row: Row, dataset_name: str) -> Plan:
     """Return what a row's search tries, from today's shipped configurations and defaults."""
-    known, like = f"{dataset_name}-{row.model}", f"{dataset_name}-{row.like}"
+    known = f"{dataset_name}-{row.model}"
     config = known if known in shipped() else None
     made = plan(row.model, config=config, settings=row.fixed(dataset_name), space=row.space, metric=METRIC)
     if config is not None:
         return replace(made, starts=((f"shipped {known}", made.start),))
-    values = load_toml(shipped()[like]) if row.like and like in shipped() else {}
-    begin = {
-        f"{section}.{key}": value for section in ("model", "train") for key, value in values.get(section, {}).items()
-    }
-    fixed = _keys(row.fixed(dataset_name))
-    begin = {key: value for key, value in {**begin, **row.begin}.items() if key not in fixed}
-    source = f"as in {like}" if values else "defaults"
-    return replace(made, starts=((source, changed(made.start, begin)),))
+    return replace(made, starts=(("study" if row.begin else "defaults", changed(made.start, row.begin)),))
 
 
 def _begun(folder: Path, wanted: Plan, row: Row, dataset_name: str) -> Plan:
@@ -196,7 +191,7 @@ def enough(study: Study, trials: int) -> bool:
     """Whether a search has had ``trials`` trials, or has nothing left to try."""
     if len(study.trials) >= trials:
         return True
-    points = study.plan.points(EXHAUSTIBLE)
+    points = study.plan.points(LARGEST_GRID)
     if points is None:
         return False
     tried = {json.dumps(trial.config, sort_keys=True) for trial in study.trials}
@@ -283,7 +278,8 @@ def _record(folder: Path, data: Dataset, evaluation: Any, about: Mapping[str, An
     with whole_file(_file(folder, ".npz")) as temporary, temporary.open("wb") as file:
         np.savez(file, user_ids=data.user_ids("test").astype(str), **evaluation.per_user)
     more = {"rank_seconds": evaluation.rank_seconds, "metrics": evaluation.to_dict()["metrics"]}
-    write_json(_file(folder, ".json"), {**about, **more})
+    made = {"date": date.today().isoformat(), "versions": versions()}
+    write_json(_file(folder, ".json"), {**about, **more, "made": made})
 
 
 def _recorded(folder: Path, about: Mapping[str, Any]) -> bool:

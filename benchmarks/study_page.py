@@ -19,13 +19,15 @@ VAE_NOTE = "the variational model with the best validation score"
 HEAD = """\
 # Results
 
-Every figure measured here comes from a recorded run whose JSON is in this repository. On each MovieLens dataset every
-model was tuned alike: the same number of trials of `recvae tune` on the validation users of one split (one trial for a
-model without options), starting from the configuration that was shipped, or from the defaults. Each winner was then
-trained on five splits, the validation users choosing nothing but the epoch, and measured once on each split's test
-users. A mean is over all test users of all splits; ± is its standard error and brackets are 95 % bootstrap intervals of
-the paired difference, both by resampling people, since one may be a test user of several splits. What was tried
-besides: [log.md](log.md).
+Every figure in the study's tables comes from recorded runs whose summary is a JSON in this repository. On each
+MovieLens dataset every model was tuned alike: the same number of trials of `recvae tune` on the validation users of
+one split (one trial for a model without options), starting from the configuration that was shipped, or from the
+defaults. Each winner was then trained on five splits, the validation users choosing nothing but the epoch, and
+measured once on each split's test users. A mean is over the test users of all splits, but for those who chose the
+settings as the first split's validation users; ± is its standard error and brackets are 95 % bootstrap intervals of
+the paired difference, both by resampling people, since one may be a test user of several splits. The starting points
+come from earlier searches on the first split's validation users, and the recipe of RecVAE + EDLAE from experiments on
+the splits of seeds 98765 and 1 in which test figures were seen: [log.md](log.md) has them, and what else was tried.
 """
 
 CHECKS = """\

@@ -16,8 +16,7 @@ OTHERWISE = ""  # the key of a row's settings for datasets that it does not name
 class Row:
     """A line of the tables: a model, what is fixed for it, and what is searched beside what it declares searchable.
 
-    The search starts from the configuration that is shipped for the dataset and the model. Where there is none, it
-    starts from the defaults with what is shipped for the model ``like``, whose options this one has, and then
+    The search starts from the configuration that is shipped for the dataset and the model, else from the defaults with
     ``begin``. ``settings`` are fixed in every trial, by the dataset's name.
     """
 
@@ -26,7 +25,6 @@ class Row:
     cost: float  # how long a trial takes beside others: the longest search starts first
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # "section.key=value", as --set takes them
     space: Mapping[str, Space] = field(default_factory=dict)
-    like: str = ""
     begin: Mapping[str, Any] = field(default_factory=dict)  # by section.key; stays searched
     vae: bool = False  # one of those that the others are compared with
     title: str = ""  # the model's own where empty
@@ -57,17 +55,18 @@ WITH_PATH = {  # more to search in the path, so less in the deep part
     "ml-1m": (*RECVAE["ml-1m"], "model.layers=5", "model.latent=200"),
     OTHERWISE: (*RECVAE[OTHERWISE], "model.hidden=300", "model.layers=2"),
 }
-MULT = {
+MULT_DAE = {
     "ml-1m": ("train.epochs=60", "train.batch_size=100", *STEADY),
     OTHERWISE: ("train.epochs=100", "train.batch_size=50", *STEADY),
 }
+MULT_VAE = {dataset: (*settings, "model.anneal=share") for dataset, settings in MULT_DAE.items()}
 RATE = {"train.learning_rate": Between(3e-4, 2e-3, log=True)}
 
 ROWS = (
     Row("recvae-edlae", "recvae-edlae", 140, WITH_PATH, RATE, vae=True),
     Row("recvae", "recvae", 130, RECVAE, RATE, vae=True),
-    Row("mult-vae", "mult-vae", 50, MULT, {**RATE, "model.latent": OneOf(50, 100, 200, 300, 400)}, vae=True),
-    Row("mult-dae", "mult-dae", 20, MULT, RATE),
+    Row("mult-vae", "mult-vae", 50, MULT_VAE, {**RATE, "model.latent": OneOf(50, 100, 200, 300, 400)}, vae=True),
+    Row("mult-dae", "mult-dae", 20, MULT_DAE, RATE),
     Row("implicit-als", "implicit-als", 12),
     Row(
         "irspack-ials",

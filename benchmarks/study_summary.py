@@ -1,10 +1,12 @@
 """The accuracy study's figures, from the files that its jobs left: one JSON per dataset.
 
-A mean is over all test users of all splits. The same person may be a test user of several splits, so standard errors
-and intervals resample people, not values (:mod:`eval.significance`). The row that the others are compared with is the
-variational model with the best validation score: test users choose nothing.
+A mean is over the test users of all splits, but for those who chose the options as the first split's validation users.
+The same person may be a test user of several splits, so standard errors and intervals resample people, not values
+(:mod:`eval.significance`). The row that the others are compared with is the variational model with the best validation
+score.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -27,12 +29,15 @@ Runs = dict[int, tuple[dict[str, Any], dict[str, Any]]]  # by seed: record and a
 def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[str, Any]:
     """Return what a dataset's runs say; rows whose runs are not all there are listed as missing."""
     done: dict[str, Runs] = {}
+    choosers = Dataset.load(place.split(place.seeds[0])).user_ids("validation").astype(str)
     for row in (*place.rows, *place.blends):
         found = {seed: run for seed in place.seeds if (run := _current(place, row, seed)) is not None}
         if len(found) == len(place.seeds):
-            done[row.name] = found
+            done[row.name] = {seed: (record, _without(arrays, choosers)) for seed, (record, arrays) in found.items()}
     if not done:
         raise InputError(f"No row of {place.name} is done.")
+    tested = [Dataset.load(place.split(seed)).user_ids("test").astype(str) for seed in place.seeds]
+    left_out = sum(int(np.isin(people, choosers).sum()) for people in tested)
     studies = {row.name: read_study(place.search(row.name)) for row in place.rows if row.name in done}
     vaes = [row.name for row in place.rows if row.vae and row.name in done]
     best = max(vaes, key=lambda name: winner(studies[name], place.trials).value or 0.0, default=None)
@@ -60,9 +65,17 @@ def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[
         "rows": rows,
         "missing": [row.name for row in (*place.rows, *place.blends) if row.name not in done],
         **({"order": _order(rows, doubled)} if doubled else {}),
+        "users_left_out": left_out,
+        "made": _made(done),
         "seconds": _seconds(place, rows),
         "environment": dict(environment),
     }
+
+
+def _without(arrays: Mapping[str, Any], people: Any) -> dict[str, Any]:
+    """Return a run's values without those of some people."""
+    kept = ~np.isin(arrays["user_ids"], people)
+    return {name: values[kept] for name, values in arrays.items()}
 
 
 def _current(place: Place, row: Row | BlendRow, seed: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -160,6 +173,18 @@ def _order(rows: Mapping[str, Any], doubled: Mapping[str, Any]) -> dict[str, Any
         "double": sorted(twice, key=lambda name: -twice[name]),
         "swaps": [sorted(pair, key=lambda name: -at[name]) for pair in swaps],
     }
+
+
+def _made(done: Mapping[str, Runs]) -> list[dict[str, Any]]:
+    """Return the versions that runs were made with, each set once, with the first and the last day."""
+    days: dict[str, list[str]] = {}
+    for runs in done.values():
+        for record, _ in runs.values():
+            if "made" in record:
+                days.setdefault(json.dumps(record["made"]["versions"], sort_keys=True), []).append(
+                    record["made"]["date"]
+                )
+    return [{"versions": json.loads(key), "from": min(d), "to": max(d)} for key, d in sorted(days.items())]
 
 
 def _seconds(place: Place, rows: Mapping[str, Any]) -> dict[str, float]:

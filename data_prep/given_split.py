@@ -66,8 +66,9 @@ def prepare_given(
 ) -> Dataset:
     """Make a dataset of clicks that arrive split into training and test; nothing is written (:meth:`Dataset.save`).
 
-    ``train`` and ``test`` are tables (CSV, TSV, Parquet, data frames) where ``user_column`` and ``item_column`` are
-    named, and otherwise text files with lines of ``user item item ...``. Ratings below ``min_rating`` are left out and
+    ``train`` and ``test`` are tables (CSV, TSV, Parquet, data frames), which need ``user_column`` and ``item_column``,
+    or text files with lines of ``user item item ...``: files are taken for lines where their first line has blanks
+    alone between its words, unless a ``separator`` is given. Ratings below ``min_rating`` are left out and
     repeated clicks collapsed; there is no other filter. :func:`split_given` says what becomes of the clicks, and the
     manifest how many were dropped and why. The dataset is named after the training file, or after its folder where the
     file is called train.

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Blend",
     "EASE",
     "EDLAE",
+    "Blend",
     "ImplicitALS",
     "ItemKNN",
     "MultDAE",

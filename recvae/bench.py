@@ -106,6 +106,16 @@ def facts(data: "Dataset", **more: Any) -> dict[str, Any]:
     }
 
 
+def other_split(told: Mapping[str, Any], data: "Dataset") -> bool:
+    """Return whether the facts that a run keeps of its dataset are of another split than ``data``.
+
+    Equal columns do not make the same split: the clicks that one holds out may be training clicks of the other. A run
+    that was trained from Python without facts tells nothing.
+    """
+    ours = facts(data)
+    return any(told[key] != ours.get(key) for key in ("filters", "protocol", "counts") if key in told)
+
+
 def validate_with(data: "Dataset", metric: str) -> Callable[[Any], float]:
     """Return the function that scores a model on the validation users."""
     return validator(data.validation_in, data.validation_out, metric)

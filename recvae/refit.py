@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recvae.bench import other_split
 from recvae.checkpoint import RUN, read_metrics, read_run
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
@@ -32,7 +33,7 @@ class Refit:
     metric: str | None
     score: float | None
     vocabulary: str
-    trained_on: str
+    dataset: Mapping[str, Any]
 
     def facts(self, clicks: Any) -> dict[str, Any]:
         """Return what run.json says of a model refitted on ``clicks`` (n_users, n_items), as plain values."""
@@ -45,11 +46,18 @@ class Refit:
         }
 
     def check_catalogue(self, data: "Dataset") -> None:
-        """Raise :class:`InputError` where the run was trained on other items than those of ``data``."""
+        """Raise :class:`InputError` where the run was trained on other items than ``data`` has, or another split."""
+        place = data.path or data.name
         if self.vocabulary != data.vocabulary_hash:
+            trained_on = self.dataset.get("name", "unnamed data")
             raise InputError(
-                f"{self.run} was trained on another catalogue ({self.trained_on}) than that of {data.path or data.name}"
-                f" ({data.name}). --refit needs the dataset folder that it was trained on."
+                f"{self.run} was trained on another catalogue ({trained_on}) than that of {place} ({data.name}). "
+                "--refit needs the dataset folder that it was trained on."
+            )
+        if other_split(self.dataset, data):
+            raise InputError(
+                f"{self.run} was trained on another split of {data.name} than {place} now holds. --refit needs the "
+                "dataset folder that it was trained on."
             )
 
 
@@ -76,7 +84,7 @@ def plan_refit(run: Path) -> Refit:
         metric=before.dataset.get("validation_metric"),
         score=before.metrics.get("validation"),
         vocabulary=before.vocabulary,
-        trained_on=str(before.dataset.get("name", "unnamed data")),
+        dataset=before.dataset,
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from recvae import checkpoint
-from recvae.errors import InputError
+from recvae.config import run_config
+from recvae.errors import ConfigError, FormatError, InputError
 from recvae.files import PART, find_aside, put_back, refuse_existing, set_aside
 from recvae.training import EpochReport, TrainState
 
@@ -33,7 +34,8 @@ class InMemory:
     def keep_best(self, report: EpochReport) -> None:
         """Copy the weights; the last epoch's stay where they are."""
         note_best(self.model, report)
-        last = report.epoch == report.epochs
+        options = self.model.config.train
+        last = report.epoch == options.epochs and not options.average  # an average takes its place only after the run
         trained = self.model.network.named_parameters()
         self.best = None if last else {name: value.detach().clone() for name, value in trained}
 
@@ -133,9 +135,16 @@ class InFolder:
         ours = self.model.run()
         if run.model != ours.model:
             raise InputError(f"{self.folder} holds a '{run.model}' run; --resume needs the same model.")
-        theirs, mine = (_flat({"config": r.config, "dataset": r.dataset}) for r in (run, ours))
+        try:
+            config = run_config(run.config).to_dict()  # options that are newer than the run are at their defaults
+        except ConfigError as error:
+            raise FormatError(
+                f"{self.folder / checkpoint.RUN} was altered, or is another version's. {error}"
+            ) from error
+        theirs, mine = (_flat({"config": c, "dataset": r.dataset}) for c, r in ((config, run), (ours.config, ours)))
         changed = [key for key in sorted({*theirs, *mine}) if theirs.get(key) != mine.get(key)]
-        settings = [key for key in changed if key.startswith("config.") and key != "config.train.epochs"]
+        free = {"config.train.epochs"} if "refit" in run.dataset else {"config.train.epochs", "config.train.stop_after"}
+        settings = [key for key in changed if key.startswith("config.") and key not in free]
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
             raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")

@@ -103,9 +103,10 @@ def train(
 ) -> EpochReport | None:
     """Train ``network`` on ``clicks`` and return the last epoch's report (None where ``state`` was already finished).
 
-    The network is left with the last epoch's weights; ``hooks.keep_best`` sees each best one. With ``state`` the run
-    continues after the epoch that the state was taken at. Raises :class:`InputError` where there is nothing to train on
-    and :class:`WorkError` where a loss or a validation score is not finite.
+    The network is left with the last epoch's weights, or their average where that is kept; ``hooks.keep_best`` sees
+    each best one. With ``state`` the run continues after the epoch that the state was taken at. Raises
+    :class:`InputError` where there is nothing to train on and :class:`WorkError` where a loss or a validation score is
+    not finite.
     """
     if not len(clicks):
         raise InputError("The training matrix has no users.")
@@ -271,7 +272,7 @@ class _Loop:
 
     def state(self) -> TrainState:
         """Return the state after the last whole epoch; the tensors share the network's memory."""
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
         names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         for phase, optimiser in self.optimisers.items():
             for parameter, slots in optimiser.state.items():
@@ -300,8 +301,10 @@ class _Loop:
         of_network = {
             name.removeprefix("network."): value for name, value in state.tensors.items() if name.startswith("network.")
         }
-        self.network.load_state_dict(of_network)
         parameters = dict(self.network.named_parameters())
+        if of_network.keys() != parameters.keys():
+            raise RuntimeError("The state is of another network.")
+        self.network.load_state_dict(of_network, strict=False)  # what is not trained is as it was built
         for name, value in state.tensors.items():
             if name.startswith("adam."):
                 _, phase, rest = name.split(".", 2)

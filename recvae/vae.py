@@ -48,7 +48,6 @@ class NeuralRecommender(Recommender):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         matrix = self._begin_fit(train, item_ids, titles)
         self.network = self._network()
-        self._prepare(matrix)
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
             keeper = InFolder(self, Path(folder), matrix, resume=resume, overwrite=overwrite)
@@ -62,6 +61,7 @@ class NeuralRecommender(Recommender):
         clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
         try:
             state = keeper.begin()
+            self._prepare(matrix)
             run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
         finally:
             self.network.release()

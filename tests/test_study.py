@@ -12,7 +12,6 @@ import oracles_metrics
 import pytest
 
 from data_prep.dataset import Dataset
-from recvae.registry import MODELS
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SEEDS = (7, 1, 2)
@@ -134,8 +133,13 @@ def test_the_record_equals_an_independent_computation(first, place):
         "ease": [ease(data[seed], l2) for seed in SEEDS],
         "mult-dae": [np.load(f"{place.run('mult-dae', seed)}.npz")["ndcg@100"] for seed in SEEDS],
     }
-    people = [user for seed in SEEDS for user in data[seed].user_ids("test")]
-    assert len(set(people)) < len(people)  # so that the clusters matter
+    choosers = set(data[SEEDS[0]].user_ids("validation"))
+    everyone = [user for seed in SEEDS for user in data[seed].user_ids("test")]
+    people = [user for user in everyone if user not in choosers]
+    assert len(set(people)) < len(people) < len(everyone)  # so that clusters and those left out matter
+    assert told["users_left_out"] == len(everyone) - len(people)
+    unseen = {seed: np.array([user not in choosers for user in data[seed].user_ids("test")]) for seed in SEEDS}
+    found = {name: [v[unseen[seed]] for seed, v in zip(SEEDS, each, strict=True)] for name, each in found.items()}
     for name, per_split in found.items():
         row = told["rows"][name]
         np.testing.assert_allclose(row["by_split"]["ndcg@100"], [np.nanmean(v) for v in per_split], atol=1e-9)
@@ -229,15 +233,17 @@ def test_winners_become_configurations(first, place, modules, tmp_path):
         assert json.loads(json.dumps(config)) == first[1]["rows"][name]["config"]
 
 
-def test_a_model_without_a_configuration_starts_where_the_one_it_extends_does(modules, monkeypatch):
+def test_a_row_without_a_configuration_starts_where_it_says(modules):
     rows, jobs = modules["study_rows"], modules["study_jobs"]
-    monkeypatch.setitem(MODELS, "recvae-slow", replace(MODELS["recvae"], name="recvae-slow"))
-    made = jobs.search_plan(rows.Row("new", "recvae-slow", 1, {"": ("train.epochs=3",)}, like="recvae"), "ml-1m")
-    known = jobs.search_plan(rows.Row("recvae", "recvae", 1, {"": ("train.epochs=3",)}), "ml-1m")
-    assert made.start.train == known.start.train
-    assert made.start.model.gamma == known.start.model.gamma
+    row = rows.Row("new", "recvae", 1, {"": ("train.epochs=3",)}, begin={"model.gamma": 0.007})
+    made = jobs.search_plan(row, "unknown")
+    assert made.start.model.gamma == 0.007
     assert made.start.train.epochs == 3
     assert "train.epochs" not in made.space
+    assert "model.gamma" in made.space
+    shipped = jobs.search_plan(rows.Row("recvae", "recvae", 1, {"": ("train.epochs=3",)}), "ml-1m")
+    assert shipped.starts[0][0] == "shipped ml-1m-recvae"
+    assert shipped.start.train.decay == "cosine"
 
 
 @pytest.mark.slow

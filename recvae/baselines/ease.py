@@ -14,6 +14,7 @@ from recvae.baselines.popularity import item_counts
 from recvae.batches import Batch
 from recvae.errors import WorkError
 from recvae.options import Between, option
+from recvae.products import gathered_sum
 from recvae.recommender import Recommender, popularity_for_the_unknown
 
 TILE = 512  # columns of the Gram matrix made at a time
@@ -43,14 +44,7 @@ class EASE(Recommender):
 
     def scores(self, histories: Any) -> Tensor:
         batch = Batch.of(histories)
-        scores = torch.nn.functional.embedding_bag(
-            batch.columns,
-            self.weights,
-            batch.offsets,
-            mode="sum",
-            per_sample_weights=batch.values,
-            include_last_offset=True,
-        )
+        scores = gathered_sum(self.weights, batch.columns, batch.offsets, batch.values)
         return popularity_for_the_unknown(scores, histories, self.counts)
 
     def tensors(self) -> dict[str, Tensor]:

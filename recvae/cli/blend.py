@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.evaluate import refuse_other_catalogue
+from recvae.cli.evaluate import refuse_other_data
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet
 from recvae.cli.output import check_folder
 from recvae.cli.terminal import Terminal, amount, share
@@ -60,7 +60,7 @@ def blend(
     models = []
     for run in runs:
         models.append(load(run, device))
-        refuse_other_catalogue(models[-1], run, data, folder)
+        refuse_other_data(models[-1], run, data, folder)
     unseen = _validation_clicks_are_unseen(runs, models, searching=given is None)
     began = time.perf_counter()
     blended = Blend(models, data.validation_in, given, device=device)
@@ -71,7 +71,7 @@ def blend(
             figures = [trials.alone(place) for place in range(len(runs))]
             blended = blended.with_weights(best_weights(trials) if given is None else given)
             blended.metrics = {"validation": trials(blended.weights)}
-    blended.dataset = facts(data, validation_metric=metric) if unseen else facts(data)
+    blended.dataset = facts(data, validation_metric=metric) if unseen else facts(data, refit=_refit(models))
     blended.save(out, overwrite=overwrite)
     seconds = time.perf_counter() - began
     components = [
@@ -135,6 +135,11 @@ def _validation_clicks_are_unseen(runs: Sequence[Path], models: Sequence["Recomm
             "runs that it was refitted from, and then the refitted ones with the weights found: --weights A,B"
         )
     return not seen
+
+
+def _refit(models: Sequence["Recommender"]) -> Any:
+    """Return what the first refitted model says of its refit: the blend has seen the validation clicks as it has."""
+    return next(model.dataset["refit"] for model in models if "refit" in model.dataset)
 
 
 def _table(components: Sequence[dict[str, Any]], score: float | None, metric: str) -> "Table":

@@ -44,7 +44,7 @@ def evaluate(
         )
     data = Dataset.load(folder)
     model = load(run, device)
-    refuse_other_catalogue(model, run, data, folder)
+    refuse_other_data(model, run, data, folder)
     if split == "validation" and "refit" in model.dataset:
         raise InputError(f"{run} was refitted on the validation clicks too; only --split test says anything of it.")
     with terminal.amounts() as progress:
@@ -59,8 +59,9 @@ def evaluate(
     terminal.document(value)
 
 
-def refuse_other_catalogue(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
-    """Raise :class:`InputError` naming both folders unless the columns mean the same items."""
+def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
+    """Raise :class:`InputError` naming both folders unless the columns mean the same items, of the same split."""
+    from recvae.bench import other_split
     from recvae.errors import InputError
 
     if model.items.hash() != data.vocabulary_hash:
@@ -69,4 +70,9 @@ def refuse_other_catalogue(model: "Recommender", run: Path, data: "Dataset", fol
         raise InputError(
             f"{run} was trained on another catalogue{name} than that of {folder} ({data.name}): the columns are other "
             "items. Use the dataset folder that it was trained on."
+        )
+    if other_split(model.dataset, data):
+        raise InputError(
+            f"{run} was trained on another split of {data.name} than {folder} now holds, so clicks that it learned "
+            "from may be held out here. Use the dataset folder that it was trained on, or train again."
         )

@@ -48,5 +48,6 @@ class RecVAEEDLAENetwork(RecVAENetwork):
         self.register_buffer("path", torch.zeros(n_items, n_items))
 
     def logits(self, batch: Batch) -> Tensor:
-        linear = gathered_sum(self.path, batch.columns, batch.offsets, batch.values)  # (B, I)
+        clicks = torch.ones_like(batch.values)  # the path is made of clicks without weights, and reads them so
+        linear = gathered_sum(self.path, batch.columns, batch.offsets, clicks)  # (B, I)
         return super().logits(batch).add_(linear, alpha=self.path_weight)

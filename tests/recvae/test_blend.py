@@ -362,6 +362,11 @@ def test_refitted_runs_are_blended_with_weights_found_before(cli, dataset, ease,
     assert document["metrics"] == {}
     assert [part["validation"] for part in document["components"]] == [None, None]
     assert recvae.load(tmp_path / "blend").weights == (0.8, 0.2)
+    again = cli("blend", tmp_path / "blend", popularity, dataset, "--out", tmp_path / "again")  # it has seen them too
+    assert again.status == 2
+    assert f"{tmp_path / 'blend'} was refitted on the validation clicks" in again.err
+    assert cli("evaluate", tmp_path / "blend", dataset, "--split", "validation").status == 2
+    assert cli("info", tmp_path / "blend").status == 0
 
 
 def test_the_verb_refuses_what_it_cannot_blend(cli, dataset, ease, popularity, tmp_path):

@@ -169,3 +169,22 @@ def test_mistakes_get_one_sentence(cli, tmp_path, monkeypatch, arguments, said):
     assert answer.err.count("\n") == 1
     assert answer.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_another_cut_is_refused(cli, files, tmp_path):
+    """The catalogue of a given split does not depend on the seed, so it cannot tell two cuts apart."""
+    for seed in (1, 2):
+        assert prepare(cli, files["lines"], tmp_path / f"cut{seed}", "--seed", seed).status == 0
+        run = ("train", tmp_path / f"cut{seed}", "--model", "ease", "--out", tmp_path / f"run{seed}")
+        assert cli(*run).status == 0
+    one, two = (Dataset.load(tmp_path / f"cut{seed}") for seed in (1, 2))
+    assert one.vocabulary_hash == two.vocabulary_hash
+    for arguments in (
+        ("evaluate", tmp_path / "run1", tmp_path / "cut2", "--split", "validation"),
+        ("blend", tmp_path / "run2", tmp_path / "run1", tmp_path / "cut2", "--out", tmp_path / "out"),
+        ("train", tmp_path / "cut2", "--refit", tmp_path / "run1", "--out", tmp_path / "out"),
+    ):
+        answer = cli(*arguments)
+        assert answer.status == 2
+        assert f"{tmp_path / 'run1'} was trained on another split" in answer.err
+    assert cli("evaluate", tmp_path / "run1", tmp_path / "cut1", "--split", "validation").status == 0

@@ -21,6 +21,17 @@ def test_its_scores_are_those_of_the_two_models_added():
     np.testing.assert_allclose(both.scores(histories).detach(), expected.detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_click_weights_leave_the_linear_path_alone():
+    heavy = BOARD.copy()
+    heavy.data = np.random.default_rng(1).integers(1, 500, heavy.nnz).astype(np.float32)
+    histories = heavy[:9]
+    weighted = RecVAEEDLAE(**COMMON, **PATH, weighted=True).fit(heavy)
+    deep = recvae.RecVAE(**COMMON, weighted=True).fit(heavy)
+    linear = recvae.EDLAE(dropout=0.3, l2=7.0).fit(BOARD)
+    expected = deep.scores(histories).double() + 3.0 * linear.scores(BOARD[:9]).double()
+    np.testing.assert_allclose(weighted.scores(histories).detach(), expected.detach(), rtol=1e-5, atol=1e-5)
+
+
 def test_the_linear_path_does_not_change_what_the_deep_one_learns(tmp_path):
     both = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=tmp_path / "run")
     deep = recvae.RecVAE(**COMMON).fit(BOARD)

@@ -100,6 +100,13 @@ def test_an_interrupted_extension_is_exact_too(name, tmp_path):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
 
 
+def test_a_run_that_stopped_within_its_schedule_goes_on_exactly(tmp_path):
+    whole = model("mult-vae", decay="cosine").fit(BOARD)
+    model("mult-vae", decay="cosine", stop_after=4).fit(BOARD, folder=tmp_path / "run")
+    continued = model("mult-vae", decay="cosine").fit(BOARD, folder=tmp_path / "run", resume=True)
+    assert equal(whole.tensors(), continued.tensors())
+
+
 @pytest.mark.parametrize("schedule", [{"anneal": "share"}, {"decay": "cosine"}])
 def test_a_schedule_over_the_whole_run_cannot_be_extended(schedule, tmp_path):
     model("mult-vae", **schedule).fit(BOARD, folder=tmp_path / "run")

@@ -140,6 +140,20 @@ def test_the_average_is_the_running_mean_of_the_epochs_weights(name, tmp_path):
     assert equal(model(name, average=0.6).fit(BOARD).tensors(), averaged[-1])  # in memory, without validation
 
 
+def test_an_average_is_kept_where_the_last_epochs_report_is_interrupted():
+    validated = []
+
+    def stop(report):
+        if report.epoch == 6:
+            raise KeyboardInterrupt
+
+    stopped = model("mult-dae", average=0.6)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(BOARD, validation=lambda m: validated.append(bits(m.tensors())) or len(validated), on_epoch=stop)
+    assert stopped.best_epoch == 6
+    assert equal(stopped.tensors(), validated[5])
+
+
 def test_the_learning_rate_falls_along_half_a_cosine():
     network = MultDAENetwork(40, MultDAEOptions(latent=6), seed=1)
     options = TrainOptions(epochs=5, batch_size=16, learning_rate=0.02, decay="cosine")
