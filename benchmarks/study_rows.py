@@ -46,7 +46,8 @@ class BlendRow:
     paper: str = "Fox and Shaw, TREC-2, 1994"
 
 
-STEADY = ("train.decay=cosine", "train.average=0.7", "train.patience=0")  # for every network
+AVERAGE = ("train.average=0.7", "train.patience=0")  # for every network
+STEADY = ("train.decay=cosine", *AVERAGE)
 RECVAE = {
     "ml-1m": ("train.epochs=40", "train.batch_size=100", "model.hidden=600", *STEADY),
     OTHERWISE: ("train.epochs=60", "train.batch_size=50", *STEADY),
@@ -56,17 +57,18 @@ WITH_PATH = {  # more to search in the path, so less in the deep part
     OTHERWISE: (*RECVAE[OTHERWISE], "model.hidden=300", "model.layers=2"),
 }
 MULT_DAE = {
-    "ml-1m": ("train.epochs=60", "train.batch_size=100", *STEADY),
-    OTHERWISE: ("train.epochs=100", "train.batch_size=50", *STEADY),
+    "ml-1m": ("train.epochs=100", "train.batch_size=100", *AVERAGE),
+    OTHERWISE: ("train.epochs=150", "train.batch_size=50", *AVERAGE),
 }
 MULT_VAE = {dataset: (*settings, "model.anneal=share") for dataset, settings in MULT_DAE.items()}
 RATE = {"train.learning_rate": Between(3e-4, 2e-3, log=True)}
+LONG = {"train.learning_rate": Between(5e-4, 3e-3, log=True), "train.decay": OneOf("constant", "cosine")}
 
 ROWS = (
     Row("recvae-edlae", "recvae-edlae", 140, WITH_PATH, RATE, vae=True),
     Row("recvae", "recvae", 130, RECVAE, RATE, vae=True),
-    Row("mult-vae", "mult-vae", 50, MULT_VAE, {**RATE, "model.latent": OneOf(50, 100, 200, 300, 400)}, vae=True),
-    Row("mult-dae", "mult-dae", 20, MULT_DAE, RATE),
+    Row("mult-vae", "mult-vae", 50, MULT_VAE, {**LONG, "model.latent": OneOf(50, 100, 200, 300, 400)}, vae=True),
+    Row("mult-dae", "mult-dae", 20, MULT_DAE, LONG),
     Row("implicit-als", "implicit-als", 12),
     Row(
         "irspack-ials",
