@@ -47,6 +47,9 @@ class WrittenNoise(Noise):
     def dropout(self, values, rate):
         return values * torch.from_numpy(self.mask(len(values), rate)).to(values.dtype)
 
+    def kept(self, values, rate):
+        return torch.from_numpy(self.mask(len(values), 0.0) > 0)
+
     def normal(self, like):
         return torch.from_numpy(self.draws(*like.shape)).to(like.dtype)
 

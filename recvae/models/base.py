@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch, Clicks
-from recvae.losses import multinomial_log_likelihood
+from recvae.losses import Likelihood, multinomial_log_likelihood
 from recvae.noise import Noise
 from recvae.products import GradientMemory, gathered_sum, product, rounding
 
@@ -48,6 +48,7 @@ class Network(nn.Module, ABC):
     """
 
     n_items: int
+    likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
 
     @property
     @abstractmethod
@@ -72,8 +73,9 @@ class Network(nn.Module, ABC):
         return logits
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
-        """Return the multinomial log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
-        return multinomial_log_likelihood(code, self.output.weight, self.output.bias, batch, self.output.memory)
+        """Return the log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
+        last = self.output
+        return self.likelihood(code, last.weight, last.bias, batch, last.memory)
 
     def beta(self, step: int, total: int) -> float:
         """Return the KL weight at update ``step`` (from 0) of a run of ``total`` updates."""
