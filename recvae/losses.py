@@ -317,7 +317,12 @@ WIDE_LOGVAR = 10.0
 
 
 def composite_log_prior(z: Tensor, mu_old: Tensor, logvar_old: Tensor) -> Tensor:
-    """Return RecVAE's log p(z | x), summed over dimensions, (B,), from (B, K); Shenbin et al. 2020.
+    """Return RecVAE's log p(z | x), summed over dimensions, (B,), from (B, K); see :func:`composite_log_density`."""
+    return composite_log_density(z, mu_old, logvar_old).sum(1)
+
+
+def composite_log_density(z: Tensor, mu_old: Tensor, logvar_old: Tensor) -> Tensor:
+    """Return RecVAE's log p(z_k | x) of each dimension, (B, K); Shenbin et al. 2020.
 
     A mixture per latent dimension of N(0, 1), the previous epoch's posterior N(mu_old, exp(logvar_old)) and the wide
     N(0, e^10), with weights 3/20, 3/4 and 1/10.
@@ -330,4 +335,4 @@ def composite_log_prior(z: Tensor, mu_old: Tensor, logvar_old: Tensor) -> Tensor
             wide + gaussian_log_density(z, 0.0, WIDE_LOGVAR),
         )
     )
-    return torch.logsumexp(components, dim=0).sum(1)
+    return torch.logsumexp(components, dim=0)
