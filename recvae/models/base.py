@@ -166,12 +166,17 @@ class ClickLinear(nn.Module):
     def multiplied(self, batch: Batch, values: Tensor) -> Tensor:
         """Scatter the batch into a dense matrix, in training the buffer, and multiply."""
         if not torch.is_grad_enabled():
-            return product(batch.dense(values), self.weight.T, self.bias)
+            return self.of_rows(batch.dense(values))
         shape = (len(batch), self.weight.shape[0])
         buffer = self.buffer
         if buffer is None or buffer.shape[0] < shape[0] or buffer.device != values.device:
             buffer = self.buffer = values.new_empty(shape)
-        dense = batch.dense(values, out=buffer[: shape[0]])
+        return self.of_rows(batch.dense(values, out=buffer[: shape[0]]))
+
+    def of_rows(self, dense: Tensor) -> Tensor:
+        """Return (B, H) from dense rows (B, I), which get a gradient where they need one."""
+        if not torch.is_grad_enabled():
+            return product(dense, self.weight.T, self.bias)
         out: Tensor = _Multiplied.apply(self.weight, dense)  # type: ignore[no-untyped-call]  # torch ships it without types
         return out + self.bias
 
@@ -215,15 +220,19 @@ class _Multiplied(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, dense: Tensor) -> Tensor:
-        ctx.save_for_backward(dense)
+        ctx.save_for_backward(table, dense)
         ctx.rounded = rounding()
         return product(dense, table.T)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (dense,) = ctx.saved_tensors
-        return product(dense.T, grad.T.contiguous(), rounded=ctx.rounded), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        table, dense = ctx.saved_tensors
+        needs_table, needs_dense = ctx.needs_input_grad
+        return (
+            product(dense.T, grad.T.contiguous(), rounded=ctx.rounded) if needs_table else None,
+            product(grad.contiguous(), table, rounded=ctx.rounded) if needs_dense else None,
+        )
 
 
 class Linear(nn.Linear):

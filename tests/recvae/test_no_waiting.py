@@ -8,6 +8,7 @@ from recvae import losses
 from recvae.batches import Batch, Clicks
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.noise import Noise
 from recvae.training import _Meter
 
@@ -16,6 +17,7 @@ NETWORKS = {
     "recvae": lambda: RecVAENetwork(ITEMS, RecVAEOptions(hidden=12, latent=6)),
     "mult-vae": lambda: MultVAENetwork(ITEMS, MultVAEOptions(hidden=(12,), latent=6)),
     "mult-dae": lambda: MultDAENetwork(ITEMS, MultDAEOptions(latent=6)),
+    "vamp-vae": lambda: VampVAENetwork(ITEMS, VampVAEOptions(hidden=12, latent=6, pseudo_inputs=5)),
     "mult-vae, bernoulli, flips": lambda: MultVAENetwork(
         ITEMS, MultVAEOptions(latent=6, likelihood="bernoulli", corruption="flips", samples=2, kl="sampled", gamma=0.01)
     ),
