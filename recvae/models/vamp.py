@@ -27,6 +27,9 @@ LEAST_LOGVAR, MOST_LOGVAR = -12.0, 4.0
 PSEUDO_MEAN, PSEUDO_DEVIATION = 0.05, 0.01
 
 
+Sampler = Callable[[], tuple[Tensor, Tensor]]  # draws z and says log q(z | x)
+
+
 @dataclass(frozen=True)
 class VampVAEOptions:
     """Options of the VampPrior VAE; the defaults are the paper's and its program's (docs/differences.md)."""
@@ -160,60 +163,68 @@ class VampVAENetwork(Network):
         return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
 
     def code(self, batch: Batch) -> Tensor:
-        return self.decode(self.sample(batch)[0])
+        return self.decode(self.sampler(batch)()[0])
 
     def decode(self, z: Tensor) -> Tensor:
         """Return what enters the last layer, (B, H), from z (B, K), or from z2 and z1 side by side (B, 2 K)."""
-        return self.decoder.hidden(*self._first_layers(self.decoder, z))
+        firsts = self.decoder.firsts
+        codes = z.chunk(len(firsts), dim=1)
+        return self.decoder.hidden(*(first(code) for first, code in zip(firsts, codes, strict=True)))
 
-    def sample(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
-        """Return z of q(z | x) and log q(z | x), (B,); without ``noise``, no dropout and means all the way down.
+    def sampler(self, batch: Batch, noise: Noise | None = None, dropout: Noise | None = None) -> Sampler:
+        """Return a function that draws z from q(z | x) and says log q(z | x), (B,); without ``noise``, z is the mean.
 
-        z is (B, K), or z2 and z1 side by side (B, 2 K): log q is log q(z2 | x) + log q(z1 | x, z2).
+        z is (B, K), or z2 and z1 side by side (B, 2 K): log q is log q(z2 | x) + log q(z1 | x, z2). The clicks are
+        encoded once, whatever the number of draws.
         """
-        z, log_q = _drawn(*self.encoder.gaussian(self._of_clicks(self.encoder, batch, noise)), noise)
+        upper = self.encoder.gaussian(self._of_clicks(self.encoder, batch, dropout))
         if not self.options.hierarchical:
-            return z, log_q
-        of_clicks = self._of_clicks(self.lower_encoder, batch, noise)
-        z1, log_q1 = _drawn(*self.lower_encoder.gaussian(of_clicks, self.lower_encoder.firsts[1](z)), noise)
-        return torch.cat((z, z1), dim=1), log_q + log_q1
+            return lambda: _drawn(*upper, noise)
+        lower = self.lower_encoder
+        of_clicks = self._of_clicks(lower, batch, dropout)
 
-    def log_prior(self, z: Tensor, noise: Noise | None = None) -> Tensor:
-        """Return log p(z), (B,), of what :meth:`sample` gives; ``noise`` drops some of the pseudo-inputs."""
-        upper = z[:, : self.options.latent]
-        if self.options.prior == "vamp":
-            log_p = mixture_log_density(upper, *self.components(noise))
-        else:
-            log_p = gaussian_log_density(upper, 0.0, 0.0).sum(1)
-        if not self.options.hierarchical:
-            return log_p
-        mu, logvar = self.lower_prior.gaussian(self.lower_prior.firsts[0](upper))
-        return log_p + gaussian_log_density(z[:, self.options.latent :], mu, logvar).sum(1)
+        def draw() -> tuple[Tensor, Tensor]:
+            z2, log_q2 = _drawn(*upper, noise)
+            z1, log_q1 = _drawn(*lower.gaussian(of_clicks, lower.firsts[1](z2)), noise)
+            return torch.cat((z2, z1), dim=1), log_q2 + log_q1
 
-    def components(self, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of the VampPrior's components q(z | u_c), (C, K) each."""
+        return draw
+
+    def components(self, dropout: Noise | None = None) -> tuple[Tensor, Tensor] | None:
+        """Return mean and log-variance of the prior's components q(z | u_c), (C, K) each; None where it is N(0, 1)."""
+        if self.options.prior == "standard":
+            return None
         rows = self.pseudo_inputs.clamp(0.0, 1.0)
-        if noise is not None:
-            rows = noise.dropout(rows, self.options.dropout)
+        if dropout is not None:
+            rows = dropout.dropout(rows, self.options.dropout)
         first = self.encoder.firsts[0]
         assert isinstance(first, ClickLinear)
         return self.encoder.gaussian(first.of_rows(rows))
 
+    def log_prior(self, z: Tensor, components: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return log p(z), (B,), of what :meth:`sampler` draws and :meth:`components` gives."""
+        k = self.options.latent
+        z2, z1 = z[:, :k], z[:, k:]
+        if components is None:
+            log_p = gaussian_log_density(z2, 0.0, 0.0).sum(1)
+        else:
+            log_p = mixture_log_density(z2, *components)
+        if not self.options.hierarchical:
+            return log_p
+        mu, logvar = self.lower_prior.gaussian(self.lower_prior.firsts[0](z2))
+        return log_p + gaussian_log_density(z1, mu, logvar).sum(1)
+
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
-        z, log_q = self.sample(batch, noise)
+        z, log_q = self.sampler(batch, noise, dropout=noise)()
         nll = -self.log_likelihood(self.decode(z), batch).mean()
-        kl = (log_q - self.log_prior(z, noise)).mean()  # one sample: the z that is decoded
+        kl = (log_q - self.log_prior(z, self.components(dropout=noise))).mean()  # one sample: the z that is decoded
         return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
 
-    # --- for the instruments, where there is one code --------------------------------------------------------------
-
-    @property
-    def has_posterior(self) -> bool:
-        return not self.options.hierarchical
+    # --- what the instruments ask for; z of a hierarchy is z2 and z1 side by side ------------------------------------
 
     @property
     def has_standard_prior(self) -> bool:
-        return self.has_posterior and self.options.prior == "standard"
+        return self.options.prior == "standard" and not self.options.hierarchical
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), (B, K) each.
@@ -224,10 +235,22 @@ class VampVAENetwork(Network):
             raise InputError("The posterior of a hierarchy is not one Gaussian: that of z1 depends on the z2 drawn.")
         return self.encoder.gaussian(self._of_clicks(self.encoder, batch, noise))
 
+    def draws(self, batch: Batch, noise: Noise) -> Sampler:
+        if not self.options.hierarchical:
+            return super().draws(batch, noise)
+        sampler = self.sampler(batch, noise)
+
+        def draw() -> tuple[Tensor, Tensor]:
+            z, log_q = sampler()
+            return z, log_q[:, None]
+
+        return draw
+
     def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         if self.has_standard_prior:
             return super().prior(batch)
-        return lambda z: self.log_prior(z)[:, None]
+        components = self.components()
+        return lambda z: self.log_prior(z, components)[:, None]
 
     def _of_clicks(self, encoder: Tower, batch: Batch, noise: Noise | None) -> Tensor:
         """Return what an encoder's first layer makes of the clicks; each encoder has a dropout of its own."""
@@ -236,10 +259,6 @@ class VampVAENetwork(Network):
             values = noise.dropout(values, self.options.dropout)
         out: Tensor = encoder.firsts[0](batch, values)
         return out
-
-    def _first_layers(self, tower: Tower, z: Tensor) -> list[Tensor]:
-        """Return what a tower's first layers make of the codes that are side by side in z."""
-        return [first(part) for first, part in zip(tower.firsts, z.chunk(len(tower.firsts), dim=1), strict=True)]
 
 
 def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
