@@ -1,8 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
-The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`MultDAE`, :class:`EASE`,
-:class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`, :class:`Blend`) are imported on first use
-(PEP 562), so that ``import recvae`` costs nothing.
+The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`VampVAE`, :class:`MultDAE`,
+:class:`EASE`, :class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`, :class:`Blend`) are imported
+on first use (PEP 562), so that ``import recvae`` costs nothing.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recvae.blend import Blend
     from recvae.errors import RecvaeError
     from recvae.recommender import Recommender, load
-    from recvae.vae import MultDAE, MultVAE, RecVAE, RecVAEEDLAE
+    from recvae.vae import MultDAE, MultVAE, RecVAE, RecVAEEDLAE, VampVAE
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "RecVAEEDLAE",
     "Recommender",
     "RecvaeError",
+    "VampVAE",
     "__version__",
     "load",
 ]
@@ -51,6 +52,7 @@ _HOME = {
     "RecVAEEDLAE": "recvae.vae",
     "Recommender": "recvae.recommender",
     "RecvaeError": "recvae.errors",
+    "VampVAE": "recvae.vae",
     "load": "recvae.recommender",
 }
 

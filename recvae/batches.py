@@ -27,6 +27,7 @@ class Batch:
     ``offsets`` (B + 1,) int64: user b's clicks are ``offsets[b] .. offsets[b + 1]``.
     ``rows`` (N,) int64: position in the batch of each click's user. ``columns`` (N,) int64: item of each click.
     ``values`` (N,) float32: weight of each click, 1 where binarised.
+    ``repeats``: whether a user may have an item more than once, all but one of them with value 0.
     """
 
     users: Tensor
@@ -35,6 +36,7 @@ class Batch:
     columns: Tensor
     values: Tensor
     n_items: int
+    repeats: bool = False
 
     def __len__(self) -> int:
         return len(self.users)
@@ -92,8 +94,25 @@ class Batch:
             out = values.new_zeros(len(self), self.n_items)
         else:
             out.zero_()
-        out.view(-1).index_put_((self.cells,), values)  # cells are distinct: the result does not depend on the order
+        if self.repeats:
+            out.view(-1).scatter_reduce_(0, self.cells, values, "amax")  # in any order; values are not negative
+        else:
+            out.view(-1).index_put_((self.cells,), values)  # cells are distinct: in any order
         return out
+
+    def repeated(self, times: int) -> "Batch":
+        """Return all of these users ``times`` over, one copy of the batch after the other."""
+        n_users, n_clicks = len(self), len(self.columns)
+        copy = torch.arange(times, device=self.users.device)[:, None]
+        return Batch(
+            users=self.users.repeat(times),
+            offsets=torch.cat(((copy * n_clicks + self.offsets[:-1]).flatten(), copy.new_full((1,), times * n_clicks))),
+            rows=(copy * n_users + self.rows).flatten(),
+            columns=self.columns.repeat(times),
+            values=self.values.repeat(times),
+            n_items=self.n_items,
+            repeats=self.repeats,
+        )
 
 
 class Clicks:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Noise:
-    """Draws of one training run: user orders, dropout masks and latent noise.
+    """Draws of one training run: user orders, corruptions of the input and latent noise.
 
     ``seed`` fixes the sequence for one device type and one torch version.
     """
@@ -29,8 +29,19 @@ class Noise:
         """
         if rate == 0:
             return values
-        keep = torch.empty_like(values).uniform_(generator=self.generator) >= rate  # faster than a Bernoulli draw
-        return values * keep / (1 - rate)
+        return values * self.kept(values, rate) / (1 - rate)
+
+    def kept(self, values: Tensor, rate: float) -> Tensor:
+        """Return a mask of the shape of ``values``, each entry False with probability ``rate``."""
+        return torch.empty_like(values).uniform_(generator=self.generator) >= rate  # faster than a Bernoulli draw
+
+    def counts(self, means: Tensor) -> Tensor:
+        """Return Poisson draws of these means, as numbers of their type."""
+        return torch.poisson(means, self.generator)
+
+    def integers(self, n: int, below: int) -> Tensor:
+        """Return ``n`` evenly drawn whole numbers from 0 to ``below - 1``, int64 (n,)."""
+        return torch.randint(below, (n,), generator=self.generator, device=self.device)
 
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal draws of the shape, type and device of ``like``."""

@@ -148,8 +148,8 @@ class InFolder:
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
             raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")
-        schedules = {"config.model.anneal": "share", "config.train.decay": "cosine"}
-        tied = [key.removeprefix("config.") for key, value in schedules.items() if mine.get(key) == value]
+        schedules = {"config.model.anneal": ("share", "cyclical"), "config.train.decay": ("cosine",)}
+        tied = [key.removeprefix("config.") for key, values in schedules.items() if mine.get(key) in values]
         if "config.train.epochs" in changed and tied:
             raise InputError(
                 f"{self.folder} has a schedule over its {theirs.get('config.train.epochs')} epochs ({tied[0]}), so "

@@ -11,10 +11,19 @@ def linear_beta(step: int, *, cap: float, updates: int) -> float:
     return min(cap, step / updates)
 
 
-def share_beta(step: int, *, cap: float, share: float, total: int) -> float:
+def share_beta(step: int, *, cap: float, share: float, total: float) -> float:
     """Return a linear ramp that reaches ``cap`` after ``share`` of the run's ``total`` updates."""
     ramp = share * total
     return cap if step >= ramp else cap * step / ramp
+
+
+def cyclical_beta(step: int, *, cap: float, cycles: int, share: float, total: int) -> float:
+    """Return a ramp to ``cap`` over ``share`` of each of ``cycles`` cycles, and ``cap`` for the rest of the cycle.
+
+    Fu et al. 2019, arXiv 1903.10145, equations 6 and 7: f(tau) = tau / R with tau = mod(t - 1, ceil(T / M)) / (T / M),
+    for t from 1, M cycles, share R and T updates, times the cap; the paper has R = 0.5, M = 4 and a cap of 1.
+    """
+    return share_beta(step % math.ceil(total / cycles), cap=cap, share=share, total=total / cycles)
 
 
 def cosine_rate(step: int, *, total: int) -> float:

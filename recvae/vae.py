@@ -13,6 +13,7 @@ from recvae.models.base import Network
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.models.recvae_edlae import RecVAEEDLAENetwork, RecVAEEDLAEOptions
+from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.recommender import Recommender, Validation, cosines
 from recvae.runs import InFolder, InMemory
 from recvae.training import EpochReport, Hooks, TrainOptions, train
@@ -108,6 +109,15 @@ class MultVAE(NeuralRecommender):
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     build = MultVAENetwork
+
+
+class VampVAE(NeuralRecommender):
+    """Variational autoencoder with a VampPrior, a hierarchy of two codes and gates; Kim and Suh 2019."""
+
+    name = "vamp-vae"
+    model_defaults = VampVAEOptions()
+    train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
+    build = VampVAENetwork
 
 
 class RecVAE(NeuralRecommender):

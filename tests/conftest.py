@@ -45,7 +45,10 @@ class WrittenNoise(Noise):
         return fixed(*shape, scale=1.3, phase=0.5)
 
     def dropout(self, values, rate):
-        return values * torch.from_numpy(self.mask(len(values), rate)).to(values.dtype)
+        return values * torch.from_numpy(self.mask(values.numel(), rate)).view_as(values).to(values.dtype)
+
+    def kept(self, values, rate):
+        return torch.from_numpy(self.mask(len(values), 0.0) > 0)
 
     def normal(self, like):
         return torch.from_numpy(self.draws(*like.shape)).to(like.dtype)

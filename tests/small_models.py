@@ -10,8 +10,16 @@ SETTINGS = {
     "recvae": {"hidden": 12, "latent": 6, "batch_size": 16, "learning_rate": 0.01},
     "mult-vae": {"hidden": (12,), "latent": 6, "batch_size": 16, "anneal_updates": 60},
     "mult-dae": {"latent": 6, "batch_size": 16, "l2": 0.01},
+    "vamp-vae": {
+        "hidden": 6, "latent": 4, "pseudo_inputs": 5, "batch_size": 16, "anneal": "paper", "anneal_updates": 60,
+    },
+}  # fmt: skip
+KINDS = {
+    "recvae": recvae.RecVAE,
+    "mult-vae": recvae.MultVAE,
+    "mult-dae": recvae.MultDAE,
+    "vamp-vae": recvae.VampVAE,
 }
-KINDS = {"recvae": recvae.RecVAE, "mult-vae": recvae.MultVAE, "mult-dae": recvae.MultDAE}
 
 
 def model(name, **more):

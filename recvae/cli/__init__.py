@@ -15,6 +15,7 @@ import typer
 from recvae import __version__
 from recvae.cli.benchmark import benchmark
 from recvae.cli.blend import blend
+from recvae.cli.diagnose import diagnose
 from recvae.cli.evaluate import evaluate
 from recvae.cli.info import info
 from recvae.cli.prepare import prepare
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (quickstart, prepare, train, evaluate, recommend, similar, blend, benchmark, tune, info):
+for _verb in (quickstart, prepare, train, evaluate, diagnose, recommend, similar, blend, benchmark, tune, info):
     app.command()(_verb)
 
 # Typer brings click in or with it, depending on its release; its own BadParameter is a ClickException in each.

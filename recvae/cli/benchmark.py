@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from recvae.cli.terminal import Epochs
     from recvae.report import ModelResult
 
-MODELS = "recvae,recvae-edlae,mult-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
+MODELS = "recvae,recvae-edlae,mult-vae,vamp-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
 
 
 def benchmark(

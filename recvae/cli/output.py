@@ -50,10 +50,10 @@ def _check_place(path: Path) -> None:
         raise WorkError(f"Cannot write {path}: you may not write to {above}. Choose another place to write to.")
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool, suffixes: Sequence[str] = SUFFIXES) -> None:
     """Raise as :func:`check_folder` does, and :class:`InputError` for a suffix that says no format."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path} must end in one of {', '.join(SUFFIXES)}; its suffix says how to write.")
+    if path.suffix not in suffixes:
+        raise InputError(f"{path} must end in one of {', '.join(suffixes)}; its suffix says how to write.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file to write.")
     if path.exists() and not overwrite:

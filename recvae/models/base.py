@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch, Clicks
-from recvae.losses import multinomial_log_likelihood
+from recvae.errors import InputError
+from recvae.losses import LOG_2PI, Likelihood, gaussian_log_density, multinomial_log_likelihood
 from recvae.noise import Noise
 from recvae.products import GradientMemory, gathered_sum, product, rounding
 
@@ -48,6 +49,7 @@ class Network(nn.Module, ABC):
     """
 
     n_items: int
+    likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
 
     @property
     @abstractmethod
@@ -72,8 +74,39 @@ class Network(nn.Module, ABC):
         return logits
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
-        """Return the multinomial log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
-        return multinomial_log_likelihood(code, self.output.weight, self.output.bias, batch, self.output.memory)
+        """Return the log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
+        last = self.output
+        return self.likelihood(code, last.weight, last.bias, batch, last.memory)
+
+    # --- what the instruments ask of a variational network: p(x | z), q(z | x) and p(z) -------------------------------
+
+    @property
+    def has_standard_prior(self) -> bool:
+        """Whether p(z) is N(0, 1) in each dimension, so that KL(q || p) has its closed form."""
+        return type(self).prior is Network.prior
+
+    def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | x), (B, K) each; dropout needs ``noise``.
+
+        Raises :class:`InputError` where the model has none, or not one Gaussian.
+        """
+        raise InputError("This model has no posterior: its code is a function of the clicks, without any noise.")
+
+    def draws(self, batch: Batch, noise: Noise) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Return a function that draws z from q(z | x) of the clean clicks: z (B, K) and log q, as of :meth:`prior`."""
+        return gaussian_draws(*self.posterior(batch), noise)
+
+    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """Return log p of the users' z as a function (B, K) -> (B, K), one value per dimension; N(0, 1) by default.
+
+        (B, 1), the sum, where the prior does not factorise over dimensions.
+        """
+        del batch
+        return lambda z: gaussian_log_density(z, 0.0, 0.0)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return what enters the last layer, (B, H), from z (B, K)."""
+        return z
 
     def beta(self, step: int, total: int) -> float:
         """Return the KL weight at update ``step`` (from 0) of a run of ``total`` updates."""
@@ -133,12 +166,17 @@ class ClickLinear(nn.Module):
     def multiplied(self, batch: Batch, values: Tensor) -> Tensor:
         """Scatter the batch into a dense matrix, in training the buffer, and multiply."""
         if not torch.is_grad_enabled():
-            return product(batch.dense(values), self.weight.T, self.bias)
+            return self.of_rows(batch.dense(values))
         shape = (len(batch), self.weight.shape[0])
         buffer = self.buffer
         if buffer is None or buffer.shape[0] < shape[0] or buffer.device != values.device:
             buffer = self.buffer = values.new_empty(shape)
-        dense = batch.dense(values, out=buffer[: shape[0]])
+        return self.of_rows(batch.dense(values, out=buffer[: shape[0]]))
+
+    def of_rows(self, dense: Tensor) -> Tensor:
+        """Return (B, H) from dense rows (B, I), which get a gradient where they need one."""
+        if not torch.is_grad_enabled():
+            return product(dense, self.weight.T, self.bias)
         out: Tensor = _Multiplied.apply(self.weight, dense)  # type: ignore[no-untyped-call]  # torch ships it without types
         return out + self.bias
 
@@ -182,15 +220,19 @@ class _Multiplied(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, dense: Tensor) -> Tensor:
-        ctx.save_for_backward(dense)
+        ctx.save_for_backward(table, dense)
         ctx.rounded = rounding()
         return product(dense, table.T)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (dense,) = ctx.saved_tensors
-        return product(dense.T, grad.T.contiguous(), rounded=ctx.rounded), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        table, dense = ctx.saved_tensors
+        needs_table, needs_dense = ctx.needs_input_grad
+        return (
+            product(dense.T, grad.T.contiguous(), rounded=ctx.rounded) if needs_table else None,
+            product(grad.contiguous(), table, rounded=ctx.rounded) if needs_dense else None,
+        )
 
 
 class Linear(nn.Linear):
@@ -225,6 +267,17 @@ class _Linear(torch.autograd.Function):
             product(grad.T, x.T, rounded=ctx.rounded) if needs_weight else None,
             grad.sum(0) if needs_bias else None,
         )
+
+
+def gaussian_draws(mu: Tensor, logvar: Tensor, noise: Noise) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Return a function that draws z from N(mu, exp(logvar)): z and its log density per dimension, (B, K) each."""
+    scale = torch.exp(0.5 * logvar)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        eps = noise.normal(mu)
+        return mu + eps * scale, -0.5 * (eps.square() + logvar + LOG_2PI)
+
+    return draw
 
 
 Init = Callable[[Tensor, Tensor, int, torch.Generator], None]

@@ -8,37 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch, Clicks
-from recvae.losses import kl_standard_normal
+from recvae.corruption import corrupted
+from recvae.errors import InputError
+from recvae.losses import gaussian_log_density, kl_standard_normal, likelihood
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
 from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
 from recvae.options import Between, OneOf, option
-from recvae.schedules import linear_beta, share_beta
+from recvae.schedules import cyclical_beta, linear_beta, share_beta
 
 
 @dataclass(frozen=True)
-class MultDAEOptions:
-    """Options of Mult-DAE; the defaults are the paper's."""
-
-    hidden: tuple[int, ...] = option(
-        (), "Widths of the layers between clicks and code; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
-    )
-    latent: int = option(200, "Width of the code.", search=OneOf(50, 100, 200, 400), ge=1)
-    dropout: float = option(
-        0.5, "Share of clicks dropped from the input in training.", search=Between(0.1, 0.8), ge=0, lt=1
-    )
-    l2: float = option(
-        0.01 / 500,
-        "Lambda of lambda * sum of squared weights (biases left out).",
-        search=Between(1e-6, 1e-2, log=True),
-        ge=0,
-    )
-    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
-
-
-@dataclass(frozen=True)
-class MultVAEOptions(SlimOptions):
-    """Options of Mult-VAE; the defaults are the paper's for ML-20M."""
+class MultOptions:
+    """What the two share."""
 
     hidden: tuple[int, ...] = option(
         (600,), "Widths of the encoder's hidden layers; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
@@ -47,28 +29,79 @@ class MultVAEOptions(SlimOptions):
     dropout: float = option(
         0.5, "Share of clicks dropped from the input in training.", search=Between(0.1, 0.8), ge=0, lt=1
     )
+    corruption: Literal["dropout", "flips", "subset"] = option(
+        "dropout",
+        "What else happens to the input: 'dropout' scales the clicks that stay by 1 / (1 - dropout), 'subset' gives "
+        "them norm 1 as any history has, 'flips' adds about as many random clicks as it drops and does the same.",
+    )
+    likelihood: Literal["multinomial", "bernoulli", "gaussian"] = option(
+        "multinomial", "Of the clicks given the logits: 'multinomial', 'bernoulli' (logistic) or 'gaussian'."
+    )
+    confidence: float = option(
+        1.0, "Gaussian likelihood: weight of a click's squared error, where that of any other item is 1.", gt=0
+    )
     l2: float = option(
         0.0,
         "Lambda of lambda * sum of squared weights (biases left out).",
         search=Between(1e-6, 1e-2, log=True),
         ge=0,
     )
+    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+
+
+@dataclass(frozen=True)
+class MultDAEOptions(MultOptions):
+    """Options of Mult-DAE; the defaults are the paper's."""
+
+    hidden: tuple[int, ...] = option(
+        (), "Widths of the layers between clicks and code; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
+    )
+    l2: float = option(
+        0.01 / 500,
+        "Lambda of lambda * sum of squared weights (biases left out).",
+        search=Between(1e-6, 1e-2, log=True),
+        ge=0,
+    )
+
+
+@dataclass(frozen=True)
+class MultVAEOptions(SlimOptions, MultOptions):
+    """Options of Mult-VAE; the defaults are the paper's for ML-20M.
+
+    The plain ELBO is ``anneal = "constant"`` with ``beta_cap = 1``; another cap makes it a beta-VAE.
+    """
+
     beta_cap: float = option(0.2, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
-    anneal: Literal["paper", "share", "constant"] = option(
-        "paper", "How beta grows: min(cap, step / anneal_updates), to the cap over a share of the run, or not at all."
+    anneal: Literal["paper", "share", "constant", "cyclical"] = option(
+        "paper",
+        "How beta grows: min(cap, step / anneal_updates), to the cap over a share of the run, not at all, or from 0 to "
+        "the cap over a share of each of several cycles.",
     )
     anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
-    anneal_share: float = option(0.5, "Share of the run in which 'share' reaches the cap.", ge=0, le=1)
-    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+    anneal_share: float = option(
+        0.5, "Share of the run in which 'share' reaches the cap, and of a cycle in which 'cyclical' does.", ge=0, le=1
+    )
+    cycles: int = option(4, "Number of cycles of 'cyclical' in the run.", ge=1)
+    gamma: float | None = option(
+        None, "Where given, the weight of the KL term per click of the user (RecVAE's), which replaces beta.", ge=0
+    )
+    kl: Literal["analytic", "sampled"] = option(
+        "analytic", "KL term: 'analytic', or 'sampled', log q(z|x) - log p(z) of the z that is decoded."
+    )
+    samples: int = option(1, "Samples of z per user and update.", ge=1)
 
 
 class _Mult(Network):
     """What the two share: a sparse first layer, tanh between layers and none after the last, Xavier weights."""
 
-    def __init__(self, n_items: int, widths: tuple[int, ...], code: int, dropout: float, l2: float, seed: int) -> None:
+    def __init__(self, n_items: int, code: int, options: MultOptions, seed: int) -> None:
         # clicks -> widths[0] -> ... -> widths[-1] -> ... -> clicks; the encoder's last layer gives `code` values
         super().__init__()
-        self.n_items, self.dropout, self.lambda_ = n_items, dropout, l2
+        if options.likelihood == "bernoulli" and options.weighted:
+            raise InputError("The Bernoulli likelihood is of clicks, not of weights. Set weighted = false.")
+        self.n_items, self.options = n_items, options
+        self.likelihood = likelihood(options.likelihood, options.confidence)
+        widths = (*options.hidden, options.latent)
         g = torch.Generator().manual_seed(seed)
         outputs = (*widths[:-1], code)
         self.first = ClickLinear(n_items, outputs[0])
@@ -78,10 +111,11 @@ class _Mult(Network):
         self.decoder = nn.ModuleList(linear(a, b, init_xavier, g) for a, b in pairwise(back))
 
     def encode(self, batch: Batch, noise: Noise | None = None) -> Tensor:
-        """Return the encoder's last layer, before any non-linearity: (B, code). Dropout needs ``noise``."""
-        values = batch.normalised()
-        if noise is not None:
-            values = noise.dropout(values, self.dropout)
+        """Return the encoder's last layer, before any non-linearity: (B, code). Corruption needs ``noise``."""
+        if noise is None:
+            values = batch.normalised()
+        else:
+            batch, values = corrupted(batch, self.options.corruption, self.options.dropout, noise)
         h: Tensor = self.first(batch, values)
         for layer in self.encoder:
             h = layer(torch.tanh(h))
@@ -103,15 +137,15 @@ class _Mult(Network):
         return (Phase("all", 1, tuple(self.parameters())),)
 
     def l2(self) -> dict[str, float]:
-        return {name: self.lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and self.lambda_}
+        lambda_ = self.options.l2
+        return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
 
 
 class MultDAENetwork(_Mult):
     """Denoising autoencoder: code = tanh(W x' + b), logits linear in it; no latent noise and no KL."""
 
     def __init__(self, n_items: int, options: MultDAEOptions, seed: int = 0) -> None:
-        widths = (*options.hidden, options.latent)
-        super().__init__(n_items, widths, options.latent, options.dropout, options.l2, seed)
+        super().__init__(n_items, options.latent, options, seed)
 
     def code(self, batch: Batch) -> Tensor:
         return self.decode(torch.tanh(self.encode(batch)))
@@ -122,12 +156,12 @@ class MultDAENetwork(_Mult):
 
 
 class MultVAENetwork(_Mult):
-    """Variational autoencoder with a multinomial likelihood, q(z|x) = N(mu, exp(logvar)) and p(z) = N(0, 1)."""
+    """Variational autoencoder: q(z|x) = N(mu, exp(logvar)), p(z) = N(0, 1), and a multinomial or other likelihood."""
+
+    options: MultVAEOptions
 
     def __init__(self, n_items: int, options: MultVAEOptions, seed: int = 0) -> None:
-        widths = (*options.hidden, options.latent)
-        super().__init__(n_items, widths, 2 * options.latent, options.dropout, options.l2, seed)
-        self.options = options
+        super().__init__(n_items, 2 * options.latent, options, seed)
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mu and log-variance, (B, K) each."""
@@ -147,11 +181,22 @@ class MultVAENetwork(_Mult):
             return linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates)
         if o.anneal == "share":
             return share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total)
+        if o.anneal == "cyclical":
+            return cyclical_beta(step, cap=o.beta_cap, cycles=o.cycles, share=o.anneal_share, total=total)
         return o.beta_cap
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        o = self.options
         mu, logvar = self.posterior(batch, noise)
+        if o.samples > 1:  # of z, given the one corrupted input
+            mu, logvar, batch = mu.repeat(o.samples, 1), logvar.repeat(o.samples, 1), batch.repeated(o.samples)
         z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
         nll = -self.log_likelihood(self.decode(z), batch).mean()
-        kl = kl_standard_normal(mu, logvar).mean()
-        return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
+        if o.kl == "analytic":
+            of_users = kl_standard_normal(mu, logvar)  # (B,)
+        else:
+            of_users = (gaussian_log_density(z, mu, logvar) - gaussian_log_density(z, 0.0, 0.0)).sum(1)
+        kl = of_users.mean()
+        if o.gamma is None:
+            return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
+        return Loss(total=nll + o.gamma * (batch.totals * of_users).mean(), nll=nll, kl=kl)

@@ -7,6 +7,7 @@ second, frozen encoder ever runs. For more users than a table has room for, that
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch, Clicks
-from recvae.losses import composite_log_prior, gaussian_log_density
+from recvae.losses import composite_log_density, composite_log_prior, gaussian_log_density
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_fan_in, linear
 from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
@@ -97,6 +98,14 @@ class RecVAENetwork(Network):
             values = noise.dropout(values, self.options.dropout)
         mu, logvar = self.encoder(batch, values)
         return mu, logvar
+
+    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """Return the composite prior of these users, with the encoder's posterior as it stands for the old one.
+
+        Training's old posterior is not kept with a run; this is what the next prior update would take.
+        """
+        mu, logvar = self.posterior(batch)
+        return lambda z: composite_log_density(z, mu, logvar)
 
     @property
     def output(self) -> Linear:

@@ -14,7 +14,10 @@ from eval import DEFAULT_METRICS
 from recvae import cli as cli_module
 from recvae.cli.options import METRICS
 
-VERBS = ("quickstart", "prepare", "train", "evaluate", "recommend", "similar", "benchmark", "tune", "blend", "info")
+VERBS = (
+    *("quickstart", "prepare", "train", "evaluate", "diagnose", "recommend"),
+    *("similar", "benchmark", "tune", "blend", "info"),
+)
 
 
 def python(*arguments, **options):

@@ -18,7 +18,7 @@ from recvae.vae import NeuralRecommender
 # Settings that learn a small matrix in a moment; each model takes those it has.
 SMALL = {
     "hidden": 32, "latent": 16, "epochs": 25, "batch_size": 10, "learning_rate": 0.01, "gamma": 0.001,
-    "dropout": 0.3, "factors": 8, "regularization": 0.1, "alpha": 5.0,
+    "dropout": 0.3, "pseudo_inputs": 10, "factors": 8, "regularization": 0.1, "alpha": 5.0,
 }  # fmt: skip
 NEURAL = [name for name, entry in MODELS.items() if issubclass(entry.recommender(), NeuralRecommender)]
 

@@ -17,7 +17,18 @@ MODELS = {
     "recvae": lambda **more: recvae.RecVAE(hidden=32, latent=8, batch_size=16, epochs=3, seed=1, **more),
     "mult-vae": lambda **more: recvae.MultVAE(hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, **more),
     "mult-dae": lambda **more: recvae.MultDAE(latent=8, batch_size=16, epochs=3, seed=1, **more),
-}
+    "vamp-vae": lambda **more: recvae.VampVAE(
+        hidden=32, latent=8, pseudo_inputs=10, batch_size=16, epochs=3, seed=1, **more
+    ),
+    "bernoulli, flips": lambda **more: recvae.MultVAE(
+        hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, likelihood="bernoulli", corruption="flips", samples=2,
+        kl="sampled", gamma=0.01, **more,
+    ),
+    "gaussian, subset": lambda **more: recvae.MultVAE(
+        hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, likelihood="gaussian", confidence=3.0,
+        corruption="subset", anneal="cyclical", **more,
+    ),
+}  # fmt: skip
 
 
 def test_batches_on_the_device_equal_those_on_the_cpu():

@@ -8,6 +8,7 @@ from recvae import losses
 from recvae.batches import Batch, Clicks
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.noise import Noise
 from recvae.training import _Meter
 
@@ -16,6 +17,16 @@ NETWORKS = {
     "recvae": lambda: RecVAENetwork(ITEMS, RecVAEOptions(hidden=12, latent=6)),
     "mult-vae": lambda: MultVAENetwork(ITEMS, MultVAEOptions(hidden=(12,), latent=6)),
     "mult-dae": lambda: MultDAENetwork(ITEMS, MultDAEOptions(latent=6)),
+    "vamp-vae": lambda: VampVAENetwork(ITEMS, VampVAEOptions(hidden=12, latent=6, pseudo_inputs=5)),
+    "mult-vae, bernoulli, flips": lambda: MultVAENetwork(
+        ITEMS, MultVAEOptions(latent=6, likelihood="bernoulli", corruption="flips", samples=2, kl="sampled", gamma=0.01)
+    ),
+    "mult-vae, gaussian, subset": lambda: MultVAENetwork(
+        ITEMS, MultVAEOptions(latent=6, likelihood="gaussian", confidence=3.0, corruption="subset")
+    ),
+    "mult-dae, bernoulli, flips": lambda: MultDAENetwork(
+        ITEMS, MultDAEOptions(latent=6, likelihood="bernoulli", corruption="flips")
+    ),
 }
 
 
@@ -25,8 +36,14 @@ class ShapeNoise(Noise):
     def __init__(self):
         pass
 
-    def dropout(self, values, rate):
-        return values * (torch.empty_like(values).uniform_() >= rate) / (1 - rate)
+    def kept(self, values, rate):
+        return torch.empty_like(values).uniform_() >= rate
+
+    def counts(self, means):
+        return torch.poisson(means)
+
+    def integers(self, n, below):
+        return torch.randint(below, (n,), device="meta")
 
     def normal(self, like):
         return torch.empty_like(like).normal_()

@@ -1,0 +1,293 @@
+"""VampPrior VAE: Kim and Suh, RecSys 2019, arXiv 1911.00936: flexible priors and gates for collaborative filtering.
+
+Its parts combine: the VampPrior of Tomczak and Welling, AISTATS 2018, arXiv 1705.07120; their hierarchy of two codes;
+and the gated linear units of Dauphin, Fan, Auli and Grangier, ICML 2017, arXiv 1612.08083. All of them together are
+the paper's H+Vamp (Gated), the default; without the hierarchy and the gates it is their Vamp, and with the standard
+prior as well, Mult-VAE with a sampled KL.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recvae.batches import Batch
+from recvae.errors import InputError
+from recvae.losses import LOG_2PI, gaussian_log_density, likelihood
+from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, linear
+from recvae.noise import Noise
+from recvae.options import Between, OneOf, option
+from recvae.schedules import linear_beta, share_beta
+
+# As in the authors' program: bounds of every log-variance, mean and deviation of the first pseudo-inputs.
+LEAST_LOGVAR, MOST_LOGVAR = -12.0, 4.0
+PSEUDO_MEAN, PSEUDO_DEVIATION = 0.05, 0.01
+
+
+Sampler = Callable[[], tuple[Tensor, Tensor]]  # draws z and says log q(z | x)
+
+
+@dataclass(frozen=True)
+class VampVAEOptions:
+    """Options of the VampPrior VAE; the defaults are the paper's and its program's (docs/differences.md)."""
+
+    prior: Literal["standard", "vamp"] = option(
+        "vamp", "Of the code, or of a hierarchy's upper one: 'standard', N(0, 1), or 'vamp', the VampPrior."
+    )
+    hierarchical: bool = option(True, "Two codes, z2 and below it z1, instead of one.")
+    gated: bool = option(True, "Hidden layers are gated linear units instead of tanh.")
+    pseudo_inputs: int = option(1000, "Number of the VampPrior's pseudo-inputs.", search=OneOf(100, 300, 1000), ge=1)
+    hidden: int = option(600, "Width of every hidden layer.", search=OneOf(150, 300, 600), ge=1)
+    layers: int = option(2, "Hidden layers of every network, encoders and decoders.", search=Between(1, 3), ge=1)
+    latent: int = option(200, "Number of dimensions of each code.", search=OneOf(50, 100, 200), ge=1)
+    dropout: float = option(
+        0.5, "Share of clicks dropped from each encoder's input in training.", search=Between(0.2, 0.7), ge=0, lt=1
+    )
+    likelihood: Literal["multinomial", "bernoulli"] = option(
+        "multinomial", "Of the clicks given the logits: 'multinomial' or 'bernoulli' (logistic)."
+    )
+    beta_cap: float = option(0.3, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
+    anneal: Literal["paper", "share", "constant"] = option(
+        "share",
+        "How beta grows, as Mult-VAE has it: min(cap, step / anneal_updates), to the cap over a share of the run, or "
+        "not at all.",
+    )
+    anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
+    anneal_share: float = option(0.25, "Share of the run in which 'share' reaches the cap.", ge=0, le=1)
+    l2: float = option(
+        0.0,
+        "Lambda of lambda * sum of squared weights (biases and pseudo-inputs left out).",
+        search=Between(1e-6, 1e-2, log=True),
+        ge=0,
+    )
+    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+
+
+class Tower(nn.Module):
+    """Hidden layers on one input or two, and a linear head.
+
+    A hidden layer is (W h + b) * sigmoid(V h + c) where ``gated``, W and V one table; tanh(W h + b) otherwise. Two
+    inputs have a first layer each, and the next layer sees both results side by side; where there is no next one, they
+    are added before the non-linearity, which is one layer on both inputs side by side. The first layers are called from
+    outside: clicks, dense rows and codes go in differently.
+    """
+
+    def __init__(self, firsts: Sequence[nn.Module], outputs: int, options: VampVAEOptions, g: torch.Generator) -> None:
+        super().__init__()
+        self.gated = options.gated
+        self.firsts = nn.ModuleList(firsts)
+        inputs = [len(firsts) * options.hidden] + [options.hidden] * (options.layers - 2)
+        self.inner = nn.ModuleList(linear(n, _width(options), init_he, g) for n in inputs[: options.layers - 1])
+        self.head = linear(options.hidden, outputs, init_he, g)
+
+    def hidden(self, *firsts: Tensor) -> Tensor:
+        """Return what enters the head, (B, H), from what each first layer gives, (B, H) or, gated, (B, 2 H)."""
+        if not self.inner:
+            return self._activated(sum(firsts[1:], firsts[0]))
+        h = torch.cat([self._activated(first) for first in firsts], dim=1)
+        for layer in self.inner:
+            h = self._activated(layer(h))
+        return h
+
+    def gaussian(self, *firsts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance, (B, K) each, where the head makes those."""
+        mu, logvar = self.head(self.hidden(*firsts)).chunk(2, dim=1)
+        return mu, logvar.clamp(LEAST_LOGVAR, MOST_LOGVAR)
+
+    def _activated(self, h: Tensor) -> Tensor:
+        return nn.functional.glu(h, dim=1) if self.gated else torch.tanh(h)
+
+
+class VampVAENetwork(Network):
+    """q(z | x), p(x | z) and p(z) = 1/C sum_c q(z | u_c), or with a hierarchy of two codes:
+
+    q(z2 | x) q(z1 | x, z2),  p(x | z1, z2) p(z1 | z2) p(z2),  p(z2) = 1/C sum_c q(z2 | u_c).
+
+    The C pseudo-inputs u_c, C x I parameters within [0, 1], go through the encoder as dense rows in every update; as
+    the authors' program has it, not normalised, but with dropout in training. (With dropout the prior is the mean of
+    that mixture over what is dropped, and its log is not computed but bounded from below, by Jensen's inequality: the
+    loss remains a bound.) At ML-20M's shape, I = 20,108 with C = 1000, H = 600 and gates, that is 145 GFLOP an update,
+    whatever the batch, ten times what a batch of 200 costs in the last layer: large batches share it. The gradient,
+    Adam's moments and the copies of a step make 80 MB of parameters about 600 MB of memory. Predicting needs none of
+    it.
+    """
+
+    def __init__(self, n_items: int, options: VampVAEOptions, seed: int = 0) -> None:
+        super().__init__()
+        if options.likelihood == "bernoulli" and options.weighted:
+            raise InputError("The Bernoulli likelihood is of clicks, not of weights. Set weighted = false.")
+        self.n_items, self.options = n_items, options
+        self.likelihood = likelihood(options.likelihood)
+        g = torch.Generator().manual_seed(seed)
+        width, k = _width(options), options.latent
+
+        def clicks() -> ClickLinear:
+            layer = ClickLinear(n_items, width)
+            init_he(layer.weight, layer.bias, n_items, g)
+            return layer
+
+        def code() -> Linear:
+            return linear(k, width, init_he, g)
+
+        self.encoder = Tower([clicks()], 2 * k, options, g)  # q(z | x), or q(z2 | x)
+        if options.hierarchical:
+            self.lower_encoder = Tower([clicks(), code()], 2 * k, options, g)  # q(z1 | x, z2)
+            self.lower_prior = Tower([code()], 2 * k, options, g)  # p(z1 | z2)
+            self.decoder = Tower([code(), code()], n_items, options, g)  # p(x | z1, z2)
+        else:
+            self.decoder = Tower([code()], n_items, options, g)  # p(x | z)
+        if options.prior == "vamp":
+            pseudo = torch.empty(options.pseudo_inputs, n_items).normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
+            self.pseudo_inputs = nn.Parameter(pseudo)  # clamped where they are used
+
+    @property
+    def output(self) -> Linear:
+        return self.decoder.head
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("all", 1, tuple(self.parameters())),)
+
+    def beta(self, step: int, total: int) -> float:
+        o = self.options
+        if o.anneal == "paper":
+            return linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates)
+        if o.anneal == "share":
+            return share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total)
+        return o.beta_cap
+
+    def l2(self) -> dict[str, float]:
+        lambda_ = self.options.l2
+        return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
+
+    def code(self, batch: Batch) -> Tensor:
+        return self.decode(self.sampler(batch)()[0])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return what enters the last layer, (B, H), from z (B, K), or from z2 and z1 side by side (B, 2 K)."""
+        firsts = self.decoder.firsts
+        codes = z.chunk(len(firsts), dim=1)
+        return self.decoder.hidden(*(first(code) for first, code in zip(firsts, codes, strict=True)))
+
+    def sampler(self, batch: Batch, noise: Noise | None = None, dropout: Noise | None = None) -> Sampler:
+        """Return a function that draws z from q(z | x) and says log q(z | x), (B,); without ``noise``, z is the mean.
+
+        z is (B, K), or z2 and z1 side by side (B, 2 K): log q is log q(z2 | x) + log q(z1 | x, z2). The clicks are
+        encoded once, whatever the number of draws.
+        """
+        upper = self.encoder.gaussian(self._of_clicks(self.encoder, batch, dropout))
+        if not self.options.hierarchical:
+            return lambda: _drawn(*upper, noise)
+        lower = self.lower_encoder
+        of_clicks = self._of_clicks(lower, batch, dropout)
+
+        def draw() -> tuple[Tensor, Tensor]:
+            z2, log_q2 = _drawn(*upper, noise)
+            z1, log_q1 = _drawn(*lower.gaussian(of_clicks, lower.firsts[1](z2)), noise)
+            return torch.cat((z2, z1), dim=1), log_q2 + log_q1
+
+        return draw
+
+    def components(self, dropout: Noise | None = None) -> tuple[Tensor, Tensor] | None:
+        """Return mean and log-variance of the prior's components q(z | u_c), (C, K) each; None where it is N(0, 1)."""
+        if self.options.prior == "standard":
+            return None
+        rows = self.pseudo_inputs.clamp(0.0, 1.0)
+        if dropout is not None:
+            rows = dropout.dropout(rows, self.options.dropout)
+        first = self.encoder.firsts[0]
+        assert isinstance(first, ClickLinear)
+        return self.encoder.gaussian(first.of_rows(rows))
+
+    def log_prior(self, z: Tensor, components: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return log p(z), (B,), of what :meth:`sampler` draws and :meth:`components` gives."""
+        k = self.options.latent
+        z2, z1 = z[:, :k], z[:, k:]
+        if components is None:
+            log_p = gaussian_log_density(z2, 0.0, 0.0).sum(1)
+        else:
+            log_p = mixture_log_density(z2, *components)
+        if not self.options.hierarchical:
+            return log_p
+        mu, logvar = self.lower_prior.gaussian(self.lower_prior.firsts[0](z2))
+        return log_p + gaussian_log_density(z1, mu, logvar).sum(1)
+
+    def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        z, log_q = self.sampler(batch, noise, dropout=noise)()
+        nll = -self.log_likelihood(self.decode(z), batch).mean()
+        kl = (log_q - self.log_prior(z, self.components(dropout=noise))).mean()  # one sample: the z that is decoded
+        return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
+
+    # --- what the instruments ask for; z of a hierarchy is z2 and z1 side by side ------------------------------------
+
+    @property
+    def has_standard_prior(self) -> bool:
+        return self.options.prior == "standard" and not self.options.hierarchical
+
+    def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | x), (B, K) each.
+
+        Raises :class:`InputError` for a hierarchy.
+        """
+        if self.options.hierarchical:
+            raise InputError("The posterior of a hierarchy is not one Gaussian: that of z1 depends on the z2 drawn.")
+        return self.encoder.gaussian(self._of_clicks(self.encoder, batch, noise))
+
+    def draws(self, batch: Batch, noise: Noise) -> Sampler:
+        if not self.options.hierarchical:
+            return super().draws(batch, noise)
+        sampler = self.sampler(batch, noise)
+
+        def draw() -> tuple[Tensor, Tensor]:
+            z, log_q = sampler()
+            return z, log_q[:, None]
+
+        return draw
+
+    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        if self.has_standard_prior:
+            return super().prior(batch)
+        components = self.components()
+        return lambda z: self.log_prior(z, components)[:, None]
+
+    def _of_clicks(self, encoder: Tower, batch: Batch, noise: Noise | None) -> Tensor:
+        """Return what an encoder's first layer makes of the clicks; each encoder has a dropout of its own."""
+        values = batch.normalised()
+        if noise is not None:
+            values = noise.dropout(values, self.options.dropout)
+        out: Tensor = encoder.firsts[0](batch, values)
+        return out
+
+
+def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return log 1/C sum_c N(z; mu_c, diag exp(logvar_c)), (B,), from (B, K), (C, K) and (C, K).
+
+    The squared distances of all B x C pairs are three matrix products, (z - mu)^2 = z^2 - 2 z mu + mu^2, so that there
+    is no (B, C, K) tensor. In float64: in float32 the difference is lost where a component is narrow.
+    """
+    dtype, z, mu, logvar = z.dtype, z.double(), mu.double(), logvar.double()
+    precision = torch.exp(-logvar)
+    squares = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)  # (B, C)
+    log_densities = -0.5 * (squares + (logvar + LOG_2PI).sum(1))
+    return (torch.logsumexp(log_densities, dim=1) - math.log(len(mu))).to(dtype)
+
+
+@torch.no_grad()
+def init_he(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
+    """Weights normal with variance 2 / fan_in, biases uniform in +-1 / sqrt(fan_in) (Kim and Suh's program)."""
+    weight.normal_(0.0, math.sqrt(2 / fan_in), generator=generator)
+    bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+
+
+def _width(options: VampVAEOptions) -> int:
+    """Return the number of values that a hidden layer makes before its non-linearity."""
+    return 2 * options.hidden if options.gated else options.hidden
+
+
+def _drawn(mu: Tensor, logvar: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
+    """Return z (B, K) of N(mu, exp(logvar)) and its log density (B,); without noise the mean."""
+    eps = torch.zeros_like(mu) if noise is None else noise.normal(mu)
+    # Of eps and not of z - mu, which is rounded: the same number, and the same gradient along the path of z.
+    return mu + eps * torch.exp(0.5 * logvar), -0.5 * (eps.square() + logvar + LOG_2PI).sum(1)

@@ -1,0 +1,125 @@
+"""The page of a diagnosis: it stands alone, whatever the titles; and its charts."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from small_diagnoses import QUICK, diagnosed, trained, whole
+
+import recvae
+from data_prep import sample
+from recvae import svg
+from recvae.diagnose_report import page
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sample().dataset()
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, the JSON, and whether all elements are closed in order."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.data, self.text = [], [], "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.data += data
+        else:
+            self.text.append(data)
+
+
+def test_the_page_stands_alone_and_titles_are_harmless(data):
+    model, rows = trained(recvae.MultVAE, data, epochs=2, **QUICK)
+    titles, evil = list(model.items.titles), '<script>alert("1")</script> & </script>'
+    top = int(np.bincount(data.train.indices).argmax())
+    model.items.titles[top] = evil
+    try:
+        found = whole(diagnosed(model, rows, data))
+    finally:
+        model.items.titles[:] = titles
+    text = page(found)
+    parsed = Page(text)
+    assert parsed.open == []
+    scripts = [attributes for tag, attributes in parsed.elements if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "diagnosis"}]
+    assert json.loads(parsed.data) == json.loads(json.dumps(found))
+    assert json.loads(parsed.data)["items"]["points"][0]["title"] == evil
+    assert any(evil[:20] in piece for piece in parsed.text)  # as text it is there, whole in what a dot says
+    names = {name for _, attributes in parsed.elements for name in attributes}
+    assert not names & {"src", "srcset", "onload", "onclick", "background", "action", "style"}
+    links = [attributes["href"] for tag, attributes in parsed.elements if "href" in attributes]
+    ids = {attributes.get("id") for _, attributes in parsed.elements}
+    assert links
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
+    assert "url(" not in text
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    tags = [tag for tag, _ in parsed.elements]
+    assert tags.count("svg") == 4 + 3 + 1 + 2 + 1
+    assert tags.count("circle") > 500
+    assert tags.count("table") == 6
+    assert "nan" not in re.findall(r'(?:x|y|cx|cy|r|height|width|points)="([^"]*)"', text)
+    assert not any("nan" in value or "inf" in value for value in re.findall(r'="([-0-9., nainf]*)"', text))
+
+
+@pytest.mark.parametrize("name", ["mult-vae", "recvae"])
+def test_a_run_of_one_epoch_can_be_drawn(data, name):
+    kind = {"mult-vae": recvae.MultVAE, "recvae": recvae.RecVAE}[name]
+    hidden = (8,) if name == "mult-vae" else 8
+    model, rows = trained(kind, data, epochs=1, hidden=hidden, latent=1, device="cpu", seed=1, batch_size=500)
+    found = diagnosed(model, rows, data, samples=2, users=2)
+    assert Page(page(whole(found))).open == []
+    json.dumps(found, allow_nan=False)
+
+
+def test_ticks_are_round_and_within():
+    for low, high in ((0, 1), (-3.2, 7.7), (0.011, 0.0131), (99.5, 100.1), (0, 123456)):
+        found = svg.ticks(low, high)
+        assert 2 <= len(found) <= 8
+        assert low <= found[0] + 1e-9
+        assert found[-1] <= high + 1e-9
+        steps = np.diff(found)
+        np.testing.assert_allclose(steps, steps[0])
+        assert f"{steps[0]:.0e}"[0] in "125"
+
+
+def test_charts_escape_their_words():
+    bad = '<b>&"'
+    charts = (
+        svg.line_chart(bad, [svg.Line(bad, [1, 2], [1, 1])], x_label=bad),
+        svg.bar_chart(bad, [svg.Bar(bad, 0.0, about=bad)], x_label=bad),
+        svg.scatter(bad, [svg.Point(0, 0, 1, bad, bad), svg.Point(0, 0, 1, bad)]),
+    )
+    for chart in charts:
+        assert "<b>" not in chart
+        assert Page(chart).open == []
+
+
+def test_labels_of_a_map_do_not_lie_on_each_other():
+    crowd = [svg.Point(0.001 * n, 0.0, 3, "", f"a title {n}") for n in range(30)]
+    corners = [svg.Point(-1, -1, 1, ""), svg.Point(1, 1, 1, "")]
+    shown = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)"', svg.scatter("", [*crowd, *corners]))
+    assert 2 <= len(shown) < 30
+    assert len({y for _, y in shown}) * 2 >= len(shown)

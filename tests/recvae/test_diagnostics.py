@@ -1,0 +1,344 @@
+"""The instruments: parts of the loss, what the code carries, collapse, recall by groups, and the map."""
+
+import re
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from conftest import checkerboard
+from scipy.sparse import csr_array, vstack
+from small_diagnoses import QUICK, diagnosed, trained, whole
+from small_models import model as small_model
+
+import recvae
+from data_prep import sample
+from eval import evaluate
+from recvae import diagnostics
+from recvae.diagnose_report import page, reliability
+from recvae.errors import InputError, WorkError
+from recvae.groups import recall_by_group
+from recvae.models.base import gaussian_draws
+from recvae.ranking import rank
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sample().dataset()
+
+
+@pytest.fixture(scope="module")
+def healthy(data):
+    return trained(recvae.MultVAE, data, epochs=6, beta_cap=0.2, learning_rate=5e-3, **QUICK)
+
+
+# --- collapse ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_collapsed_run_is_named_and_a_healthy_one_is_not(data, healthy):
+    found = diagnosed(*healthy, data)
+    assert found["latent"]["verdict"]["state"] == "healthy"
+    assert found["latent"]["active"] == 16
+    assert found["recall"]["overall"]["mean"] > 0.5
+    forced = trained(recvae.MultVAE, data, epochs=6, beta_cap=50, learning_rate=5e-3, **QUICK)
+    found = diagnosed(*forced, data)
+    assert found["latent"]["verdict"]["state"] == "collapsed"
+    assert found["latent"]["active"] == 0
+    assert found["latent"]["kl"]["mean"] < 0.1
+    assert found["recall"]["overall"]["mean"] < 0.3  # everybody gets what is popular
+    assert "fewer than 5%" in page(whole(found))
+
+
+@pytest.mark.parametrize(
+    ("active", "information", "state"),
+    [
+        (200, 40.0, "healthy"),
+        (100, 40.0, "healthy"),
+        (99, 40.0, "partly collapsed"),
+        (10, 40.0, "partly collapsed"),
+        (9, 40.0, "collapsed"),
+        (200, 0.1, "healthy"),
+        (200, 0.099, "collapsed"),
+    ],
+)
+def test_the_borders_of_the_verdict(active, information, state):
+    said = diagnostics.verdict(active, 200, information)
+    assert said["state"] == state
+    assert said["sentence"].startswith(state.capitalize())
+
+
+# --- what a dimension carries -----------------------------------------------------------------------------------------
+
+
+def test_dimensions_against_the_equations():
+    mu, logvar = oracles.fixed(50, 4, scale=0.7), oracles.fixed(50, 4, phase=1) - 1
+    mu[:, 2], logvar[:, 2] = 0.05 * mu[:, 2], 0.0  # all but the prior: not active
+    found = diagnostics.latent_dimensions(mu, logvar)
+    of = {key: np.array([d[key] for d in found["dimensions"]]) for key in ("kl", "information", "activity")}
+    kl = 0.5 * (np.exp(logvar) + mu**2 - 1 - logvar)
+    np.testing.assert_allclose(of["kl"], kl.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found["kl"]["mean"], oracles.kl_to_standard_normal(mu, logvar).mean(), rtol=1e-12)
+    np.testing.assert_allclose(found["kl"]["se"], kl.sum(1).std(ddof=1) / 50**0.5, rtol=1e-12)
+    np.testing.assert_allclose(of["activity"], [np.var(mu[:, k]) for k in range(4)], rtol=1e-12)
+    assert [d["active"] for d in found["dimensions"]] == [True, True, False, True]
+    # KL = information + KL(N(m, s^2) || N(0, 1)), m and s^2 the moments of z over all users.
+    mean, spread = mu.mean(0), np.exp(logvar).mean(0) + mu.var(0)
+    of_all = 0.5 * (spread + mean**2 - 1 - np.log(spread))
+    np.testing.assert_allclose(of["kl"], of["information"] + of_all, rtol=1e-12)
+
+
+def test_information_bounds_what_a_dimension_tells():
+    """Two users far apart: exactly log 2 is to be known, and the bound of a Gaussian lies above."""
+    mu, logvar = np.array([[-5.0], [5.0]]), np.zeros((2, 1))
+    assert np.log(2) < diagnostics.latent_dimensions(mu, logvar)["information"] < 2
+    assert diagnostics.latent_dimensions(np.zeros((2, 1)), logvar)["information"] == pytest.approx(0, abs=1e-12)
+
+
+def test_recvae_has_its_own_prior_and_says_so(data):
+    found = diagnosed(*trained(recvae.RecVAE, data, epochs=1, hidden=20, latent=6, device="cpu", seed=1), data)
+    assert found["latent"]["kl_is"] == "sampled"
+    # A mixture with 3/4 of q itself: no dimension can be further from it than log 4/3, up to the draws.
+    assert all(d["kl"] < np.log(4 / 3) + 0.05 for d in found["latent"]["dimensions"])
+    total = sum(d["kl"] for d in found["latent"]["dimensions"])
+    assert total == pytest.approx(found["latent"]["kl"]["mean"], rel=1e-6)
+    assert "depends on the user" in found["likelihood"]["prior"]
+    encoder = next(row for row in found["training"] if row["phase"] == "encoder")
+    assert encoder["beta"] == pytest.approx(encoder["weighted_kl"] / encoder["kl"])
+    decoder = next(row for row in found["training"] if row["phase"] == "decoder")
+    assert (decoder["kl"], decoder["weighted_kl"], decoder["beta"]) == (None, None, None)
+
+
+# --- log p(x) ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_bounds_of_a_diagnosis(data, healthy):
+    found = diagnosed(*healthy, data, samples=100)["likelihood"]
+    means = [bound["mean"] for bound in found["bounds"]]
+    assert [bound["samples"] for bound in found["bounds"]] == [1, 10, 100]
+    assert means == sorted(means)
+    assert found["elbo"] == found["bounds"][0]
+    assert found["log_p"] == found["bounds"][-1]
+    assert found["elbo"]["mean"] == pytest.approx(found["reconstruction"]["mean"] - found["kl"]["mean"])
+    assert found["gap"]["mean"] == pytest.approx(means[-1] - means[0])
+    assert found["users"] == 60
+    assert all(0 < bound["monte_carlo_se"] < bound["se"] for bound in found["bounds"])
+    assert 1 <= found["effective_samples"]["least"] <= found["effective_samples"]["median"] <= 100
+
+
+def test_the_same_seed_gives_the_same_diagnosis_and_training_can_go_on(data, healthy):
+    model, rows = healthy
+    one, two, other = (diagnosed(model, rows, data, seed=seed) for seed in (3, 3, 4))
+    assert one == two
+    assert one["likelihood"] != other["likelihood"]
+    assert all(parameter.requires_grad for parameter in model.network.parameters())
+
+
+def test_few_effective_samples_are_said():
+    few = {"effective_samples": {"median": 1.3}, "samples": 1000}
+    assert "Take it for a lower bound." in reliability(few)
+    assert "lower bound" not in reliability({"effective_samples": {"median": 50.0}, "samples": 1000})
+
+
+def test_numbers_that_are_not_finite_are_refused(data, healthy):
+    model, rows = healthy
+    bias = model.network.first.bias
+    kept = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias[0] = torch.nan
+        with pytest.raises(WorkError, match="not finite"):
+            diagnosed(model, rows, data)
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_training_rows():
+    """Mult-VAE records its beta; weighted KL is what the loss has beside the likelihood."""
+    model = small_model("mult-vae", epochs=3)
+    rows = []
+    model.fit(checkerboard(), on_epoch=lambda report: rows.append(report.to_dict()))
+    found = diagnostics.training(rows)
+    assert [row["epoch"] for row in found] == [1, 2, 3]
+    for row, epoch in zip(found, rows, strict=True):
+        values = epoch["phases"]["all"]
+        assert row["weighted_kl"] == values["loss"] - values["nll"]
+        assert row["beta"] == values["beta"]
+        assert row["kl"] == values["kl"]
+    assert [row["best"] for row in found] == [False, False, True]
+    assert diagnostics.training([]) == []
+
+
+# --- recall by groups -------------------------------------------------------------------------------------------------
+
+
+class Popular:
+    """Ranks by clicks, the same for everybody."""
+
+    def __init__(self, clicks):
+        self.clicks = clicks
+
+    def recommend(self, histories, k=10, **options):
+        return rank(lambda part: torch.from_numpy(np.tile(self.clicks, (part.shape[0], 1))).float(), histories, k)
+
+
+def test_recall_by_groups_against_counting_one_by_one(data):
+    clicks = np.bincount(data.train.indices, minlength=data.n_items)
+    fold_in, held_out = data.test_in[:90], data.test_out[:90].copy()
+    empty = csr_array((1, data.n_items), dtype=np.float32)
+    held_out = csr_array(vstack([empty, held_out[1:]], format="csr"))  # a user to be left out
+    ranker = Popular(clicks)
+    found = recall_by_group(ranker, fold_in, held_out, clicks)
+    expected = evaluate(ranker, fold_in, held_out, "recall@20")
+    assert found["overall"] == expected.metrics["recall@20"].to_dict()
+    values, sizes = expected.per_user["recall@20"], np.diff(fold_in.indptr)
+    assert sum(group["users"] for group in found["by_activity"]) == 89
+    last = 0
+    for group in found["by_activity"]:
+        low, high = group["clicks"]
+        assert last < low <= high
+        last = high
+        members = (sizes >= low) & (sizes <= high) & ~np.isnan(values)
+        assert group["users"] == members.sum()
+        assert group["mean"] == pytest.approx(values[members].mean())
+    ids, _ = ranker.recommend(fold_in, 20)
+    order = sorted(range(data.n_items), key=lambda i: (-clicks[i], i))
+    tenth = {item: place // 50 for place, item in enumerate(order)}  # 500 items
+    hits, hidden, credit = np.zeros(10), np.zeros(10), np.zeros(10)
+    for user in range(1, 90):
+        wanted = set(held_out[[user]].indices.tolist())
+        for item in wanted:
+            hidden[tenth[item]] += 1
+            if item in ids[user]:
+                hits[tenth[item]] += 1
+                credit[tenth[item]] += 1 / min(20, len(wanted)) / 89
+    of = {key: [group[key] for group in found["by_popularity"]] for key in found["by_popularity"][0]}
+    assert of["hits"] == hits.tolist()
+    assert of["held_out"] == hidden.tolist()
+    np.testing.assert_allclose(of["contribution"], credit, atol=1e-12)
+    assert sum(of["contribution"]) == pytest.approx(found["overall"]["mean"])
+    assert sum(of["share_of_training_clicks"]) == pytest.approx(1)
+
+
+def test_users_alike_in_activity_share_a_group():
+    shown, hidden = np.zeros((40, 40), np.float32), checkerboard(users=40).toarray()
+    shown[:, 0], hidden[:, 0] = 1, 0
+    found = recall_by_group(Popular(np.arange(40)), csr_array(shown), csr_array(hidden), np.arange(40))
+    assert len(found["by_activity"]) == 1
+    assert found["by_activity"][0]["clicks"] == [1, 1]
+
+
+def test_fewer_items_than_groups():
+    fold_in, held_out = csr_array(np.eye(3, dtype=np.float32)), csr_array(np.eye(3, k=1, dtype=np.float32))
+    found = recall_by_group(Popular(np.array([3, 2, 1])), fold_in, held_out, np.array([3, 2, 1]))
+    assert [group["items"] for group in found["by_popularity"]] == [1, 1, 1]
+    assert found["by_popularity"][0]["found"] is None  # nobody held the most popular one out
+    assert found["overall"] == {"mean": 1.0, "se": 0.0, "users": 2}
+
+
+# --- the map ----------------------------------------------------------------------------------------------------------
+
+
+def test_principal_components_are_those_of_the_svd():
+    vectors = oracles.fixed(30, 5)
+    vectors[4] = 0
+    places, explained = diagnostics.principal_components(vectors)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    unit -= unit.mean(0)
+    _, singular, axes = np.linalg.svd(unit, full_matrices=False)
+    np.testing.assert_allclose(np.abs(places), np.abs(unit @ axes[:2].T), atol=1e-10)
+    np.testing.assert_allclose(explained, singular[:2] ** 2 / (singular**2).sum(), rtol=1e-10)
+    assert (np.abs(places.max(0)) >= np.abs(places.min(0))).all()
+
+
+@pytest.mark.parametrize("vectors", [np.ones((4, 3)), np.zeros((4, 3)), oracles.fixed(4, 1)])
+def test_items_that_span_no_plane(vectors):
+    places, explained = diagnostics.principal_components(vectors)
+    assert places.shape == (4, 2)
+    assert np.isfinite(places).all()
+    assert all(0 <= share <= 1 + 1e-12 for share in explained)
+
+
+def test_the_map_has_the_most_clicked_items_first(data, healthy, monkeypatch):
+    found = diagnosed(*healthy, data)["items"]
+    clicks = [point["clicks"] for point in found["points"]]
+    assert len(clicks) == found["items_in_all"] == 500
+    assert clicks == sorted(clicks, reverse=True)
+    monkeypatch.setattr(diagnostics, "MAP_POINTS", 30)
+    fewer = diagnosed(*healthy, data)
+    assert fewer["items"]["points"] == found["points"][:30]
+    assert "470 least clicked items are left out" in page(whole(fewer))
+
+
+# --- what cannot be said ----------------------------------------------------------------------------------------------
+
+
+def test_a_model_without_a_posterior_is_diagnosed_as_far_as_that_goes(data):
+    found = diagnosed(*trained(recvae.MultDAE, data, epochs=1, latent=8, device="cpu"), data)
+    assert found["latent"] is found["likelihood"] is None
+    assert any("has no posterior" in note and "no KL and no log p(x)" in note for note in found["notes"])
+    assert found["items"]["points"]
+    assert found["training"][0]["kl"] is None
+    found = diagnosed(*trained(recvae.Popularity, data), data)
+    assert found["latent"] is found["items"] is None
+    assert found["training"] == []
+    assert len(found["notes"]) == 3
+    assert found["recall"]["overall"]["users"] == 200
+    text = page(whole(found))
+    assert "Popularity is no variational model" in text
+    assert 'id="recall"' in text
+    assert 'id="code"' not in text
+
+
+def test_a_posterior_that_is_not_one_gaussian_has_log_p_and_no_verdict(data, healthy, monkeypatch):
+    model, rows = healthy
+    posterior = model.network.posterior
+
+    def refuse(batch, noise=None):
+        raise InputError("The posterior is of several parts.")
+
+    monkeypatch.setattr(model.network, "draws", lambda batch, noise: gaussian_draws(*posterior(batch), noise))
+    monkeypatch.setattr(model.network, "posterior", refuse)
+    found = diagnosed(model, rows, data, split="train")  # to rank, Mult-VAE asks for its posterior too
+    assert found["latent"] is None
+    assert found["likelihood"]["users"] == 60
+    assert found["notes"][0] == "The posterior is of several parts. So there is no verdict on its collapse."
+
+
+def test_training_users_have_no_recall(data, healthy):
+    found = diagnosed(*healthy, data, split="train")
+    assert found["recall"] is None
+    assert any("no held-out clicks" in note for note in found["notes"])
+    assert found["likelihood"]["users"] == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "tset"}, "There is no split 'tset'"),
+        ({"samples": 1}, "--samples and --users must be at least 2, and are 1 and 60."),
+        ({"users": 1}, "must be at least 2"),
+    ],
+)
+def test_arguments_out_of_range(data, healthy, options, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        diagnosed(*healthy, data, **options)
+
+
+def test_another_catalogue_and_no_held_out_users(data, healthy):
+    model, rows = healthy
+    stranger, _ = trained(recvae.Popularity, sample(seed=5).dataset())
+    with pytest.raises(InputError, match="another catalogue"):
+        diagnosed(stranger, [], data)
+    without = sample().dataset()
+    without._matrices["test_out"] = csr_array(without.test_out.shape, dtype=np.float32)
+    with pytest.raises(InputError, match="sample has no test users with held-out clicks"):
+        diagnosed(model, rows, without)
+    without._matrices["test_in"] = without._matrices["test_out"]
+    without._matrices["test_out"] = data.test_out
+    with pytest.raises(InputError, match="Fewer than two users"):
+        diagnosed(model, rows, without)
