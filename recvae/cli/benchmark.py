@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from recvae.cli.terminal import Epochs
     from recvae.report import ModelResult
 
-MODELS = "recvae,recvae-edlae,mult-vae,vamp-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
+# All but vamp-vae, which takes hours where the others take minutes.
+MODELS = "recvae,recvae-edlae,mult-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
 
 
 def benchmark(

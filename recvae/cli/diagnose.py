@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.evaluate import refuse_other_catalogue
+from recvae.cli.evaluate import refuse_other_data
 from recvae.cli.options import DatasetFolder, Debug, Device, Json, Overwrite, Quiet, RunFolder, Seed
 from recvae.cli.output import check_output
 from recvae.cli.terminal import Terminal, share
@@ -54,7 +54,7 @@ def diagnose(
         check_output(out, overwrite=overwrite, suffixes=(".html", ".htm"))
     data = Dataset.load(folder)
     model = load(run, device)
-    refuse_other_catalogue(model, run, data, folder)
+    refuse_other_data(model, run, data, folder)
     if split == "validation" and "refit" in model.dataset:
         raise InputError(f"{run} was refitted on the validation clicks too; use --split test, or train.")
     with terminal.amounts() as progress:

@@ -76,6 +76,7 @@ class MultVAEOptions(SlimOptions, MultOptions):
         "paper",
         "How beta grows: min(cap, step / anneal_updates), to the cap over a share of the run, not at all, or from 0 to "
         "the cap over a share of each of several cycles.",
+        search=OneOf("paper", "share"),  # with few updates beta_cap means nothing to 'paper'
     )
     anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
     anneal_share: float = option(

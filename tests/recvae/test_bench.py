@@ -23,8 +23,8 @@ train = { epochs = 2, batch_size = 80 }
 """
 
 
-def test_the_default_models_are_the_registered_ones():
-    assert MODELS.split(",") == list(REGISTRY)
+def test_the_default_models_are_the_registered_ones_that_take_minutes():
+    assert MODELS.split(",") == [name for name in REGISTRY if name != "vamp-vae"]
 
 
 @pytest.fixture
