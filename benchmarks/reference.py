@@ -72,7 +72,7 @@ class Reference(nn.Module):
 
     def load_from(self, network: Network) -> None:
         """Take the weights of our network."""
-        raise NotImplementedError
+        raise NotImplementedError  # each model has its own
 
     def batch(self, rows: Any) -> Tensor:
         """Return the users ``rows`` as a dense float32 (B, I) tensor."""
@@ -86,7 +86,7 @@ class Reference(nn.Module):
 
     def epoch(self, batch_size: int) -> Iterator[Tensor]:
         """Train for one epoch; yield the loss of each step."""
-        raise NotImplementedError
+        raise NotImplementedError  # each model has its own
 
 
 def renamed(network: Network, names: dict[str, str]) -> dict[str, Tensor]:

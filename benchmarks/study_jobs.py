@@ -26,11 +26,12 @@ from study_queue import Job, Tell
 from study_rows import METRIC, METRICS, SEEDS, BlendRow, Row
 
 from data_prep import Dataset, prepare
-from recvae.bench import evaluated, measure, validate_with
+from recvae.bench import evaluated, measure
 from recvae.blend import Blend, Trials, best_weights
 from recvae.checkpoint import versions
 from recvae.config import run_config, shipped
 from recvae.errors import InputError
+from recvae.feed import validate_with
 from recvae.files import read_json, whole_file, write_json
 from recvae.recommender import load
 from recvae.spaces import Plan, changed, plan

@@ -6,7 +6,6 @@ started them, however it ended, so that nothing writes behind the back of the ne
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 import traceback
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from recvae.bench import interrupts_stay_here
 
 Tell = Callable[[str], None]
 Work = Callable[["Job", Tell], bool]  # importable, since a process is told its name; returns whether there was any
@@ -123,7 +124,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would share memory and threads
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _one_thread(), _interrupts_stay_here():
+        with _one_thread(), interrupts_stay_here():
             self.process.start()
         theirs.close()
 
@@ -191,16 +192,3 @@ def _one_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _interrupts_stay_here() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C: this process hears it, and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

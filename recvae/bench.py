@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import LIST_SET, Evaluation, evaluate, parse_metric, parse_metrics, validator
+from eval import LIST_SET, Evaluation, evaluate, parse_metric, parse_metrics
 from recvae.config import RunConfig, load_toml, resolve, run_config, shipped
 from recvae.config import find as find_config
 from recvae.errors import InputError, RecvaeError, WorkError
+from recvae.feed import held_out, learned_from, validate_with
 from recvae.registry import entry
 from recvae.report import ModelResult, environment, markdown_table, results, write_results
 
@@ -116,11 +117,6 @@ def other_split(told: Mapping[str, Any], data: "Dataset") -> bool:
     return any(told[key] != ours.get(key) for key in ("filters", "protocol", "counts") if key in told)
 
 
-def validate_with(data: "Dataset", metric: str) -> Callable[[Any], float]:
-    """Return the function that scores a model on the validation users."""
-    return validator(data.validation_in, data.validation_out, metric)
-
-
 def evaluated(
     model: "Recommender",
     data: "Dataset",
@@ -135,8 +131,8 @@ def evaluated(
         import numpy as np
 
         popularity = np.bincount(data.train.indices, minlength=data.n_items)
-    fold_in, held_out = data.matrix(f"{split}_in"), data.matrix(f"{split}_out")
-    return evaluate(model, fold_in, held_out, metrics, popularity=popularity, progress=progress)
+    histories, clicks = held_out(model, data, split)
+    return evaluate(model, histories, clicks, metrics, popularity=popularity, progress=progress)
 
 
 def measure(
@@ -157,9 +153,9 @@ def measure(
         hooks["on_step"] = on_step
         hooks["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
     validation = validate_with(data, metric)
-    train, ids, titles = data.train, data.item_ids.tolist(), data.item_titles.tolist()  # read before the clock starts
+    given = learned_from(model, data)  # read before the clock starts
     began = time.perf_counter()
-    model.fit(train, validation=validation, item_ids=ids, titles=titles, **hooks)
+    model.fit(**given, validation=validation, **hooks)
     seconds = time.perf_counter() - began
     if config.train is None:
         model.metrics = {"validation": validation(model)}
@@ -231,7 +227,7 @@ def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
     context = multiprocessing.get_context("spawn")  # a fork would share this process's memory and threads
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, task), daemon=True)
-    with _interrupts_stay_here():
+    with interrupts_stay_here():
         process.start()
     theirs.close()  # so that the end of the process is the end of what can be read
     try:
@@ -270,7 +266,7 @@ def _death(status: int | None) -> str:
 
 
 @contextmanager
-def _interrupts_stay_here() -> Iterator[None]:
+def interrupts_stay_here() -> Iterator[None]:
     """Start processes that do not hear Ctrl-C: this process hears it, and ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -140,8 +140,8 @@ class _Level:
         self.k = k
         self.inside, self.groups = 0, 0
         self.log_sum: Floats = np.float64(-np.inf)  # type: ignore[assignment]  # of the group that is being filled
-        self.mean: Floats = np.float64(0)  # type: ignore[assignment]
-        self.squares: Floats = np.float64(0)  # type: ignore[assignment]
+        self.mean: Floats = np.float64(0)  # type: ignore[assignment]  # as above, the first group gives it its shape
+        self.squares: Floats = np.float64(0)  # type: ignore[assignment]  # the same
 
     def add(self, log_w: Floats) -> None:
         self.log_sum = np.logaddexp(self.log_sum, log_w)

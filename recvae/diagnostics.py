@@ -19,6 +19,7 @@ from eval import summarize
 from recvae.batches import Batch
 from recvae.bounds import Evidence, evidence
 from recvae.errors import InputError, WorkError
+from recvae.feed import held_out
 from recvae.groups import recall_by_group
 from recvae.models.base import Network
 from recvae.models.recvae import RecVAENetwork
@@ -98,7 +99,7 @@ def diagnose(
         notes.append("Training users have no held-out clicks, so there is no recall; use --split test.")
     else:
         told = None if progress is None else lambda done, total: progress("rank users", done, total)
-        recall = recall_by_group(model, data.matrix(f"{split}_in"), data.matrix(f"{split}_out"), counts, told)
+        recall = recall_by_group(model, *held_out(model, data, split), counts, told)
     if network is None:
         notes.append(f"{entry(model.name).title} has no decoder, so there is no map of its items.")
     return {

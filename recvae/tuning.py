@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.bench import OnEpoch, OnStep, facts, validate_with
+from recvae.bench import OnEpoch, OnStep, facts
 from recvae.checkpoint import versions
 from recvae.config import RunConfig, run_config
 from recvae.errors import InputError, WorkError
+from recvae.feed import learned_from, validate_with
 from recvae.files import refuse_existing
 from recvae.options import Between, OneOf, Space
 from recvae.registry import entry
@@ -313,10 +314,10 @@ class _Runner:
         if config.train is not None:
             hooks = {"on_epoch": on_epoch, "on_step": self.events.on_step}
         state, value, error = "complete", None, None
-        clicks, ids = self.data.train, self.data.item_ids.tolist()
+        given = learned_from(model, self.data)
         began = time.perf_counter()
         try:
-            model.fit(clicks, validation=self.validation, item_ids=ids, **hooks)
+            model.fit(**given, validation=self.validation, **hooks)
             value = self.validation(model) if config.train is None else model.metrics["validation"]
         except _Pruned:
             state = "pruned"

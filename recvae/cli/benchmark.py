@@ -19,11 +19,10 @@ from recvae.cli.options import (
     Seed,
 )
 from recvae.cli.output import check_folder
-from recvae.cli.terminal import Terminal, share
+from recvae.cli.terminal import Follower, Terminal, share
 
 if TYPE_CHECKING:
     from recvae.bench import Contestant, Outcome
-    from recvae.cli.terminal import Epochs
     from recvae.report import ModelResult
 
 # All but vamp-vae, which takes hours where the others take minutes.
@@ -106,26 +105,18 @@ def _sources(chosen: "list[Contestant]", outcome: "Outcome") -> str:
     return "Settings: " + "; ".join(f"{source} ({', '.join(names)})" for source, names in by_source.items()) + "."
 
 
-class _Show:
+class _Show(Follower):
     """Shows the benchmark as it goes: one display per model, and a line when it is done."""
 
     def __init__(self, terminal: Terminal, metric: str, chosen: "dict[str, Contestant]") -> None:
         self.terminal, self.metric, self.chosen = terminal, metric, chosen
-        self.display: Epochs | None = None
+        super().__init__()
 
     def model(self, name: str, place: int, total: int) -> None:
         train = self.chosen[name].config.train
         epochs = None if train is None else train.epochs
         self.display = self.terminal.epochs(self.metric, epochs=epochs, label=f"{name} ({place} of {total})")
         self.display.__enter__()
-
-    def step(self, done: int, total: int) -> None:
-        if self.display is not None:
-            self.display.step(done, total)
-
-    def epoch(self, row: object) -> None:
-        if self.display is not None:
-            self.display.epoch(row)  # type: ignore[arg-type]
 
     def done(self, name: str, result: "ModelResult | None") -> None:
         self.close()
@@ -135,8 +126,3 @@ class _Show:
         first, value = next(iter(result.evaluation.metrics.items()))
         seconds = result.train_seconds or 0.0
         self.terminal.say(f"{name}: test {first} {share(value.mean)}, trained in {seconds:.1f} s")
-
-    def close(self) -> None:
-        if self.display is not None:
-            self.display.__exit__()
-            self.display = None

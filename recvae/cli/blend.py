@@ -46,8 +46,9 @@ def blend(
     [dim]recvae blend runs/ml-1m-recvae runs/ml-1m-ease ml-1m --out runs/ml-1m-blend[/]
     """
     from data_prep.dataset import Dataset
-    from recvae.bench import facts, validate_with
+    from recvae.bench import facts
     from recvae.blend import Blend, Trials, best_weights, normalised
+    from recvae.feed import validate_with
     from recvae.recommender import load
     from recvae.registry import entry
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from recvae.registry import MODELS
+
 _COMMON = "Output"
 
 Json = Annotated[
@@ -33,6 +35,14 @@ Metrics = Annotated[
     ),
 ]
 Metric = Annotated[str, typer.Option(metavar="NAME@K", help="The validation metric that picks the epoch to keep.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Such as recvae, mult-vae or ease; see 'recvae info'.",
+        autocompletion=lambda: [*MODELS],
+    ),
+]
 DatasetFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A dataset folder that 'recvae prepare' wrote.", show_default=False)
 ]

@@ -191,3 +191,26 @@ def _progress(to: "Console", *, bytes: bool = False) -> "Progress":
     about = TextColumn("{task.fields[about]}", markup=False)
     measured: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if bytes else [TimeElapsedColumn()]
     return Progress(said, BarColumn(bar_width=24), *measured, TimeRemainingColumn(), about, console=to, transient=True)
+
+
+class Follower:
+    """Passes a training run's steps and epochs on to the display of the moment, where there is one."""
+
+    def __init__(self) -> None:
+        self.display: Epochs | None = None
+
+    def step(self, done: int, total: int) -> None:
+        """Show a step of the epoch."""
+        if self.display is not None:
+            self.display.step(done, total)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show an epoch that is done."""
+        if self.display is not None:
+            self.display.epoch(row)
+
+    def close(self) -> None:
+        """End the display."""
+        if self.display is not None:
+            self.display.__exit__()
+            self.display = None

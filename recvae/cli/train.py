@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Seed
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
 from recvae.cli.output import check_folder
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
-from recvae.registry import MODELS, entry
+from recvae.registry import entry
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 def train(
     folder: DatasetFolder,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to write.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Such as recvae, mult-vae or ease; see 'recvae info'.",
-            autocompletion=lambda: [*MODELS],
-        ),
-    ] = None,
+    model: ModelName = None,
     config: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="A shipped configuration's name, or a TOML file.")
     ] = None,
@@ -68,9 +61,10 @@ def train(
     [dim]recvae train ml-1m --refit runs/ml-1m-recvae --out runs/ml-1m-recvae-all[/]
     """
     from data_prep.dataset import Dataset
-    from recvae.bench import facts, validate_with
+    from recvae.bench import facts
     from recvae.checkpoint import read_run
     from recvae.errors import InputError
+    from recvae.feed import learned_from, validate_with
 
     terminal = Terminal(json=json, quiet=quiet)
     continued = resume and (out / "run.json").is_file()
@@ -91,7 +85,8 @@ def train(
     if plan is not None:
         plan.check_catalogue(data)
     # Read, like the validation clicks, before anything is said: damage shows here.
-    clicks = data.refit_matrix() if is_refit else data.train
+    given = learned_from(recommender, data, refit=is_refit)
+    clicks = given["train"]
     validation = None if is_refit else validate_with(data, metric)
     if is_refit:
         recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
@@ -103,9 +98,9 @@ def train(
     began = time.perf_counter()
     with _leave_nothing_unfinished(out, fresh=not continued):
         if chosen.train is not None:
-            epochs = _fit(terminal, recommender, data, clicks, validation, metric, out, resume, overwrite, device)
+            epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device)
         else:
-            recommender.fit(clicks, item_ids=data.item_ids.tolist(), titles=data.item_titles.tolist())
+            recommender.fit(**given)
             recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
             recommender.save(out, overwrite=overwrite)
             epochs = None
@@ -180,7 +175,7 @@ def _fit(
     terminal: Terminal,
     model: "Recommender",
     data: "Dataset",
-    clicks: Any,
+    given: Mapping[str, Any],
     validation: Any,
     metric: str,
     out: Path,
@@ -199,10 +194,8 @@ def _fit(
     try:
         with terminal.epochs(metric, epochs=epochs, done=done) as display:
             model.fit(
-                clicks,
+                **given,
                 validation=validation,
-                item_ids=data.item_ids.tolist(),
-                titles=data.item_titles.tolist(),
                 folder=out,
                 resume=resume,
                 overwrite=overwrite,

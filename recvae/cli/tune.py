@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Seed
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
 from recvae.cli.output import check_folder
-from recvae.cli.terminal import Interrupted, Terminal, amount, share
-from recvae.registry import MODELS, entry
+from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
+from recvae.registry import entry
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
-    from recvae.cli.terminal import Epochs
     from recvae.config import RunConfig
     from recvae.options import Space
     from recvae.spaces import Plan
@@ -23,14 +22,7 @@ if TYPE_CHECKING:
 def tune(
     folder: DatasetFolder,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The study's folder to write.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Such as recvae, mult-vae or ease; see 'recvae info'.",
-            autocompletion=lambda: [*MODELS],
-        ),
-    ] = None,
+    model: ModelName = None,
     config: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="Where to start: a shipped configuration's name, or a TOML file."),
@@ -239,12 +231,12 @@ def _stopped(folder: Path, out: Path, device: str, *, kept: bool) -> Interrupted
     return Interrupted(f"Stopped after {amount(len(study.trials), 'trial')}{score}. Continue with: {again}")
 
 
-class _Show:
+class _Show(Follower):
     """Shows the search as it goes: a bar per trial on a terminal, and everywhere a line when it is done."""
 
     def __init__(self, terminal: Terminal, metric: str, total: int | None) -> None:
         self.terminal, self.metric, self.total = terminal, metric, total
-        self.display: Epochs | None = None
+        super().__init__()
         self.finished = False  # at least one trial
 
     def trial(self, number: int, config: "RunConfig") -> None:
@@ -252,14 +244,6 @@ class _Show:
             epochs = None if config.train is None else config.train.epochs
             self.display = self.terminal.epochs(self.metric, epochs=epochs, label=self._name(number))
             self.display.__enter__()
-
-    def step(self, done: int, total: int) -> None:
-        if self.display is not None:
-            self.display.step(done, total)
-
-    def epoch(self, row: object) -> None:
-        if self.display is not None:
-            self.display.epoch(row)  # type: ignore[arg-type]
 
     def done(self, trial: "Trial", study: "Study") -> None:
         self.close()
@@ -277,11 +261,6 @@ class _Show:
         parts.append(_settings_text(trial.settings))
         parts.append(f"{trial.seconds:.1f} s" if trial.same_as is None else f"the same as trial {trial.same_as}")
         self.terminal.say("  ".join(part for part in parts if part))
-
-    def close(self) -> None:
-        if self.display is not None:
-            self.display.__exit__()
-            self.display = None
 
     def _name(self, number: int) -> str:
         return f"trial {number}" if self.total is None else f"trial {number:>{len(str(self.total))}}/{self.total}"

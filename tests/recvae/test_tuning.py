@@ -15,6 +15,7 @@ from recvae import studies, tuning
 from recvae.baselines.ease import EASE
 from recvae.config import run_config
 from recvae.errors import FormatError, InputError, WorkError
+from recvae.feed import validate_with
 from recvae.options import Between, OneOf
 from recvae.plots import search as draw
 from recvae.spaces import Plan, plan
@@ -85,7 +86,7 @@ def test_a_trial_has_the_value_of_a_fit(data):
     study = tune(plan("ease", metric="recall@5"), data, trials=3)
     for trial in study.trials:
         model = EASE.from_config(run_config(trial.config)).fit(data.train)
-        assert trial.value == tuning.validate_with(data, "recall@5")(model)
+        assert trial.value == validate_with(data, "recall@5")(model)
 
 
 def test_a_small_space_is_gone_through_whole(data):
