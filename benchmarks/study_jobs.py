@@ -231,14 +231,14 @@ def _run(place: Place, row: Row, seed: int, best: Trial, folder: Path) -> bool:
     """Train and evaluate one configuration, unless the record of just that is there."""
     data = dataset(place.split(seed))
     about = {"row": row.name, "seed": seed, "config": best.config, "files": data.manifest["files"]}
-    if _recorded(folder, about):
+    if recorded(folder, about):
         return False
     model, result = measure(run_config(best.config), data, METRICS, metric=METRIC, device="cpu")
     if row.saved:
         model.save(folder, overwrite=True)
     about |= {"validation": model.metrics["validation"], "epoch": model.best_epoch}
     about |= {"train_seconds": result.train_seconds}
-    _record(folder, data, result.evaluation, about)
+    record(folder, data, result.evaluation, about)
     return True
 
 
@@ -250,7 +250,7 @@ def run_blend(place: Place, blend: BlendRow, seed: int, tell: Tell) -> bool:
     about = {"row": blend.name, "seed": seed, "config": {"rows": configs}, "files": data.manifest["files"]}
     if seed != first:
         about["weights"] = read_json(_file(place.run(blend.name, first), ".json"))["weights"]
-    if _recorded(place.run(blend.name, seed), about):
+    if recorded(place.run(blend.name, seed), about):
         return False
     began = time.perf_counter()
     components = [load(place.run(row, seed), "cpu") for row in blend.rows]
@@ -261,7 +261,7 @@ def run_blend(place: Place, blend: BlendRow, seed: int, tell: Tell) -> bool:
         tell(", ".join(f"{row} {weight:g}" for row, weight in zip(blend.rows, mixed.weights, strict=True)))
     about |= {"weights": list(mixed.weights), "validation": validation(mixed), "epoch": None}
     about["train_seconds"] = round(time.perf_counter() - began, 3)
-    _record(place.run(blend.name, seed), data, evaluated(mixed, data, METRICS), about)
+    record(place.run(blend.name, seed), data, evaluated(mixed, data, METRICS), about)
     return True
 
 
@@ -273,7 +273,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         return read_json(_file(folder, ".json")), dict(arrays)
 
 
-def _record(folder: Path, data: Dataset, evaluation: Any, about: Mapping[str, Any]) -> None:
+def record(folder: Path, data: Dataset, evaluation: Any, about: Mapping[str, Any]) -> None:
     """Write a run's values per test user, and last its record, which makes it done."""
     _file(folder, ".json").unlink(missing_ok=True)
     with whole_file(_file(folder, ".npz")) as temporary, temporary.open("wb") as file:
@@ -283,7 +283,7 @@ def _record(folder: Path, data: Dataset, evaluation: Any, about: Mapping[str, An
     write_json(_file(folder, ".json"), {**about, **more, "made": made})
 
 
-def _recorded(folder: Path, about: Mapping[str, Any]) -> bool:
+def recorded(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether there is a record of just this."""
     if not (_file(folder, ".json").is_file() and _file(folder, ".npz").is_file()):
         return False

@@ -108,27 +108,27 @@ def section(told: Mapping[str, Any], name: str, title: str) -> str:
     """Return one dataset's part of the page."""
     rows, metric, reference = told["rows"], told["metric"], told["reference"]
     others = [other for other in next(iter(rows.values()))["metrics"] if other != metric]
-    lines = [f"## {title}", "", _wrapped(_about(told)), "", "```sh", told["command"], "```", ""]
+    lines = [f"## {title}", "", wrapped(_about(told)), "", "```sh", told["command"], "```", ""]
     compared = f"{metric} less {rows[reference]['title']}" if reference else ""
     heads = ["model", metric, *others, *([compared] if compared else []), "validation", "train s"]
-    lines += [_line(heads), _line(["---"] * len(heads))]
+    lines += [line(heads), line(["---"] * len(heads))]
     for row in ranked(rows, metric):
-        cells = [row["title"], *(_value(row["metrics"][each]) for each in (metric, *others))]
-        cells += [_difference(row["versus"][metric]) if "versus" in row else ""] if compared else []
+        cells = [row["title"], *(value(row["metrics"][each]) for each in (metric, *others))]
+        cells += [difference(row["versus"][metric]) if "versus" in row else ""] if compared else []
         seconds = sorted(row["train_seconds"])[len(row["train_seconds"]) // 2]
-        lines.append(_line([*cells, share(row["validation"]), f"{seconds:.3g}"]))
+        lines.append(line([*cells, share(row["validation"]), f"{seconds:.3g}"]))
     lines.append("")
     if compared:
         lines += [f"![Paired difference of each model to {rows[reference]['title']}](results/study-{name}.png)", ""]
-        lines += [_wrapped(_reading(told)), ""]
+        lines += [wrapped(_reading(told)), ""]
     lines += ["Means on each split, and the first one's, on which the models were tuned, with its standard error:", ""]
     seeds = told["splits"]
     heads = ["model", f"{metric}, seed {seeds[0]}", *(f"{other}, seed {seeds[0]}" for other in others)]
     heads += [f"{metric}, seed {seed}" for seed in seeds[1:]]
-    lines += [_line(heads), _line(["---"] * len(heads))]
+    lines += [line(heads), line(["---"] * len(heads))]
     for row in ranked(rows, metric):
-        cells = [row["title"], *(_value(row["first"][each]) for each in (metric, *others))]
-        lines.append(_line([*cells, *map(share, row["by_split"][metric][1:])]))
+        cells = [row["title"], *(value(row["first"][each]) for each in (metric, *others))]
+        lines.append(line([*cells, *map(share, row["by_split"][metric][1:])]))
     lines.append("")
     for row in rows.values():
         if "weights" in row:
@@ -136,9 +136,9 @@ def section(told: Mapping[str, Any], name: str, title: str) -> str:
                 f"{rows[part]['title'] if part in rows else part} {weight:.2f}"
                 for part, weight in zip(row["rows"], row["weights"], strict=True)
             )
-            lines += [_wrapped(f"Weights of the blend, chosen on the first split's validation users: {shown}."), ""]
+            lines += [wrapped(f"Weights of the blend, chosen on the first split's validation users: {shown}."), ""]
     if "order" in told:
-        lines += [_wrapped(_twice(told)), ""]
+        lines += [wrapped(_twice(told)), ""]
     lines += [
         f"Settings, sources and all figures: [study-{name}.json](../benchmarks/results/study-{name}.json).",
         "",
@@ -196,7 +196,7 @@ def _twice(told: Mapping[str, Any]) -> str:
     if changed:
         text += "another winner for " + "; ".join(
             f"{row['title']} (validation {share(row['validation'])} to {share(row['double']['validation'])}, "
-            f"test {metric} {_difference(row['double']['gain'], sign=True)})"
+            f"test {metric} {difference(row['double']['gain'], sign=True)})"
             for row in changed
         )
     else:
@@ -254,11 +254,11 @@ def share(value: float | None) -> str:
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
-def _value(metric: Mapping[str, Any]) -> str:
+def value(metric: Mapping[str, Any]) -> str:
     return share(metric["mean"]) + (f" ±{share(metric['se'])}" if metric["se"] is not None else "")
 
 
-def _difference(versus: Mapping[str, Any], *, sign: bool = False) -> str:
+def difference(versus: Mapping[str, Any], *, sign: bool = False) -> str:
     plus = "+" if sign and versus["difference"] > 0 else ""
     return f"{plus}{share(versus['difference'])} [{share(versus['low'])}, {share(versus['high'])}]"
 
@@ -272,9 +272,9 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -43,6 +43,16 @@ def test_product_of_a_slice(library):
     np.testing.assert_allclose(out, a @ b[10:17].T, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_product_of_columns(library, turned):
+    """Half of a code, as chunk gives it, and its transpose as the weight's gradient takes it."""
+    a, b = oracles.fixed(20, 16)[:, 8:], oracles.fixed(20, 16, phase=1)[:, :8]
+    first, second = (torch.tensor(oracles.fixed(20, 16, phase=p), dtype=torch.float32) for p in (0, 1))
+    first, second = first[:, 8:], second[:, :8]
+    out, expected = (product(first.T, second.T), a.T @ b) if turned else (product(first, second), a @ b.T)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_rounded_products_have_bfloat16_s_precision_and_leave_no_trace(library):
     a, b, bias = (torch.tensor(oracles.fixed(*shape), dtype=torch.float32) for shape in ((9, 64), (50, 64), (50,)))
     exact = product(a, b, bias)
