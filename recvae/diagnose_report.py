@@ -14,6 +14,7 @@ from recvae.svg import Bar, Line, Point, bar_chart, line_chart, scatter
 
 Rows = Sequence[Sequence[str]]
 
+_SMALL = 0.02  # nats: axes of single dimensions reach this far, or a collapsed code would look as tall as any
 _STYLES = ("c0", "c2", "c3", "c1")
 _INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
 
@@ -28,27 +29,29 @@ _CSS = """
 body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem;
   max-width: 62rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .3rem; }
-p { margin: .4rem 0; max-width: 46rem; } .quiet { color: var(--quiet); } nav a { margin-right: 1rem; }
+p { margin: .4rem 0; max-width: 46rem; } .quiet, figcaption { color: var(--quiet); } nav { margin: .8rem 0; }
+nav a { display: inline-block; margin-right: 1rem; }
 a { color: var(--c0); } a:focus-visible, summary:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
 .verdict { border-left: .4rem solid var(--off); background: var(--soft); padding: .5rem .8rem; }
 .healthy { border-color: var(--good); } .partly { border-color: var(--fair); } .collapsed { border-color: var(--bad); }
-figure { margin: 0; max-width: 36rem; } figure.wide { max-width: none; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: .5rem 1.5rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; }
-caption { text-align: left; color: var(--quiet); } th, td { padding: .15rem .6rem; text-align: right;
-  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+figure { margin: 0; } figcaption { font-size: .9rem; max-width: 46rem; margin-top: .8rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: .5rem 1.5rem; }
+.scroll { overflow-x: auto; } .map svg { min-width: 48rem; }
+table { border-collapse: collapse; font-size: .9rem; margin: .2rem 0 .5rem; }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
+  font-variant-numeric: tabular-nums; } td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } summary { cursor: pointer; margin: .4rem 0; }
 svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); } svg .head { font-size: 12px; font-weight: 600; }
 svg .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 .grid { stroke: var(--line); } .axis { stroke: var(--quiet); } .whisker { stroke: var(--ink); }
-.mark { stroke: var(--c1); stroke-dasharray: 4 3; }
+.mark { stroke: var(--c1); stroke-dasharray: 4 3; } .halo { stroke: var(--paper); stroke-width: 3px; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
 .off { fill: var(--off); } svg circle { fill-opacity: .7; } svg text.key { font-weight: 600; }
-svg text.c0 { fill: var(--c0); } svg text.c1 { fill: var(--c1); } svg text.c2 { fill: var(--c2); }
-svg text.c3 { fill: var(--c3); } .line { fill: none; stroke-width: 1.5; } .line.c0 { stroke: var(--c0); }
+.line { fill: none; stroke-width: 1.5; } .line.c0 { stroke: var(--c0); }
 .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
-@media print { body { max-width: none; } nav { display: none; } figure, svg, tr { break-inside: avoid; } }
+@media print { body { max-width: none; } .map svg { min-width: 0; } nav { display: none; }
+  figure, svg, tr { break-inside: avoid; } }
 """
 
 
@@ -119,15 +122,15 @@ def _training(rows: Sequence[Mapping[str, Any]], metric: str | None) -> str:
         return ""
     best = next((row["epoch"] for row in rows if row["best"]), None)
     charts = []
-    for key, title in (
-        ("nll", "reconstruction (nll), nats per user"),
-        ("kl", "KL, nats per user"),
-        ("weighted_kl", "weighted KL, nats per user"),
-        ("beta", "weight of the KL, β"),
+    for key, title, from_zero in (
+        ("nll", "reconstruction (nll), nats per user", False),
+        ("kl", "KL, nats per user", True),
+        ("weighted_kl", "weighted KL, nats per user", True),
+        ("beta", "weight of the KL, β", True),
     ):
         lines = _curves(rows, key)
         if lines:
-            charts.append(line_chart(title, lines, x_label="epoch", mark=best))
+            charts.append(line_chart(title, lines, x_label="epoch", from_zero=from_zero, mark=best))
     scores = {row["epoch"]: row["score"] for row in rows if row["score"] is not None}
     if scores:
         line = Line("", list(scores), list(scores.values()))
@@ -163,18 +166,19 @@ def _latent(latent: Mapping[str, Any] | None) -> str:
     if latent is None:
         return ""
     dimensions = latent["dimensions"]
+    active_above = latent["verdict"]["thresholds"]["active_above_variance"]
     charts = []
     for key, title, level, log in (
         ("kl", "KL of each dimension, nats", None, False),
-        ("information", "what each dimension tells of the user, at most, nats", None, False),
-        ("activity", "variance of the posterior mean; dashed: active", 0.01, True),
+        ("information", "information of each dimension, nats", None, False),
+        ("activity", "activity of each; active above the dashed line", active_above, True),
     ):
         there = sorted((d for d in dimensions if d[key] is not None), key=lambda d: -d[key])
         if there:
             bars = [
                 Bar(str(d["dimension"]), d[key], about=_about(d), style="c0" if d["active"] else "off") for d in there
             ]
-            charts.append(bar_chart(title, bars, x_label="dimensions, sorted", level=level, log_y=log))
+            charts.append(bar_chart(title, bars, x_label="dimensions, sorted", level=level, least=_SMALL, log_y=log))
     table = _table(
         "Largest KL first.",
         ("dimension", "KL", "information", "activity", "active"),
@@ -195,7 +199,7 @@ def _latent(latent: Mapping[str, Any] | None) -> str:
         f"({escape(latent['kl_is'])}, {kl['users']:,} users), and the code tells at most {latent['information']:.2f} "
         'nats of the user.</p><p class="quiet">Information is ½ log s² less the mean of ½ log σ², s² the variance of z '
         "over all users together: an upper bound on the mutual information of the user and the dimension, whatever "
-        "the prior. Grey: not active.</p>"
+        "the prior. Activity is the variance of the posterior mean over users. Grey bars are not active.</p>"
     )
     return about + _charts(charts) + _folded("Every dimension", table)
 
@@ -209,22 +213,20 @@ def _likelihood(likelihood: Mapping[str, Any] | None) -> str:
     if likelihood is None:
         return ""
     bounds = likelihood["bounds"]
+    which = {bounds[0]["samples"]: " (the ELBO)", bounds[-1]["samples"]: " (the estimate)"}
     errors = [b["monte_carlo_se"] and _INTERVAL * b["monte_carlo_se"] for b in bounds]
     line = Line("", [b["samples"] for b in bounds], [b["mean"] for b in bounds], errors)
-    chart = line_chart(
-        "bounds on log p(x), nats per user", [line], x_label="samples in the bound", log_x=True, size=(560, 260)
-    )
+    chart = line_chart("bounds on log p(x), nats per user", [line], x_label="samples in the bound", log_x=True)
     table = _table(
         f"Means over {likelihood['users']:,} users, in nats. The first standard error is over users, the second that "
         "of the draws alone.",
-        ("samples", "bound on log p(x)", "± users", "± draws", "is"),
+        ("samples", "bound on log p(x)", "± users", "± draws"),
         [
             (
-                f"{b['samples']:,}",
+                f"{b['samples']:,}{which.get(b['samples'], '')}",
                 _number(b["mean"]),
                 _number(b["se"]),
                 _number(b["monte_carlo_se"], "{:.3f}"),
-                "the ELBO" if b["samples"] == 1 else "the estimate of log p(x)" if b is bounds[-1] else "",
             )
             for b in bounds
         ],
@@ -233,10 +235,10 @@ def _likelihood(likelihood: Mapping[str, Any] | None) -> str:
     about = (
         f"<p>The ELBO is {_mean(parts[0])} (reconstruction) less {_mean(parts[1])} (KL), which is {_mean(parts[2])} "
         f"nats per user. The importance-weighted estimate of log p(x) is {_mean(likelihood['log_p'])}, "
-        f"{_mean(likelihood['gap'])} above it: as far as the samples show, that is KL(q(z | x) ‖ p(z | x)), what "
-        f"the posterior's simple form costs.</p><p>{escape(reliability(likelihood))}</p>"
+        f"{_mean(likelihood['gap'])} above it: as far as the samples show, that is KL(q(z | x) ‖ p(z | x)), how "
+        f"far the encoder's posterior is from the true one.</p><p>{escape(reliability(likelihood))}</p>"
         f'<p class="quiet">{escape(likelihood["prior"])} Constants of the likelihood, such as the multinomial '
-        "coefficient, are left out. Bars: 95 % of the draws alone.</p>"
+        "coefficient, are left out. Error bars are 95% intervals from the draws alone.</p>"
     )
     return about + _charts([chart]) + table
 
@@ -250,29 +252,36 @@ def _recall(recall: Mapping[str, Any] | None) -> str:
     ]
     of_items = [Bar(str(n), group["found"] or 0.0) for n, group in enumerate(items, start=1)]
     charts = [
-        bar_chart(f"{metric} by users' clicks shown to the model", of_users, x_label="clicks shown, quartiles"),
-        bar_chart("held-out clicks found, by popularity", of_items, x_label="tenths of the items, most popular first"),
+        bar_chart(f"{metric} by clicks shown to the model", of_users, x_label="clicks shown, quarters of the users"),
+        bar_chart(
+            "share of held-out clicks found, by popularity",
+            of_items,
+            x_label="tenths of the items, most popular first",
+        ),
     ]
     people = _table(
         f"{metric} by how many clicks the model is shown: {_share(recall['overall'])} over all "
-        f"{recall['overall']['users']:,} users.",
+        f"{recall['overall']['users']:,} users. ± is one standard error; error bars are 95% intervals.",
         ("clicks shown", "users", metric, "±"),
         [(_range(g["clicks"]), f"{g['users']:,}", f"{g['mean']:.4f}", _number(g["se"], "{:.4f}")) for g in users],
     )
     things = _table(
-        f"Items by training clicks. Contributions add up to {metric}.",
+        f"The items in tenths, the most popular first, and how many of their held-out clicks are in the first "
+        f"{metric[7:]} places. The last column adds up to {metric}.",
         (
+            "tenth",
             "items",
             "training clicks",
-            "share of them",
+            "share of all",
             "held out",
-            f"found in {metric[7:]}",
+            "found",
             "share found",
-            "part of it",
+            f"part of {metric}",
         ),
         [
             (
-                f"{n}. {g['items']:,}",
+                str(n),
+                f"{g['items']:,}",
                 _range(g["training_clicks"]),
                 f"{g['share_of_training_clicks']:.1%}",
                 f"{g['held_out']:,}",
@@ -302,11 +311,13 @@ def _map(items: Mapping[str, Any] | None) -> str:
     ]
     left_out = items["items_in_all"] - len(points)
     cut = f" The {left_out:,} least clicked items are left out." if left_out else ""
+    named = min(items["labelled"], len(points))
     first, second = items["explained"]
     about = (
         "<p>Each item's row of the decoder's last layer at unit length, on the two principal axes of all of them "
         f"({first:.1%} and {second:.1%} of the variance): items near each other tend to be ranked alike. Larger dots "
-        f"have more clicks; point at one for its title.{cut}</p>"
+        f"have more clicks; the {named} with the most have another colour and, where there is room, their titles. "
+        f"Point at any for its title.{cut}</p>"
     )
     table = _table(
         "",
@@ -318,18 +329,19 @@ def _map(items: Mapping[str, Any] | None) -> str:
     )
     return (
         about
-        + f'<figure class="wide">{scatter("the items", drawn)}</figure>'
+        + f'<div class="scroll map">{scatter("map of the items", drawn)}</div>'
         + _folded("The most clicked items", table)
     )
 
 
 def _numbers(diagnosis: Mapping[str, Any]) -> str:
     settings, machine = diagnosis["settings"], diagnosis["environment"]
+    date = machine["date"].replace("T", " ")
     versions = ", ".join(f"{package} {version}" for package, version in machine.get("versions", {}).items())
     return (
         f"<p>Run {escape(str(diagnosis['run']))}, split {escape(diagnosis['split'])}; at most "
         f"{settings['users']:,} users, {settings['samples']:,} samples, seed {settings['seed']}. "
-        f"{escape(machine['date'])}; Python {escape(machine['python'])}, {escape(versions)}.</p>"
+        f"{escape(date)}; Python {escape(machine['python'])}, {escape(versions)}.</p>"
         "<p>All numbers are in this file as JSON, in the script element with the id “diagnosis”; its shape is "
         "that of recvae diagnose --json.</p>"
     )
@@ -339,10 +351,11 @@ def _numbers(diagnosis: Mapping[str, Any]) -> str:
 
 
 def _table(caption: str, heads: Sequence[str], rows: Rows) -> str:
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<figure>{said}<div class="scroll">{table}</div></figure>'
 
 
 def _charts(charts: Sequence[str]) -> str:

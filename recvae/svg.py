@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 34  # margins of a chart, in its own units
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 26, 34  # margins of a chart, in its own units
 _FONT = 11
 
 
@@ -52,7 +52,8 @@ class _Frame:
     def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]) -> None:
         self.title, self.size = title, size
         self.x, self.y = x, y
-        self.left, self.right = _LEFT, size[0] - _RIGHT
+        self.left: float = _LEFT
+        self.right: float = size[0] - _RIGHT
         self.top, self.bottom = _TOP, size[1] - _BOTTOM
         self.parts: list[str] = []
 
@@ -74,7 +75,13 @@ class _Frame:
         y = self.bottom
         self.parts.append(f'<line class="axis" x1="{self.left}" x2="{self.right}" y1="{y}" y2="{y}"/>')
         self.parts += [text(self.across(place), y + 14, name, anchor="middle") for place, name in places]
-        self.parts.append(text((self.left + self.right) / 2, self.size[1] - 4, label, anchor="middle", style="quiet"))
+        below = y + (30 if places else 16)
+        self.parts.append(text((self.left + self.right) / 2, below, label, anchor="middle", style="quiet"))
+
+    def level(self, value: float) -> None:
+        """Draw a dashed line across, with a margin of its own so that it shows on bars too."""
+        ends = f'x1="{self.left}" x2="{self.right}" y1="{self.down(value):.1f}" y2="{self.down(value):.1f}"'
+        self.parts.append(f'<line class="halo" {ends}/><line class="mark" {ends}/>')
 
     def svg(self) -> str:
         return _svg(self.title, self.size, [text(4, 14, self.title, style="head"), *self.parts])
@@ -86,20 +93,25 @@ def line_chart(
     *,
     x_label: str,
     log_x: bool = False,
+    from_zero: bool = False,
     mark: float | None = None,
     size: tuple[int, int] = (380, 220),
 ) -> str:
-    """Return curves over one axis; ``log_x`` spaces powers of ten evenly, ``mark`` is a dashed line at a place."""
+    """Return curves over one axis; ``log_x`` spaces powers of ten evenly, ``mark`` is a dashed line at a place.
+
+    ``from_zero`` lets the axis of values that are not negative begin at 0.
+    """
     place: Callable[[float], float] = math.log10 if log_x else float
     xs = [place(x) for line in lines for x in line.xs]
     reach = [_reach(line) for line in lines]
     lows = [y - e for line, errors in zip(lines, reach, strict=True) for y, e in zip(line.ys, errors, strict=True)]
     highs = [y + e for line, errors in zip(lines, reach, strict=True) for y, e in zip(line.ys, errors, strict=True)]
     frame = _Frame(title, _widened(min(xs), max(xs), 0.0), _widened(min(lows), max(highs), 0.06), size)
+    if from_zero and min(lows) >= 0:
+        frame.y = (0.0, frame.y[1])
     frame.y_axis()
     if log_x:
-        named = sorted({x for line in lines for x in line.xs})
-        frame.x_axis([(place(x), f"{x:,.0f}") for x in named], x_label)
+        frame.x_axis(_apart(frame, [(place(x), f"{x:,.0f}") for x in sorted({*lines[0].xs})]), x_label)
     else:
         whole = [x for x in ticks(*frame.x, most=6) if x == int(x)]
         frame.x_axis([(x, tick_name(x)) for x in whole], x_label)
@@ -115,9 +127,20 @@ def line_chart(
                 frame.parts.append(_whisker(x, frame.down(value - error), frame.down(value + error)))
             said = f"{line.name + ', ' if line.name else ''}{x_label} {at:,g}: {value:,.5g}"
             frame.parts.append(_dot(x, y, 2.5 if len(dots) < 40 else 1.2, said, line.style))
-    for n, line in enumerate(line for line in lines if line.name):
-        frame.parts.append(text(frame.right, 14 + 13 * n, line.name, anchor="end", style=f"key {line.style}"))
+    keys = " ".join(f'<tspan class="{line.style}">{escape(line.name)}</tspan>' for line in lines if line.name)
+    if keys:
+        frame.parts.append(f'<text class="key" x="{frame.right}" y="14" text-anchor="end">{keys}</text>')
     return frame.svg()
+
+
+def _apart(frame: _Frame, places: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the named places of an axis without those whose names would touch; the last always stays."""
+    kept: list[tuple[float, str]] = []
+    for place, name in reversed(places):
+        room = 0.3 * _FONT * (len(name) + len(kept[-1][1])) + 6 if kept else 0.0
+        if not kept or frame.across(kept[-1][0]) - frame.across(place) >= room:
+            kept.append((place, name))
+    return kept[::-1]
 
 
 def _reach(line: Line) -> list[float]:
@@ -130,12 +153,14 @@ def bar_chart(
     *,
     x_label: str,
     level: float | None = None,
+    least: float = 0.0,
     log_y: bool = False,
     size: tuple[int, int] = (380, 220),
 ) -> str:
     """Return bars from zero, named where there are few; ``level`` is a dashed line at a height.
 
-    With ``log_y`` heights are powers of ten, from the level of the smallest value above 1e-6.
+    The axis goes up to ``least`` at least, so that what is next to nothing looks like it, and says so. With
+    ``log_y`` heights are powers of ten, from the level of the smallest value above 1e-6.
     """
 
     def height(value: float) -> float:
@@ -143,6 +168,7 @@ def bar_chart(
 
     values = [height(bar.value + sign * (bar.error or 0.0)) for bar in bars for sign in (-1, 1)]
     values += [] if level is None else [height(level)]
+    values += [] if log_y else [least]
     low = math.floor(min(values) - 0.3) if log_y else min(0.0, *values)
     frame = _Frame(title, (-0.6, len(bars) - 0.4), _widened(low, max(values), 0.0), size)
     frame.y = (low, max(frame.y[1], low + 1e-9) + 0.06 * (frame.y[1] - low))
@@ -164,8 +190,11 @@ def bar_chart(
         if bar.error:
             frame.parts.append(_whisker(x, frame.down(bar.value - bar.error), frame.down(bar.value + bar.error)))
     if level is not None:
-        y = frame.down(height(level))
-        frame.parts.append(f'<line class="mark" x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        frame.level(height(level))
+    largest = max(bar.value for bar in bars)
+    if not log_y and largest < 0.01 * least:  # the bars cannot be seen: say so, or the chart looks broken
+        middle = (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2
+        frame.parts.append(text(*middle, f"none above {largest:.2g}", anchor="middle", style="label"))
     return frame.svg()
 
 
@@ -182,7 +211,9 @@ def scatter(title: str, points: Sequence[Point], *, size: tuple[int, int] = (960
     """Return a map: a dot per point, its label where it covers no other label. The first points come first."""
     xs, ys = [point.x for point in points], [point.y for point in points]
     frame = _Frame(title, _widened(min(xs), max(xs), 0.04), _widened(min(ys), max(ys), 0.04), size)
-    frame.left, frame.top, frame.bottom = 8, 24, size[1] - 8
+    longest = max(len(point.label) for point in points)
+    frame.left, frame.right = 8, size[0] - min(8 + 0.56 * _FONT * longest, size[0] / 4)  # room for labels on the right
+    frame.top, frame.bottom = 8, size[1] - 8
     dots, labels, taken = [], [], []  # type: tuple[list[str], list[str], list[tuple[float, float, float, float]]]
     for point in points:
         if point.label:  # no label may cover a dot that has one too
@@ -195,28 +226,30 @@ def scatter(title: str, points: Sequence[Point], *, size: tuple[int, int] = (960
         if found is not None:
             box, anchor = found
             taken.append(box)
-            at = box[0] if anchor == "start" else box[2]
+            at = {"start": box[0], "middle": (box[0] + box[2]) / 2, "end": box[2]}[anchor]
             labels.append(text(at, box[3] - 3, point.label, anchor=anchor, style="label"))
-    frame.parts += [*reversed(dots), *labels]  # what comes first lies on top
-    return frame.svg()
+    return _svg(title, size, [*reversed(dots), *labels])  # what comes first lies on top
 
 
 def _room(
     x: float, y: float, point: Point, size: tuple[int, int], taken: Sequence[tuple[float, float, float, float]]
 ) -> tuple[tuple[float, float, float, float], str] | None:
-    """Return a box (left, top, right, bottom) for a point's label, and which end is anchored; None where all is taken.
+    """Return a box (left, top, right, bottom) for a point's label, and where it is anchored; None where all is taken.
 
-    A character is taken for 0.56 of the font's size wide, which is about right and errs on the wide side.
+    Beside the dot if there is room, else above or below it. A character is taken for 0.56 of the font's size wide,
+    which is about right and errs on the wide side.
     """
     wide, off = 0.56 * _FONT * len(point.label) + 4, point.size + 3
-    for dy in (0.0, -8.0, 8.0):
-        for left, anchor in ((x + off, "start"), (x - off - wide, "end")):
-            box = (left, y + dy - 7, left + wide, y + dy + 7)
-            inside = box[0] > 0 and box[2] < size[0] and box[1] > 18 and box[3] < size[1]
-            if inside and not any(
-                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
-            ):
-                return box, anchor
+    beside = ((x + off, "start"), (x - off - wide, "end"))
+    over = ((x - wide / 2, "middle"), (x - 4, "start"), (x + 4 - wide, "end"))
+    heights = ((0.0, beside), (-8.0, beside), (8.0, beside), (-off - 5, over), (off + 5, over))
+    for start, dy, anchor in ((start, dy, anchor) for dy, places in heights for start, anchor in places):
+        box = (start, y + dy - 7, start + wide, y + dy + 7)
+        inside = box[0] > 0 and box[2] < size[0] and box[1] > 0 and box[3] < size[1]
+        if inside and not any(
+            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+        ):
+            return box, anchor
     return None
 
 

@@ -209,10 +209,11 @@ def _by_activity(recall: Mapping[str, Any]) -> "Table":
 def _by_popularity(recall: Mapping[str, Any]) -> "Table":
     return _table(
         f"{recall['metric']} by items' popularity",
-        ("items", "training clicks", "held out", "found", "share", "part of recall"),
+        ("tenth", "items", "training clicks", "held out", "found", "share", "part of recall"),
         [
             (
-                f"{n}. {group['items']:,}",
+                str(n),
+                f"{group['items']:,}",
                 _range(group["training_clicks"]),
                 f"{group['held_out']:,}",
                 f"{group['hits']:,}",

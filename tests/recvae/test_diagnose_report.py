@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,3 +124,39 @@ def test_labels_of_a_map_do_not_lie_on_each_other():
     shown = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)"', svg.scatter("", [*crowd, *corners]))
     assert 2 <= len(shown) < 30
     assert len({y for _, y in shown}) * 2 >= len(shown)
+
+
+def test_names_on_an_axis_neither_touch_nor_leave_the_chart():
+    for xs in ([1, 10, 100, 1000], [1, 10, 100, 110], [1, 2], [1, 10, 100, 1000, 10000]):
+        chart = svg.line_chart("", [svg.Line("", xs, [1.0] * len(xs))], x_label="", log_x=True)
+        width = int(re.search(r'viewBox="0 0 (\d+)', chart)[1])
+        names = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">([\d,]+)<', chart)
+        spans = [(float(x) - 3 * len(name), float(x) + 3 * len(name)) for x, name in names]
+        assert names[-1][1] == f"{xs[-1]:,}"
+        assert spans[-1][1] <= width
+        assert all(right < left for (_, right), (left, _) in pairwise(spans))
+
+
+def test_what_is_next_to_nothing_looks_like_it():
+    """The bars of a collapsed code do not fill the chart, and the chart says why it is empty."""
+
+    def tallest(value):
+        chart = svg.bar_chart("", [svg.Bar("", value)] * 20, x_label="", least=0.02)
+        return max(map(float, re.findall(r'height="([\d.]+)"', chart))), "none above" in chart
+
+    assert tallest(1.0) == (pytest.approx(tallest(0.5)[0]), False)
+    assert tallest(0.002)[0] < 0.11 * tallest(1.0)[0]
+    assert tallest(2e-5) == (0.4, True)
+    assert "none above" not in svg.bar_chart("", [svg.Bar("", 2e-5)], x_label="", least=0.02, log_y=True)
+
+
+def test_curves_that_are_not_negative_can_begin_at_zero():
+    def heights(values, **options):
+        chart = svg.line_chart("", [svg.Line("", [1, 2], values)], x_label="", **options)
+        return [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)]
+
+    constant, rising, zero = (heights(values, from_zero=True) for values in ([50, 50], [1, 2], [0, 0]))
+    assert constant[0] == constant[1] < 60  # of 220, from the top
+    assert zero[0] > 180
+    assert rising[0] - rising[1] == pytest.approx((186 - 26) * 1 / 2.06, abs=0.2)
+    assert heights([-1, 2], from_zero=True) == heights([-1, 2])
