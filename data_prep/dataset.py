@@ -9,6 +9,7 @@ The folder (format version 1) is a contract that everything else reads:
     validation_in.npz  validation_out.npz  test_in.npz  test_out.npz     fold-in and held-out, same rows
     item_tags.csv        item_id,tag              optional: genres and the like
     user_tags.csv        user_id,name,value       optional: user attributes
+    train_ratings.npz    validation_in_ratings.npz  ...     optional: ratings of the same rows and columns, float32
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,23 +21,26 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from data_prep.interactions import Ids
+from data_prep.manifest import (
+    AGAIN,
+    FORMAT_VERSION,
+    KIND,
+    MATRICES,
+    OPTIONAL,
+    RATINGS,
+    REQUIRED,
+    SPLITS,
+    check_manifest,
+)
 from data_prep.matrices import check_matrix, load_matrix, save_matrix
 from data_prep.splits import Split
 from recvae.errors import FormatError, InputError
 from recvae.files import file_hash, read_json, read_table, vocabulary_hash, whole_folder, write_json, write_table
 
-KIND = "recvae-dataset"
-FORMAT_VERSION = 1
-MATRICES = ("train", "validation_in", "validation_out", "test_in", "test_out")
-SPLITS = ("train", "validation", "test")
-
 _ITEMS = ("index", "item_id", "title")
 _USERS = ("split", "row", "user_id")
 _ITEM_TAGS = ("item_id", "tag")
 _USER_TAGS = ("user_id", "name", "value")
-_REQUIRED = ("items.csv", "users.csv", *(f"{name}.npz" for name in MATRICES))
-_OPTIONAL = ("item_tags.csv", "user_tags.csv")
-_AGAIN = "Prepare the dataset again."
 
 Tags = Mapping[str, Sequence[str]]
 UserTags = Mapping[str, Mapping[str, str]]
@@ -58,6 +62,7 @@ class Dataset:
         titles: Mapping[str, str] | None = None,
         item_tags: Tags | None = None,
         user_tags: UserTags | None = None,
+        ratings: Mapping[str, csr_array] | None = None,
     ) -> None:
         self.manifest = manifest
         self.path = path
@@ -65,6 +70,7 @@ class Dataset:
         if split is None:
             return
         self._matrices = {name: getattr(split, name) for name in MATRICES}
+        self._matrices |= {f"{name}_ratings": matrix for name, matrix in (ratings or {}).items()}
         ids = split.item_ids
         known = titles or {}
         # Set in place of the cached properties that read files.
@@ -84,12 +90,13 @@ class Dataset:
         titles: Mapping[str, str] | None = None,
         item_tags: Tags | None = None,
         user_tags: UserTags | None = None,
+        ratings: Mapping[str, csr_array] | None = None,
     ) -> "Dataset":
         """Make a dataset in memory from a split.
 
         ``about`` is added to the manifest (source, filters, protocol, ...). ``titles``, ``item_tags`` and ``user_tags``
-        are looked up by id; ids outside the split are left out. Raises :class:`FormatError` for a matrix that is not
-        canonical.
+        are looked up by id; ids outside the split are left out. ``ratings``: as of
+        :func:`data_prep.ratings.split_ratings`. Raises :class:`FormatError` for a matrix that is not canonical.
         """
         for matrix in MATRICES:
             check_matrix(f"The {matrix} matrix", getattr(split, matrix))
@@ -100,8 +107,10 @@ class Dataset:
             "clicks": {matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
         }
         manifest["dropped"] = {**manifest.get("dropped", {}), **split.dropped}
+        if ratings:  # not among the counts: what a run was trained on is the same split with and without them
+            manifest["ratings"] = {name: int(matrix.nnz) for name, matrix in ratings.items()}
         manifest["vocabulary_hash"] = vocabulary_hash(split.item_ids)
-        dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags)
+        dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags, ratings=ratings)
         dataset._check_shapes()
         return dataset
 
@@ -150,37 +159,70 @@ class Dataset:
         """Return one of ``MATRICES``; raise :class:`FormatError` where its file is damaged or of another shape."""
         if name not in MATRICES:
             raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        return self._matrix(name)
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether there are ratings behind the clicks."""
+        return "ratings" in self.manifest
+
+    def ratings(self, name: str) -> csr_array:
+        """Return the ratings, float32 above 0, in the rows and columns of one of ``MATRICES``.
+
+        Raises :class:`InputError` where there are none, and :class:`FormatError` as :meth:`matrix`.
+        """
+        if name not in MATRICES:
+            raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        if not self.has_ratings:
+            raise InputError(f"{self.path or self.name} holds clicks alone. Prepare the dataset with --ratings.")
+        return self._matrix(f"{name}_ratings")
+
+    def _matrix(self, name: str) -> csr_array:
+        """Return one of ``MATRICES`` or ``RATINGS``."""
         if name not in self._matrices:
             file = self._file(f"{name}.npz")
-            matrix = load_matrix(file)
+            matrix = load_matrix(file, ratings=name in RATINGS)
             shape = (self.n_users(name.split("_")[0]), self.n_items)
-            clicks = self.manifest["counts"]["clicks"][name]
-            if matrix.shape != shape or matrix.nnz != clicks:
+            entries = self._entries(name)
+            if matrix.shape != shape or matrix.nnz != entries:
                 raise FormatError(
-                    f"{file} is {matrix.shape[0]} x {matrix.shape[1]} with {matrix.nnz} clicks, and manifest.json says"
-                    f" {shape[0]} x {shape[1]} with {clicks}. {_AGAIN}"
+                    f"{file} is {matrix.shape[0]} x {matrix.shape[1]} with {matrix.nnz} entries, and manifest.json says"
+                    f" {shape[0]} x {shape[1]} with {entries}. {AGAIN}"
                 )
             self._matrices[name] = matrix
         return self._matrices[name]
 
-    def refit_matrix(self) -> csr_array:
+    def _entries(self, name: str) -> int:
+        """Return how many entries the manifest says that a matrix has."""
+        counts = self.manifest["ratings"] if name in RATINGS else self.manifest["counts"]["clicks"]
+        return int(counts[name.removesuffix("_ratings")])
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*MATRICES, *RATINGS) if self.has_ratings else MATRICES
+
+    def refit_matrix(self, *, ratings: bool = False) -> csr_array:
         """Return all clicks that may be trained on once nothing is validated any more, (n_users, n_items).
 
         They are the training clicks and the validation users' fold-in and held-out clicks, rows matched by user id:
         training users in their order, then validation users who are none (those of a strong split), in theirs. No test
-        click is among them. Canonical float32 ones; errors as :meth:`matrix`.
+        click is among them. Canonical float32 ones, or with ``ratings`` their and the other ratings; errors as
+        :meth:`matrix` and :meth:`ratings`.
         """
+        take = self.ratings if ratings else self.matrix
         places = {user: row for row, user in enumerate(self.user_ids("train"))}
         of_training = np.arange(len(places), dtype=np.int32)
         ids = self.user_ids("validation")
         of_validation = np.array([places.setdefault(user, len(places)) for user in ids], dtype=np.int32)
-        parts = [(of_training, self.train), (of_validation, self.validation_in), (of_validation, self.validation_out)]
+        names = {"train": of_training, "validation_in": of_validation, "validation_out": of_validation}
+        parts = [(of_users, take(name)) for name, of_users in names.items()]
         rows = np.concatenate([np.repeat(of_users, np.diff(matrix.indptr)) for of_users, matrix in parts])
         columns = np.concatenate([matrix.indices for _, matrix in parts])
-        ones = np.ones(rows.size, dtype=np.float32)
-        clicks = csr_array((ones, (rows, columns)), shape=(len(places), self.n_items))  # sorted, doubled clicks added
-        clicks.data[:] = 1
-        return clicks
+        values = np.concatenate([matrix.data for _, matrix in parts])
+        merged = csr_array((values, (rows, columns)), shape=(len(places), self.n_items))  # sorted, doubled clicks added
+        if not ratings:  # ratings are of strong splits, where no user is in two parts
+            merged.data[:] = 1
+        return merged
 
     @property
     def item_ids(self) -> Ids:
@@ -220,32 +262,32 @@ class Dataset:
     @cached_property
     def _items(self) -> tuple[Ids, Ids]:
         file = self._file("items.csv")
-        rows = read_table(file, _ITEMS, _AGAIN)
+        rows = read_table(file, _ITEMS, AGAIN)
         if [row[0] for row in rows] != [str(i) for i in range(self.n_items)]:
-            raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {_AGAIN}")
+            raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {AGAIN}")
         ids = np.array([row[1] for row in rows], dtype=np.object_)
         if len(set(ids)) != len(ids):
-            raise FormatError(f"{file} names an item twice. {_AGAIN}")
+            raise FormatError(f"{file} names an item twice. {AGAIN}")
         if vocabulary_hash(ids) != self.manifest["vocabulary_hash"]:
-            raise FormatError(f"{file} was altered: its items are not those of manifest.json. {_AGAIN}")
+            raise FormatError(f"{file} was altered: its items are not those of manifest.json. {AGAIN}")
         return ids, np.array([row[2] for row in rows], dtype=np.object_)
 
     @cached_property
     def _users(self) -> dict[str, Ids]:
         file = self._file("users.csv")
         users: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for split, row, user in read_table(file, _USERS, _AGAIN):
+        for split, row, user in read_table(file, _USERS, AGAIN):
             if split not in users or row != str(len(users[split])):
-                raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {_AGAIN}")
+                raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {AGAIN}")
             users[split].append(user)
         for split, ids in users.items():
             if len(ids) != self.n_users(split) or len(set(ids)) != len(ids):
-                raise FormatError(f"{file} does not name {self.n_users(split):,} distinct {split} users. {_AGAIN}")
+                raise FormatError(f"{file} does not name {self.n_users(split):,} distinct {split} users. {AGAIN}")
         return {split: np.array(ids, dtype=np.object_) for split, ids in users.items()}
 
     def _optional_rows(self, name: str, header: Sequence[str]) -> list[list[str]]:
         listed = self.path is not None and name in self.manifest["files"]
-        return read_table(self._file(name), header, _AGAIN) if listed else []
+        return read_table(self._file(name), header, AGAIN) if listed else []
 
     def _file(self, name: str) -> Path:
         if self.path is None:
@@ -269,7 +311,7 @@ class Dataset:
         if self.user_tags:
             pairs = self.user_tags.items()
             tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
-        matrices = {name: self.matrix(name) for name in MATRICES}  # read before the folder they came from may go
+        matrices = {name: self._matrix(name) for name in self._names}  # read before the folder they came from may go
         with whole_folder(Path(path), marker="manifest.json", overwrite=overwrite) as folder:
             for name, (header, rows) in tables.items():
                 write_table(folder / name, header, rows)
@@ -298,10 +340,10 @@ class Dataset:
                 what = "is not a dataset folder: it has no manifest.json"
             raise FormatError(f"{folder} {what}. Give the folder that recvae prepare wrote.")
         manifest = read_json(file)
-        _check_manifest(file, manifest)
-        for name in (*_REQUIRED, *(name for name in _OPTIONAL if name in manifest["files"])):
+        check_manifest(file, manifest)
+        for name in (*REQUIRED, *(name for name in OPTIONAL if name in manifest["files"])):
             if not (folder / name).is_file():
-                raise FormatError(f"{folder / name} is missing. {_AGAIN}")
+                raise FormatError(f"{folder / name} is missing. {AGAIN}")
         return cls(manifest, path=folder)
 
     def verify(self) -> None:
@@ -313,33 +355,37 @@ class Dataset:
         if self.path is not None:
             dataset = Dataset.load(self.path)
             for name, expected in dataset.manifest["files"].items():
-                if name in (*_REQUIRED, *_OPTIONAL) and file_hash(self.path / name) != expected:
-                    raise FormatError(f"{self.path / name} was altered: its SHA-256 is not the manifest's. {_AGAIN}")
+                if name in (*REQUIRED, *OPTIONAL) and file_hash(self.path / name) != expected:
+                    raise FormatError(f"{self.path / name} was altered: its SHA-256 is not the manifest's. {AGAIN}")
         dataset._check_shapes()
         where = "" if self.path is None else f"{self.path}: "
         for split in ("validation", "test"):
             shown, hidden = dataset.matrix(f"{split}_in"), dataset.matrix(f"{split}_out")
             if shown.multiply(hidden).nnz:
-                raise FormatError(f"{where}{split}_in.npz and {split}_out.npz share clicks. {_AGAIN}")
+                raise FormatError(f"{where}{split}_in.npz and {split}_out.npz share clicks. {AGAIN}")
+            if dataset.has_ratings and dataset.ratings(f"{split}_in").multiply(dataset.ratings(f"{split}_out")).nnz:
+                raise FormatError(f"{where}{split}_in_ratings.npz and {split}_out_ratings.npz share items. {AGAIN}")
+        for name in MATRICES if dataset.has_ratings else ():
+            if dataset.matrix(name).multiply(dataset.ratings(name)).nnz != dataset.matrix(name).nnz:
+                raise FormatError(f"{where}{name}.npz has clicks that {name}_ratings.npz does not rate. {AGAIN}")
         if dataset.manifest["vocabulary_hash"] != dataset.vocabulary_hash:
-            raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {_AGAIN}")
+            raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {AGAIN}")
         if dataset.manifest.get("protocol", {}).get("split") == "strong":
             everyone = [user for split in SPLITS for user in dataset.user_ids(split)]
             if len(set(everyone)) != len(everyone):
-                raise FormatError(f"{where}users.csv has a user in two splits of a strong split. {_AGAIN}")
+                raise FormatError(f"{where}users.csv has a user in two splits of a strong split. {AGAIN}")
         _ = dataset.item_tags, dataset.user_tags  # read, so that their form is checked too
 
     def _check_shapes(self) -> None:
         """Raise :class:`FormatError` unless all matrices, ids and counts fit one another."""
-        counts = self.manifest["counts"]
         if len(self.item_ids) != self.n_items:
-            raise FormatError(f"There are {len(self.item_ids)} item ids for {self.n_items} items. {_AGAIN}")
-        for name in MATRICES:
-            matrix, split = self.matrix(name), name.split("_")[0]
-            check_matrix(name if self.path is None else str(self.path / f"{name}.npz"), matrix)
+            raise FormatError(f"There are {len(self.item_ids)} item ids for {self.n_items} items. {AGAIN}")
+        for name in self._names:
+            matrix, split = self._matrix(name), name.split("_")[0]
+            check_matrix(name if self.path is None else str(self.path / f"{name}.npz"), matrix, ratings=name in RATINGS)
             expected = (len(self.user_ids(split)), self.n_items)
-            if matrix.shape != expected or matrix.nnz != counts["clicks"][name]:
-                raise FormatError(f"The {name} matrix is {matrix.shape}, and users and items make {expected}. {_AGAIN}")
+            if matrix.shape != expected or matrix.nnz != self._entries(name):
+                raise FormatError(f"The {name} matrix is {matrix.shape}, and users and items make {expected}. {AGAIN}")
 
     def describe(self) -> dict[str, Any]:
         """Return users, clicks, density, activity and popularity quantiles and what was dropped, as plain data."""
@@ -352,36 +398,3 @@ def _known_split(split: str) -> str:
     if split not in SPLITS:
         raise InputError(f"There is no split '{split}'; there are {', '.join(SPLITS)}.")
     return split
-
-
-def _check_manifest(file: Path, manifest: Any) -> None:
-    """Raise :class:`FormatError` unless a manifest is of our kind and version and has what is read from it."""
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise FormatError(f"{file} is not a dataset's manifest. Give the folder that recvae prepare wrote.")
-    version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
-        raise FormatError(
-            f"{file} has format version {version}, and this recvae reads version {FORMAT_VERSION}."
-            " Prepare the dataset again, or install the recvae that wrote it."
-        )
-    counts, files = manifest.get("counts"), manifest.get("files")
-    fits = (
-        isinstance(counts, dict)
-        and _is_count(counts.get("items"))
-        and _are_counts(counts.get("users"), SPLITS)
-        and _are_counts(counts.get("clicks"), MATRICES)
-        and isinstance(files, dict)
-        and set(_REQUIRED) <= set(files)
-        and all(isinstance(manifest.get(key), str) for key in ("name", "vocabulary_hash"))
-        and all(isinstance(manifest.get(key, {}), dict) for key in ("protocol", "filters", "source", "dropped"))
-    )
-    if not fits:
-        raise FormatError(f"{file} is incomplete or altered. {_AGAIN}")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _are_counts(values: object, names: Sequence[str]) -> bool:
-    return isinstance(values, dict) and all(_is_count(values.get(name)) for name in names)

@@ -51,7 +51,7 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         "popularity": {**_quantiles(popularity), "share_of_top_tenth": _share(popular.sum(), train.nnz)},
         **{
             key: manifest[key]
-            for key in ("source", "filters", "protocol", "before_split", "dropped")
+            for key in ("source", "filters", "protocol", "before_split", "dropped", "ratings")
             if key in manifest
         },
         "vocabulary_hash": dataset.vocabulary_hash,

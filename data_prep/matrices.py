@@ -16,8 +16,8 @@ def save_matrix(path: Path, matrix: csr_array) -> None:
     save_npz(path, matrix, compressed=False)
 
 
-def load_matrix(path: Path) -> csr_array:
-    """Read a CSR matrix of clicks and check it; raise :class:`FormatError` naming the file."""
+def load_matrix(path: Path, *, ratings: bool = False) -> csr_array:
+    """Read a CSR matrix of clicks, or of ratings, and check it; raise :class:`FormatError` naming the file."""
     try:
         with path.open("rb") as file:  # opened here, because NumPy leaves a damaged file open
             matrix = load_npz(file)
@@ -30,12 +30,12 @@ def load_matrix(path: Path) -> csr_array:
     if matrix.format != "csr" or matrix.ndim != 2:
         raise FormatError(f"{path} holds a {matrix.format} matrix, not CSR. {_AGAIN}")
     matrix = csr_array(matrix)
-    check_matrix(str(path), matrix)
+    check_matrix(str(path), matrix, ratings=ratings)
     return matrix
 
 
-def check_matrix(label: str, matrix: csr_array) -> None:
-    """Raise :class:`FormatError` unless ``matrix`` is a canonical CSR of float32 ones.
+def check_matrix(label: str, matrix: csr_array, *, ratings: bool = False) -> None:
+    """Raise :class:`FormatError` unless ``matrix`` is a canonical CSR of float32 ones, or of positive ``ratings``.
 
     Canonical: row pointers from 0 to nnz that never fall, columns in range and strictly ascending within each row.
     """
@@ -50,7 +50,9 @@ def check_matrix(label: str, matrix: csr_array) -> None:
         problem = f"has a column outside its {columns:,} items"
     elif not _strictly_ascending(matrix):
         problem = "has columns that are not sorted or are doubled"
-    elif data.dtype != np.float32 or not (data == 1).all():
+    elif ratings and (data.dtype != np.float32 or not ((data > 0) & (data < np.inf)).all()):
+        problem = "holds something other than ratings (float32, above 0)"
+    elif not ratings and (data.dtype != np.float32 or not (data == 1).all()):
         problem = "holds something other than clicks (float32 ones)"
     if problem:
         raise FormatError(f"{label} {problem}. {_AGAIN}")

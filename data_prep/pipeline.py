@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.dataset import Dataset
 from data_prep.interactions import Interactions
+from data_prep.ratings import split_ratings
 from data_prep.readers import column_names, read_interactions
 from data_prep.sources import RELEASES, Release, find_release, locate
 from data_prep.splits import LIANG_SEED, default_held_out_users, make_split
@@ -52,6 +53,7 @@ def prepare(
     columns: Sequence[str] | None = None,
     separator: str | None = None,
     seed: int = LIANG_SEED,
+    ratings: bool = False,
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> Dataset:
@@ -64,12 +66,16 @@ def prepare(
     given); duplicate clicks collapsed to the first; then items with at least ``min_users_per_item`` users and after
     that users with at least ``min_items_per_user`` items, one pass each as in Liang et al. (2018), or with ``k_core``
     both repeated until nothing changes; then the split. ``held_out_users`` defaults to the papers' 10,000 for ml-20m
-    (and 25m, 32m), to 600 for ml-1m, 100 for ml-100k, and else to a tenth of the users, at most 10,000.
+    (and 25m, 32m), to 600 for ml-1m, 100 for ml-100k, and else to a tenth of the users, at most 10,000. With
+    ``ratings`` the ratings of the split's users are kept beside their clicks (:mod:`data_prep.ratings`); no click
+    changes its place.
 
     Raises :class:`InputError` or its child :class:`DataError` for what cannot be used, and :class:`WorkError` for a
     failed download.
     """
     check_min_rating(min_rating)
+    if ratings and split != "strong":
+        raise InputError(f"Ratings are kept for the strong split alone: leave --ratings or --split {split} out.")
     if min_items_per_user < 0 or min_users_per_item < 0:
         raise InputError("The minimum numbers of items per user and of users per item cannot be negative.")
     release = _release(name_or_file)
@@ -112,8 +118,17 @@ def prepare(
         "before_split": {"users": n_users, "items": data.n_items, "clicks": len(data)},
         "dropped": dropped,
     }
+    graded = None
+    if ratings:
+        graded = split_ratings(raw.data, parts, min_rating=min_rating, held_out_share=held_out_share, seed=seed)
     return Dataset.from_split(
-        parts, name=raw.name, about=about, titles=texts.titles, item_tags=texts.tags, user_tags=raw.user_tags
+        parts,
+        name=raw.name,
+        about=about,
+        titles=texts.titles,
+        item_tags=texts.tags,
+        user_tags=raw.user_tags,
+        ratings=graded,
     )
 
 

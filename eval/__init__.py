@@ -10,6 +10,7 @@ from eval.metrics import (
     per_user_metrics,
 )
 from eval.protocols import DEFAULT_METRICS, Evaluation, Ranker, evaluate, validator
+from eval.ratings import RatingPredictor, rating_errors, rating_metrics, ratings_validator
 from eval.significance import Comparison, Metric, bootstrap_interval, compare, summarize
 
 __all__ = [
@@ -22,12 +23,16 @@ __all__ = [
     "Metric",
     "MetricName",
     "Ranker",
+    "RatingPredictor",
     "bootstrap_interval",
     "compare",
     "evaluate",
     "parse_metric",
     "parse_metrics",
     "per_user_metrics",
+    "rating_errors",
+    "rating_metrics",
+    "ratings_validator",
     "summarize",
     "validator",
 ]

@@ -1,8 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
-The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`VampVAE`, :class:`MultDAE`,
-:class:`EASE`, :class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`, :class:`Blend`) are imported
-on first use (PEP 562), so that ``import recvae`` costs nothing.
+The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`VampVAE`, :class:`VAEAC`,
+:class:`MultDAE`, :class:`EASE`, :class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`,
+:class:`Blend`) are imported on first use (PEP 562), so that ``import recvae`` costs nothing.
 """
 
 from importlib import import_module
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from recvae.errors import RecvaeError
     from recvae.recommender import Recommender, load
     from recvae.vae import MultDAE, MultVAE, RecVAE, RecVAEEDLAE, VampVAE
+    from recvae.vaeac import VAEAC
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EASE",
     "EDLAE",
+    "VAEAC",
     "Blend",
     "ImplicitALS",
     "ItemKNN",
@@ -52,6 +54,7 @@ _HOME = {
     "RecVAEEDLAE": "recvae.vae",
     "Recommender": "recvae.recommender",
     "RecvaeError": "recvae.errors",
+    "VAEAC": "recvae.vaeac",
     "VampVAE": "recvae.vae",
     "load": "recvae.recommender",
 }

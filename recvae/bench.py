@@ -152,7 +152,7 @@ def measure(
     if config.train is not None:
         hooks["on_step"] = on_step
         hooks["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
-    validation = validate_with(data, metric)
+    validation = validate_with(data, metric, model)
     given = learned_from(model, data)  # read before the clock starts
     began = time.perf_counter()
     model.fit(**given, validation=validation, **hooks)

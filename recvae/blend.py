@@ -76,6 +76,12 @@ class Blend(Recommender):
             raise InputError(f"A blend needs at least two models, and was given {len(components)}.")
         for component in components:
             component._need_fit()
+        for place, component in enumerate(components, start=1):
+            if component.of_ratings:
+                raise InputError(
+                    f"Model {place} ({component.name}) of the blend was trained on ratings, and a blend hands clicks "
+                    "to its models. Leave it out, or train it with model.ratings=false."
+                )
         first = components[0]
         for place, component in enumerate(components[1:], start=2):
             if component.items.hash() != first.items.hash():

@@ -19,11 +19,12 @@ from eval import summarize
 from recvae.batches import Batch
 from recvae.bounds import Evidence, evidence
 from recvae.errors import InputError, WorkError
-from recvae.feed import held_out
+from recvae.feed import held_out, learned_from
 from recvae.groups import recall_by_group
 from recvae.models.base import Network
 from recvae.models.recvae import RecVAENetwork
 from recvae.models.recvae_edlae import RecVAEEDLAENetwork
+from recvae.models.vaeac import VAEACNetwork
 from recvae.noise import Noise
 from recvae.registry import entry
 from recvae.vae import NeuralRecommender
@@ -78,7 +79,7 @@ def diagnose(
     if network is None:
         notes.append(f"{entry(model.name).title} is no variational model, so there is no KL and no log p(x) of it.")
     else:
-        clicks = data.matrix("train" if split == "train" else f"{split}_in")
+        clicks = learned_from(model, data)["train"] if split == "train" else held_out(model, data, split).histories
         clicks = clicks[_choose(clicks, users, seed)]
         try:
             with _frozen(network):
@@ -327,6 +328,11 @@ def _about_prior(network: Network) -> str:
             "posterior of these clicks makes (training's last one is not kept with a run). The KL is then at most "
             "0.29 nats a dimension, whatever it was in training, and log p(x) can be compared between RecVAE runs, not "
             "with a model whose prior has not seen x."
+        )
+    if isinstance(network, VAEACNetwork):
+        return (
+            "All of this is of the model with nothing observed: its prior network then knows nobody, and the proposal "
+            "network sees everything. Its KL is sampled."
         )
     return "The prior is the model's own; its KL is sampled."
 

@@ -225,6 +225,14 @@ class _Gaussian(torch.autograd.Function):
         return code_gradient, weight_gradient, bias_gradient, None, None, None
 
 
+def scores_at(code: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return weight_i . code_u + bias_i of M pairs of a row u and a column i, (M,), with gradients; no others are made.
+
+    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,); memory and time are O(M K).
+    """
+    return (code[rows] * weight[columns]).sum(1) + bias[columns]
+
+
 def _scores_of_clicks(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
     """Return code_u . weight_i + bias_i of every click, (N,), gathering the rows of a tile's size at a time."""
     scores = bias[batch.columns]
@@ -309,6 +317,12 @@ def gaussian_log_density(z: Tensor, mu: Tensor | float, logvar: Tensor | float) 
 def kl_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """Return KL(N(mu, exp(logvar)) || N(0, 1)) summed over dimensions, (B,), from (B, K)."""
     return 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(1)
+
+
+def kl_gaussians(mu: Tensor, logvar: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
+    """Return KL(N(mu, exp(logvar)) || N(mu_p, exp(logvar_p))) summed over dimensions, (B,), from (B, K) each."""
+    difference = logvar - logvar_p
+    return 0.5 * (difference.exp() + (mu - mu_p).square() * torch.exp(-logvar_p) - 1 - difference).sum(1)
 
 
 # RecVAE's composite prior: weight of each component (Shenbin et al. 2020, as in the authors' program).

@@ -35,6 +35,10 @@ class Noise:
         """Return a mask of the shape of ``values``, each entry False with probability ``rate``."""
         return torch.empty_like(values).uniform_(generator=self.generator) >= rate  # faster than a Bernoulli draw
 
+    def uniform(self, like: Tensor) -> Tensor:
+        """Return even draws from [0, 1) of the shape, type and device of ``like``."""
+        return torch.empty_like(like).uniform_(generator=self.generator)
+
     def counts(self, means: Tensor) -> Tensor:
         """Return Poisson draws of these means, as numbers of their type."""
         return torch.poisson(means, self.generator)

@@ -114,6 +114,16 @@ class Recommender(ABC):
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
 
+    @property
+    def of_ratings(self) -> bool:
+        """Whether histories hold ratings in place of clicks: the option ``ratings`` of a model that has it."""
+        return bool(getattr(self.config.model, "ratings", False))
+
+    @property
+    def named_value(self) -> float:
+        """What an item that is only named stands for in a history: a click, or the least rating that is liked."""
+        return float(self.config.model.liked_from) if self.of_ratings else 1.0
+
     # --- what everybody uses -----------------------------------------------------------------------------------
 
     @property
@@ -173,7 +183,10 @@ class Recommender(ABC):
         )
 
     def encode(self, histories: Iterable[Iterable[str]]) -> tuple[Any, list[str]]:
-        """Return lists of raw item ids as CSR (n, n_items) of ones, and the ids the model does not know, each once."""
+        """Return lists of raw item ids as CSR (n, n_items), and the ids the model does not know, each once.
+
+        The values are ones, or for a model of ratings the least rating that counts as liked.
+        """
         from scipy.sparse import csr_array
 
         unknown: dict[str, None] = {}
@@ -192,7 +205,7 @@ class Recommender(ABC):
                     row.add(column)
             indices += sorted(row)
             indptr.append(len(indices))
-        values = np.ones(len(indices), dtype=np.float32)
+        values = np.full(len(indices), self.named_value, dtype=np.float32)
         return csr_array((values, indices, indptr), shape=(len(indptr) - 1, self.n_items)), list(unknown)
 
     def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:

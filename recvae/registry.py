@@ -38,6 +38,7 @@ MODELS = {
         ),
         Entry("mult-vae", "recvae.vae:MultVAE", "Mult-VAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
         Entry("vamp-vae", "recvae.vae:VampVAE", "VampPrior VAE", "Kim and Suh, RecSys 2019, arXiv 1911.00936"),
+        Entry("vaeac", "recvae.vaeac:VAEAC", "VAEAC", "Ivanov, Figurnov and Vetrov, ICLR 2019, arXiv 1806.02382"),
         Entry("mult-dae", "recvae.vae:MultDAE", "Mult-DAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
         Entry("ease", "recvae.baselines.ease:EASE", "EASE", "Steck, WWW 2019, arXiv 1905.03375"),
         Entry("edlae", "recvae.baselines.edlae:EDLAE", "EDLAE", "Steck, NeurIPS 2020"),

@@ -182,7 +182,7 @@ class _Column:
 
     def name(self) -> str:
         """The heading in one line."""
-        return " ".join(self.heading).replace(" @", "@")
+        return " ".join(self.heading).replace(" @", "@").strip()
 
     def headings(self) -> list[str]:
         """The heading in short lines."""
@@ -211,16 +211,16 @@ def _columns(results: Mapping[str, Any]) -> list[_Column]:
 
 
 def _metric_column(metric: str, models: Sequence[Mapping[str, Any]]) -> _Column:
-    """Mean and standard error; the highest mean is the best, except where more is not better (coverage, novelty)."""
+    """Mean and standard error; the highest mean is the best, except where more is not better (coverage, rmse)."""
     means = [_mean(model, metric) for model in models]
-    top = max(means) if metric.partition("@")[0] not in LIST_SET else math.nan
+    name, _, k = metric.partition("@")
+    top = max(means) if k and name not in LIST_SET else math.nan
     cells = []
     for model in models:
         parts = model["metrics"].get(metric, {})
         se = parts.get("se")
         cells.append((_share(parts.get("mean")), "" if se is None else f"±{_share(se)}"))
-    name, _, k = metric.partition("@")
-    return _Column((name, f"@{k}"), cells, [mean == top and math.isfinite(mean) for mean in means])
+    return _Column((name, f"@{k}" if k else ""), cells, [mean == top and math.isfinite(mean) for mean in means])
 
 
 def _difference(versus: Mapping[str, Any] | None) -> tuple[str, str]:

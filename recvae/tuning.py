@@ -86,7 +86,7 @@ def tune(
     _require_optuna()
     events = events or Events()
     study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
-    validation = validate_with(data, plan.metric)
+    validation = validate_with(data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device))
     runner = _Runner(data, validation, device, events)
     try:
         with _silent():

@@ -13,12 +13,14 @@ SETTINGS = {
     "vamp-vae": {
         "hidden": 6, "latent": 4, "pseudo_inputs": 5, "batch_size": 16, "anneal": "paper", "anneal_updates": 60,
     },
+    "vaeac": {"hidden": 12, "latent": 6, "batch_size": 16},
 }  # fmt: skip
 KINDS = {
     "recvae": recvae.RecVAE,
     "mult-vae": recvae.MultVAE,
     "mult-dae": recvae.MultDAE,
     "vamp-vae": recvae.VampVAE,
+    "vaeac": recvae.VAEAC,
 }
 
 

@@ -30,7 +30,7 @@ def test_public_names_exist_and_are_documented(package):
 def test_the_public_names_of_recvae():
     assert set(recvae.__all__) == {
         "Blend", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE", "Popularity", "RecVAE", "RecVAEEDLAE",
-        "Recommender", "RecvaeError", "VampVAE", "__version__", "load",
+        "Recommender", "RecvaeError", "VAEAC", "VampVAE", "__version__", "load",
     }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'RecVea'"):
         recvae.RecVea  # noqa: B018 - the access is the test
@@ -58,7 +58,7 @@ class Hide:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Hide())
 import recvae.batches, recvae.losses, recvae.schedules, recvae.training, recvae.ranking
-import recvae.models.mult, recvae.models.recvae, recvae.models.vamp
+import recvae.models.mult, recvae.models.recvae, recvae.models.vaeac, recvae.models.vamp
 print("fine")
 """
     assert run(program).strip() == "fine"

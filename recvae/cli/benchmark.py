@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recvae.bench import Contestant, Outcome
     from recvae.report import ModelResult
 
-# All but vamp-vae, which takes hours where the others take minutes.
+# All but vamp-vae, which takes hours where the others take minutes, and vaeac, whose business is ratings.
 MODELS = "recvae,recvae-edlae,mult-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
 
 

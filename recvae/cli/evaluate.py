@@ -30,9 +30,10 @@ def evaluate(
     [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,recall@20[/]
     """
     from data_prep.dataset import Dataset
-    from eval import parse_metrics
+    from eval import parse_metrics, rating_metrics
     from recvae.bench import evaluated, facts
     from recvae.errors import InputError, did_you_mean
+    from recvae.feed import predicts_ratings
     from recvae.recommender import load
     from recvae.report import ModelResult, environment, results, rich_table
 
@@ -51,6 +52,8 @@ def evaluate(
         evaluation = evaluated(
             model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total)
         )
+    if predicts_ratings(model):  # beside the ranking; the less, the better
+        evaluation.metrics.update(rating_metrics(model, data.ratings(f"{split}_in"), data.ratings(f"{split}_out")))
     measured = {model.name: ModelResult(evaluation, config=model.config.to_dict())}
     value = results(measured, facts(data, split=split), environment(), metric=names[0])
     terminal.result(rich_table(value, width=terminal.out.width))

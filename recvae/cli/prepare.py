@@ -75,6 +75,10 @@ def prepare(
         int | None,
         typer.Option(metavar="N", help="Keep items with at least N users.", show_default="0", rich_help_panel=_FILTERS),
     ] = None,
+    ratings: Annotated[
+        bool,
+        typer.Option("--ratings", help="Keep the ratings too, also those below the minimum.", rich_help_panel=_FILTERS),
+    ] = False,
     k_core: Annotated[
         bool, typer.Option("--k-core", help="Repeat both until nothing changes.", rich_help_panel=_FILTERS)
     ] = False,
@@ -158,6 +162,7 @@ def prepare(
         "split": split,
         "held_out_users": held_out_users,
         "held_out_share": held_out_share,
+        "ratings": ratings or None,
     }
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
@@ -246,6 +251,8 @@ def summary(data: "Dataset", about: dict[str, Any]) -> list[str]:
         if part["users_without_held_out"]:
             line += f" ({amount(part['users_without_held_out'], 'user')} without any, left out of averages)"
         lines.append(_line(name, line))
+    if "ratings" in manifest:
+        lines.append(_line("ratings", f"{sum(manifest['ratings'].values()):,} of these users and items, kept beside"))
     left_out = [
         f"{count:,} {key.replace('_', ' ')}" for key, count in dropped.items() if count and key not in _FILTERED
     ]

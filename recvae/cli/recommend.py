@@ -25,11 +25,15 @@ def recommend(
     ] = None,
     item: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID_OR_TITLE", help="An item clicked, for one user; may be repeated."),
+        typer.Option(metavar="ID_OR_TITLE", help="An item clicked (or liked), for one user; may be repeated."),
     ] = None,
     k: K = 20,
     user_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of users.")] = "user",
     item_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of items.")] = "item",
+    rating_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The file's column of ratings, for a model that was trained on ratings."),
+    ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank the items of the history too.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
     overwrite: Overwrite = False,
@@ -54,14 +58,15 @@ def recommend(
     if out is not None:
         check_output(out, overwrite=overwrite)
     model = load(run, device)
+    _check_ratings(model, run, histories, rating_column)
     users: Sequence[str | None] = [None]
     if histories is not None:
-        users, clicks, unknown = _read(model, histories, user_column, item_column)
+        users, clicks, unknown = _read(model, histories, user_column, item_column, rating_column)
     else:
         columns, unknown = find_items(model, item or [])
         if not columns:
             raise InputError(unknown_items(model, unknown))
-        clicks = _matrix([0] * len(columns), columns, (1, model.n_items))
+        clicks = _matrix([0] * len(columns), columns, [model.named_value] * len(columns), (1, model.n_items))
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     blocks = _ranked(terminal, model, users, clicks, k, include_seen=include_seen)
@@ -81,29 +86,46 @@ def recommend(
     _show(terminal, model, users, clicks, next(blocks))
 
 
-def _read(model: "Recommender", file: Path, user_column: str, item_column: str) -> tuple[list[str], Any, list[str]]:
-    """Return a file's users in order of first appearance, their clicks (CSR), and the items that are not known."""
+def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rating_column: str | None) -> None:
+    """Raise :class:`InputError` where a column of ratings is missing or means nothing."""
+    from recvae.errors import InputError
+
+    if rating_column is not None and not model.of_ratings:
+        raise InputError(f"{run} was trained on clicks, to which a rating says nothing: leave --rating-column out.")
+    if rating_column is not None and histories is None:
+        raise InputError("--rating-column is a column of --histories; items named with --item count as liked.")
+    if histories is not None and rating_column is None and model.of_ratings:
+        raise InputError(f"{run} was trained on ratings: name the column of {histories} with --rating-column.")
+
+
+def _read(
+    model: "Recommender", file: Path, user_column: str, item_column: str, rating_column: str | None
+) -> tuple[list[str], Any, list[str]]:
+    """Return a file's users in order of first appearance, their clicks or ratings (CSR), and the items not known."""
     import numpy as np
 
     from data_prep import read_interactions
+    from recvae.errors import DataError
 
-    data = read_interactions(file, user_column, item_column)
+    data, _ = read_interactions(file, user_column, item_column, rating_column=rating_column).without_duplicates()
+    values = np.ones(len(data)) if data.rating is None else data.rating
+    if not (values > 0).all():
+        raise DataError(
+            f"{file} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
+        )
     column_of = np.array([model.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]
     known = columns >= 0
-    clicks = _matrix(data.user[known], columns[known], (len(data.user_ids), model.n_items))
+    clicks = _matrix(data.user[known], columns[known], values[known], (len(data.user_ids), model.n_items))
     return data.user_ids.tolist(), clicks, data.item_ids[column_of < 0].tolist()
 
 
-def _matrix(rows: Any, columns: Any, shape: tuple[int, int]) -> Any:
-    """Return canonical CSR of ones; a repeated click counts once."""
+def _matrix(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> Any:
+    """Return the CSR of these distinct entries."""
     import numpy as np
     from scipy.sparse import csr_array
 
-    matrix = csr_array((np.ones(len(columns), dtype=np.float32), (rows, columns)), shape=shape)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
+    return csr_array((np.asarray(values, dtype=np.float32), (rows, columns)), shape=shape)
 
 
 def _ranked(

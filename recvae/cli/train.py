@@ -46,7 +46,9 @@ def train(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help=f"What chooses the epoch, on the validation users: {METRIC}, or the resumed run's."),
+        typer.Option(
+            help=f"What chooses the epoch, on the validation users: {METRIC}, of ratings r2, or the resumed run's."
+        ),
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -64,7 +66,7 @@ def train(
     from recvae.bench import facts
     from recvae.checkpoint import read_run
     from recvae.errors import InputError
-    from recvae.feed import learned_from, validate_with
+    from recvae.feed import default_metric, learned_from, validate_with
 
     terminal = Terminal(json=json, quiet=quiet)
     continued = resume and (out / "run.json").is_file()
@@ -78,7 +80,7 @@ def train(
     if is_refit and metric is not None:
         raise InputError(f"{out} is refitted, without validation: leave --metric out.")
     if metric is None:
-        metric = before.get("validation_metric") or METRIC
+        metric = before.get("validation_metric") or default_metric(recommender, METRIC)
     if not continued:
         check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
@@ -87,7 +89,7 @@ def train(
     # Read, like the validation clicks, before anything is said: damage shows here.
     given = learned_from(recommender, data, refit=is_refit)
     clicks = given["train"]
-    validation = None if is_refit else validate_with(data, metric)
+    validation = None if is_refit else validate_with(data, metric, recommender)
     if is_refit:
         recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
     else:
@@ -220,7 +222,8 @@ def _introduction(model: "Recommender", data: "Dataset", clicks: Any) -> list[st
 
     config = model.config.to_dict()
     n_users, n_items = clicks.shape
-    counts = f"{amount(n_users, 'user')}, {amount(n_items, 'item')}, {amount(clicks.nnz, 'click')}"
+    entries = amount(clicks.nnz, "rating" if model.of_ratings else "click")
+    counts = f"{amount(n_users, 'user')}, {amount(n_items, 'item')}, {entries}"
     lines = [f"{entry(model.name).title} on {data.name}: {counts}"]
     lines += [
         f"  {section:<6} {settings_line(config[section])}" for section in ("model", "train") if config.get(section)

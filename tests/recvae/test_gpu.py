@@ -20,6 +20,7 @@ MODELS = {
     "vamp-vae": lambda **more: recvae.VampVAE(
         hidden=32, latent=8, pseudo_inputs=10, batch_size=16, epochs=3, seed=1, **more
     ),
+    "vaeac": lambda **more: recvae.VAEAC(hidden=32, latent=8, batch_size=16, epochs=3, seed=1, **more),
     "bernoulli, flips": lambda **more: recvae.MultVAE(
         hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, likelihood="bernoulli", corruption="flips", samples=2,
         kl="sampled", gamma=0.01, **more,

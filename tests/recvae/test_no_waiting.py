@@ -8,6 +8,7 @@ from recvae import losses
 from recvae.batches import Batch, Clicks
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.models.vaeac import VAEACNetwork, VAEACOptions
 from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.noise import Noise
 from recvae.training import _Meter
@@ -18,6 +19,10 @@ NETWORKS = {
     "mult-vae": lambda: MultVAENetwork(ITEMS, MultVAEOptions(hidden=(12,), latent=6)),
     "mult-dae": lambda: MultDAENetwork(ITEMS, MultDAEOptions(latent=6)),
     "vamp-vae": lambda: VampVAENetwork(ITEMS, VampVAEOptions(hidden=12, latent=6, pseudo_inputs=5)),
+    "vaeac": lambda: VAEACNetwork(ITEMS, VAEACOptions(hidden=12, latent=6)),
+    "vaeac, gaussian": lambda: VAEACNetwork(
+        ITEMS, VAEACOptions(hidden=12, latent=6, ratings=True, likelihood="gaussian")
+    ),
     "mult-vae, bernoulli, flips": lambda: MultVAENetwork(
         ITEMS, MultVAEOptions(latent=6, likelihood="bernoulli", corruption="flips", samples=2, kl="sampled", gamma=0.01)
     ),
@@ -38,6 +43,9 @@ class ShapeNoise(Noise):
 
     def kept(self, values, rate):
         return torch.empty_like(values).uniform_() >= rate
+
+    def uniform(self, like):
+        return torch.empty_like(like).uniform_()
 
     def counts(self, means):
         return torch.poisson(means)

@@ -1,0 +1,288 @@
+"""VAE with arbitrary conditioning: Ivanov, Figurnov and Vetrov, ICLR 2019, arXiv 1806.02382.
+
+A mask b says which entries of x are unobserved. All conditionals p(x_b | x_1-b, b) are one model,
+
+    p(x_b | x_1-b, b) = E_{p_psi(z | x_1-b, b)} p_theta(x_b | z, x_1-b, b),
+
+trained on masks drawn anew for every user and update, by the lower bound (section 4.2)
+
+    E_{q_phi(z | x, b)} log p_theta(x_b | z, x_1-b, b) - KL(q_phi(z | x, b) || p_psi(z | x_1-b, b)).
+
+What nobody entered (section 4.3, missing features) is always unobserved and never part of the likelihood: for a
+recommender nearly everything. With ratings an entry may say "seen and disliked".
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recvae.batches import Batch
+from recvae.errors import InputError
+from recvae.losses import (
+    LOG_2PI,
+    gaussian_log_density,
+    kl_gaussians,
+    multinomial_log_likelihood,
+    scores_at,
+)
+from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
+from recvae.noise import Noise
+from recvae.options import Between, OneOf, option
+
+TURNS = 20  # in which the offsets of items and of users are found
+
+SIGMA_MU, SIGMA_SIGMA = 1e4, 1e-4
+"""Of the weak prior on the prior network's output (section 4.3): Normal(0, SIGMA_MU^2) on every mean and
+Gamma(shape SIGMA_SIGMA + 1, rate SIGMA_SIGMA) on every deviation, so that they stay where nothing else holds them."""
+
+
+@dataclass(frozen=True)
+class VAEACOptions:
+    """Options of the VAE with arbitrary conditioning."""
+
+    likelihood: Literal["multinomial", "gaussian"] = option(
+        "multinomial",
+        "Of the hidden entries: 'multinomial', which of all items the liked ones are, or 'gaussian', their ratings.",
+    )
+    ratings: bool = option(False, "Use the dataset's ratings instead of its clicks.")
+    liked_from: float = option(4.0, "Ratings: the least that counts as liked.", gt=0)
+    damping: float = option(
+        2.0, "Ratings: how many ratings of 0 deviation are added to those of a user or an item for its offset.", gt=0
+    )
+    hidden: int = option(
+        600, "Width of the hidden layer of each of the three networks.", search=OneOf(100, 200, 600), ge=1
+    )
+    latent: int = option(200, "Number of latent dimensions.", search=OneOf(25, 50, 100, 200), ge=1)
+    mask_least: float = option(0.0, "Least share of a user's entries that a mask hides.", ge=0, le=1)
+    mask_most: float = option(1.0, "Largest share of a user's entries that a mask hides.", gt=0, le=1)
+    beta: float = option(1.0, "Weight of the KL term; the bound has 1.", search=Between(0.05, 1.0, log=True), ge=0)
+    l2: float = option(
+        0.0,
+        "Lambda of lambda * sum of squared weights (biases left out).",
+        search=Between(1e-6, 1e-2, log=True),
+        ge=0,
+    )
+    weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
+
+
+class VAEACNetwork(Network):
+    """Prior network, proposal network and decoder, each with one hidden tanh layer.
+
+    Of a user's entries the mask hides some. The prior network sees which entries are observed and, where there are
+    ratings or weights, their values; the proposal network sees which are known, which of them are hidden, and all
+    values. Either's first layer is a sum of gathered rows. The decoder sees z and the prior network's hidden layer,
+    which is how the paper passes x_1-b and b on to it (its skip connections).
+
+    Ratings are seen and predicted as what is left of them after mean + item offset + user offset, the damped-bias
+    model. The first two are of the training ratings (buffers, set by :meth:`set_offsets`), the last is of the user's
+    observed ratings alone. The decoder of the Gaussian starts at 0, so training starts at this model.
+    """
+
+    mean: Tensor
+    item_offset: Tensor
+
+    def __init__(self, n_items: int, options: VAEACOptions, seed: int = 0) -> None:
+        super().__init__()
+        check(options)
+        self.n_items, self.options = n_items, options
+        self.has_values = options.ratings or options.weighted
+        g = torch.Generator().manual_seed(seed)
+        width, k = options.hidden, options.latent
+
+        def entries() -> ClickLinear:
+            layer = ClickLinear(n_items, width)
+            init_xavier(layer.weight, layer.bias, n_items, g)
+            return layer
+
+        self.prior_inputs = nn.ModuleList(entries() for _ in range(1 + self.has_values))
+        self.prior_head = linear(width, 2 * k, init_xavier, g)
+        self.proposal_inputs = nn.ModuleList(entries() for _ in range(2 + self.has_values))
+        self.proposal_head = linear(width, 2 * k, init_xavier, g)
+        self.of_code = linear(k, width, init_xavier, g)
+        self.of_observed = linear(width, width, init_xavier, g)
+        self.last = linear(width, n_items, init_xavier, g)
+        if options.ratings:
+            self.register_buffer("mean", torch.zeros(()))
+            self.register_buffer("item_offset", torch.zeros(n_items))
+        if options.likelihood == "gaussian":
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+            self.log_noise = nn.Parameter(torch.zeros(()))  # log variance of a rating around its expectation
+
+    @property
+    def output(self) -> Linear:
+        return self.last
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("all", 1, tuple(self.parameters())),)
+
+    def beta(self, step: int, total: int) -> float:
+        return self.options.beta
+
+    def l2(self) -> dict[str, float]:
+        lambda_ = self.options.l2
+        return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
+
+    @torch.no_grad()
+    def set_offsets(self, batch: Batch) -> None:
+        """Take mean, item offsets and the noise's first variance from the training ratings, given as one batch.
+
+        Offsets of items and of users are those of least squares with ``damping`` times their squares added, by turns.
+        """
+        counts = torch.bincount(batch.columns, minlength=self.n_items) + self.options.damping
+        every = torch.ones_like(batch.values)
+        self.mean.copy_(batch.values.mean())
+        self.item_offset.zero_()
+        for _ in range(TURNS):
+            left = self.residuals(batch, every) + self.item_offset[batch.columns]
+            _, left, ends = replace(batch, values=left).by_item  # summed in a fixed order
+            sums = torch.segment_reduce(left, "sum", lengths=ends.diff(), initial=0.0, unsafe=True)
+            self.item_offset.copy_(sums / counts)
+        if self.options.likelihood == "gaussian":
+            left = self.residuals(batch, every)
+            self.log_noise.copy_(left.square().mean().clamp(min=1e-4).log())
+
+    # --- what is seen of a batch; seen (N,) is 1 for an observed entry and 0 for a hidden one -------------------------
+
+    def user_offset(self, batch: Batch, seen: Tensor) -> Tensor:
+        """Return the damped mean of what the observed ratings are above mean and item offset, (B,)."""
+        left = batch.values - self.mean - self.item_offset[batch.columns]
+        return batch.row_sum(seen * left) / (batch.row_sum(seen) + self.options.damping)
+
+    def offsets(self, rows: Tensor, columns: Tensor, of_users: Tensor) -> Tensor:
+        """Return mean + item offset + user offset of entries, (M,)."""
+        return self.mean + self.item_offset[columns] + of_users[rows]
+
+    def residuals(self, batch: Batch, seen: Tensor) -> Tensor:
+        """Return what is left of all ratings, (N,), where only the observed ones make the user's offset."""
+        return batch.values - self.offsets(batch.rows, batch.columns, self.user_offset(batch, seen))
+
+    def values(self, batch: Batch, seen: Tensor) -> Tensor:
+        """Return the values that the networks see, (N,)."""
+        return self.residuals(batch, seen) if self.options.ratings else batch.values
+
+    def observed(self, batch: Batch, seen: Tensor) -> Tensor:
+        """Return the prior network's hidden layer, (B, H): all that is known of what is observed."""
+        inputs = [seen, seen * self.values(batch, seen)] if self.has_values else [seen]
+        return _hidden(self.prior_inputs, batch, inputs, batch.row_sum(seen))
+
+    def prior_of(self, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of p_psi(z | x_1-b, b), (B, K) each, from :meth:`observed`."""
+        mu, logvar = self.prior_head(observed).chunk(2, dim=1)
+        return mu, logvar
+
+    def proposal(self, batch: Batch, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q_phi(z | x, b), (B, K) each."""
+        inputs = [torch.ones_like(seen), 1 - seen]
+        if self.has_values:
+            inputs.append(self.values(batch, seen))
+        h = _hidden(self.proposal_inputs, batch, inputs, batch.lengths)
+        mu, logvar = self.proposal_head(h).chunk(2, dim=1)
+        return mu, logvar
+
+    def decoded(self, z: Tensor, observed: Tensor) -> Tensor:
+        """Return what enters the last layer, (B, H), from z (B, K) and :meth:`observed`, (B, H) or (1, H)."""
+        return torch.tanh(self.of_code(z) + self.of_observed(observed))
+
+    def hidden_log_likelihood(self, code: Tensor, batch: Batch, seen: Tensor) -> Tensor:
+        """Return log p_theta(x_b | z, x_1-b, b) of the known entries that are hidden, (B,)."""
+        o, last, hidden = self.options, self.last, 1 - seen
+        if o.likelihood == "multinomial":
+            liked = (batch.values >= o.liked_from).to(hidden) if o.ratings else batch.values
+            return multinomial_log_likelihood(
+                code, last.weight, last.bias, replace(batch, values=hidden * liked), last.memory
+            )
+        errors = self.residuals(batch, seen) - scores_at(code, last.weight, last.bias, batch.rows, batch.columns)
+        log_densities = -0.5 * (errors.square() * torch.exp(-self.log_noise) + self.log_noise + LOG_2PI)
+        return batch.row_sum(hidden * log_densities)
+
+    def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        """Return the negative bound for one mask a user, each user's share of hidden entries drawn evenly.
+
+        ``total`` has the weak prior on the prior network's output too.
+        """
+        o = self.options
+        shares = o.mask_least + (o.mask_most - o.mask_least) * noise.uniform(batch.totals)  # (B,)
+        seen = (noise.uniform(batch.values) >= shares[batch.rows]).to(batch.values)  # (N,)
+        observed = self.observed(batch, seen)
+        prior, (mu, logvar) = self.prior_of(observed), self.proposal(batch, seen)
+        z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
+        nll = -self.hidden_log_likelihood(self.decoded(z, observed), batch, seen).mean()
+        kl = kl_gaussians(mu, logvar, *prior).mean()
+        return Loss(total=nll + beta * kl - log_hyperprior(*prior).mean(), nll=nll, kl=kl, beta=beta)
+
+    # --- predicting: everything known is observed, and z is the prior's mean -----------------------------------------
+
+    def code(self, batch: Batch) -> Tensor:
+        return self.coder(batch)()
+
+    def coder(self, batch: Batch, noise: Noise | None = None) -> Callable[[], Tensor]:
+        """Return a function that gives what enters the last layer, (B, H): of the prior's mean, or of draws of z."""
+        observed = self.observed(batch, torch.ones_like(batch.values))
+        mu, logvar = self.prior_of(observed)
+        if noise is None:
+            return lambda: self.decoded(mu, observed)
+        return lambda: self.decoded(mu + noise.normal(mu) * torch.exp(0.5 * logvar), observed)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the (B, I) scores to rank by: the Gaussian's are expected ratings."""
+        logits = super().logits(batch)
+        if self.options.likelihood == "multinomial":
+            return logits
+        of_users = self.user_offset(batch, torch.ones_like(batch.values))
+        return logits + (self.mean + self.item_offset) + of_users[:, None]
+
+    def expected(self, batch: Batch, where: Batch, code: Tensor) -> Tensor:
+        """Return the expected ratings, (M,), of the entries of ``where``, the same users, from ``code`` (B, H)."""
+        of_users = self.user_offset(batch, torch.ones_like(batch.values))
+        left = scores_at(code, self.last.weight, self.last.bias, where.rows, where.columns)
+        return self.offsets(where.rows, where.columns, of_users) + left
+
+    # --- what the instruments ask for: the model with nothing observed, whose prior knows nobody ----------------------
+
+    def _nothing(self) -> Tensor:
+        """Return :meth:`observed` of a user of whom nothing is observed, (1, H)."""
+        return torch.tanh(sum(layer.bias for layer in self.prior_inputs)[None])  # type: ignore[index, misc]
+
+    def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q_phi(z | x, b), (B, K) each, with everything hidden."""
+        del noise
+        return self.proposal(batch, torch.zeros_like(batch.values))
+
+    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        mu, logvar = self.prior_of(self._nothing())
+        return lambda z: gaussian_log_density(z, mu, logvar)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return what enters the last layer, (B, H), from z (B, K) with nothing observed."""
+        return self.decoded(z, self._nothing())
+
+    def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
+        """Return the log-likelihood of all entries, (B,), nothing being observed."""
+        return self.hidden_log_likelihood(code, batch, torch.zeros_like(batch.values))
+
+
+def check(options: VAEACOptions) -> None:
+    """Raise :class:`InputError` for options that do not go together."""
+    if options.likelihood == "gaussian" and not options.ratings:
+        raise InputError("The Gaussian likelihood is of ratings, not of clicks. Set ratings = true.")
+    if options.mask_least > options.mask_most:
+        raise InputError(f"mask_least, {options.mask_least}, must not be above mask_most, {options.mask_most}.")
+
+
+def log_hyperprior(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return -mu^2 / (2 SIGMA_MU^2) + SIGMA_SIGMA (log sigma - sigma), summed over dimensions, (B,); section 4.3."""
+    log_sigma = 0.5 * logvar
+    return (SIGMA_SIGMA * (log_sigma - log_sigma.exp()) - mu.square() / (2 * SIGMA_MU**2)).sum(1)
+
+
+def _hidden(layers: nn.ModuleList, batch: Batch, inputs: list[Tensor], counts: Tensor) -> Tensor:
+    """Return tanh of the sum of first layers, (B, H), each of one input per entry (N,).
+
+    Inputs are divided by the root of the number of entries they tell of, ``counts`` (B,), as Mult-VAE's x / ||x|| is.
+    """
+    scale = counts.clamp(min=1).to(batch.values).rsqrt()[batch.rows]
+    return torch.tanh(sum(layer(batch, scale * values) for layer, values in zip(layers, inputs, strict=True)))

@@ -1,0 +1,72 @@
+"""The public VAE with arbitrary conditioning: clicks or ratings in, a ranking or the missing ratings out."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recvae.batches import Batch, canonical
+from recvae.config import RunConfig
+from recvae.errors import InputError
+from recvae.models.vaeac import VAEACNetwork, VAEACOptions, check
+from recvae.noise import Noise
+from recvae.training import TrainOptions
+from recvae.vae import NeuralRecommender
+
+_USERS_AT_ONCE = 1024
+
+
+class VAEAC(NeuralRecommender):
+    """Variational autoencoder with arbitrary conditioning; Ivanov et al. 2019.
+
+    With ``ratings=True`` every matrix, in training and in prediction, holds ratings above 0 in place of clicks.
+    """
+
+    name = "vaeac"
+    model_defaults = VAEACOptions()
+    train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    build = VAEACNetwork
+    network: VAEACNetwork
+
+    def _configure(self, config: RunConfig, device: str) -> None:
+        check(config.model)
+        if config.model.ratings:  # their values are what it is about
+            config = replace(config, model=replace(config.model, weighted=True))
+        super()._configure(config, device)
+
+    def _prepare(self, matrix: Any) -> None:
+        if self.config.model.ratings:
+            self.network.set_offsets(Batch.of(matrix, self.device, weighted=True))
+
+    @torch.no_grad()
+    def predict_ratings(self, histories: Any, where: Any, *, samples: int = 0) -> Any:
+        """Return the ratings expected of users, CSR float32 (n, n_items), at the entries that ``where`` stores.
+
+        ``histories``: CSR (n, n_items), the ratings that are known of each user; ``where``: CSR of the same shape, its
+        values ignored. z is the prior network's mean, or with ``samples`` the expectation is the mean over that many
+        draws of z, the same ones for the same seed. Raises :class:`InputError` where the model does not predict ratings
+        or shapes do not fit.
+        """
+        self._need_fit()
+        if self.config.model.likelihood != "gaussian":
+            raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
+        histories, where = canonical(histories), canonical(where)
+        if histories.shape != where.shape or where.shape[1] != self.n_items:
+            raise InputError(
+                f"The histories are {histories.shape} and the entries to predict {where.shape}; both must be "
+                f"(users, {self.n_items})."
+            )
+        noise = Noise(self.config.seed, self.device) if samples else None
+        parts: list[Tensor] = []
+        for start in range(0, where.shape[0], _USERS_AT_ONCE):
+            users = slice(start, start + _USERS_AT_ONCE)
+            batch = Batch.of(histories[users], self.device, weighted=True)
+            asked = Batch.of(where[users], self.device)
+            code = self.network.coder(batch, noise)
+            draws = [self.network.expected(batch, asked, code()) for _ in range(samples or 1)]
+            parts.append(torch.stack(draws).mean(0).cpu())
+        predicted = where.astype(np.float32)
+        predicted.data = torch.cat(parts).numpy() if parts else predicted.data
+        return predicted
