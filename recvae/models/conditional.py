@@ -35,7 +35,7 @@ class ConditionalVAEOptions(MultVAEOptions):
     min_items: int = option(10, "Tags of fewer items are no conditions.", ge=1)
     user_attributes: tuple[str, ...] = option((), "Attributes of users to condition on, such as gender or age.")
     unconditioned: float = option(
-        0.3, "Share of users who ask for no tag, in an update.", search=Between(0.1, 0.6), ge=0, le=1
+        0.5, "Share of users who ask for no tag, in an update.", search=Between(0.1, 0.8), ge=0, le=1
     )
     attribute_dropout: float = option(
         0.3, "Share of users whose attributes are hidden, in an update, so that unknown ones are normal.", ge=0, le=1
