@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from data_prep.sources import RELEASES, Release, find_release
     from data_prep.splits import SPLIT_METHODS, Split, make_split
     from data_prep.synthetic import Sample, ml20m_shape, planted_scores, sample
-    from data_prep.titles import Titles, read_titles
+    from data_prep.titles import Titles, read_titles, read_user_tags
 
 _HOME = {
     "Dataset": "dataset",
@@ -36,6 +36,7 @@ _HOME = {
     "prepare_given": "given_split",
     "read_interactions": "readers",
     "read_titles": "titles",
+    "read_user_tags": "titles",
     "sample": "synthetic",
     "split_given": "given_split",
 }
@@ -59,6 +60,7 @@ __all__ = [
     "prepare_given",
     "read_interactions",
     "read_titles",
+    "read_user_tags",
     "sample",
     "split_given",
 ]

@@ -25,7 +25,7 @@ from scipy.sparse import csr_array
 from data_prep.dataset import Dataset
 from data_prep.interactions import Ids, Interactions
 from data_prep.lines import looks_like_lines, read_lines
-from data_prep.pipeline import check_min_rating, filter_interactions, matching_titles
+from data_prep.pipeline import check_min_rating, filter_interactions, matching_titles, matching_user_tags
 from data_prep.readers import column_names, read_interactions
 from data_prep.splits import (
     LIANG_SEED,
@@ -59,6 +59,7 @@ def prepare_given(
     min_rating: float | None = None,
     validation_share: float = VALIDATION_SHARE,
     titles: str | Path | None = None,
+    user_tags: str | Path | None = None,
     columns: Sequence[str] | None = None,
     separator: str | None = None,
     seed: int = LIANG_SEED,
@@ -86,6 +87,7 @@ def prepare_given(
         dropped = {reason: dropped.get(reason, 0) + count for reason, count in counts.items()}
     everything = _joined(*parts)
     texts = Titles() if titles is None else matching_titles(titles, everything)
+    people = None if user_tags is None else matching_user_tags(user_tags, everything)
     (file, digest), (test_file, test_digest) = _source(train), _source(test)
     about = {
         "source": {"kind": "given", "file": file, "sha256": digest, "test_file": test_file, "test_sha256": test_digest},
@@ -101,7 +103,9 @@ def prepare_given(
         "dropped": dropped,
     }
     split = split_given(*parts, validation_share=validation_share, seed=seed)
-    return Dataset.from_split(split, name=_name(train), about=about, titles=texts.titles, item_tags=texts.tags)
+    return Dataset.from_split(
+        split, name=_name(train), about=about, titles=texts.titles, item_tags=texts.tags, user_tags=people
+    )
 
 
 def split_given(

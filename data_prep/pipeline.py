@@ -13,7 +13,7 @@ from data_prep.readers import column_names, read_interactions
 from data_prep.sources import RELEASES, Release, find_release, locate
 from data_prep.splits import LIANG_SEED, default_held_out_users, make_split
 from data_prep.streams import ByteSource, Progress
-from data_prep.titles import Titles, read_titles
+from data_prep.titles import Titles, read_titles, read_user_tags
 from recvae.errors import DataError, InputError
 from recvae.files import file_hash
 
@@ -50,6 +50,7 @@ def prepare(
     held_out_users: int | None = None,
     held_out_share: float = 0.2,
     titles: str | Path | None = None,
+    user_tags: str | Path | None = None,
     columns: Sequence[str] | None = None,
     separator: str | None = None,
     seed: int = LIANG_SEED,
@@ -94,6 +95,7 @@ def prepare(
         options = {"rating_column": rating_column, "time_column": time_column, "separator": separator}
         raw = _read_other(name_or_file, user_column, item_column, progress, columns=columns, **options)
     texts = raw.titles if titles is None else matching_titles(titles, raw.data)
+    people = raw.user_tags if user_tags is None else matching_user_tags(user_tags, raw.data)
 
     data, dropped = filter_interactions(raw.data, min_rating, min_items_per_user, min_users_per_item, k_core=k_core)
     n_users = data.n_users
@@ -127,7 +129,7 @@ def prepare(
         about=about,
         titles=texts.titles,
         item_tags=texts.tags,
-        user_tags=raw.user_tags,
+        user_tags=people,
         ratings=graded,
     )
 
@@ -224,6 +226,17 @@ def check_min_rating(min_rating: float | None) -> None:
     """Raise :class:`InputError` for a minimum that is no finite number."""
     if min_rating is not None and not math.isfinite(min_rating):
         raise InputError(f"The minimum rating must be a number, and {min_rating} is not.")
+
+
+def matching_user_tags(file: str | Path, data: Interactions) -> dict[str, dict[str, str]]:
+    """Read user attributes; raise :class:`DataError` where they are of none of the users of ``data``."""
+    tags = read_user_tags(file)
+    if not any(user in tags for user in data.user_ids):
+        raise DataError(
+            f"{file} names none of the users of {data.label}: its first id is {next(iter(tags), '')!r}, and the data"
+            f" have {data.user_ids[0]!r}. Its first column must hold user ids."
+        )
+    return tags
 
 
 def matching_titles(file: str | Path, data: Interactions) -> Titles:

@@ -44,6 +44,30 @@ def read_titles(source: str | Path | ByteSource, separator: str | None = None) -
     return titles_from_rows(file, rows[start:], title, tags)
 
 
+def read_user_tags(source: str | Path) -> dict[str, dict[str, str]]:
+    """Read user attributes by user id: a header of names, then a row per user, its id first; UTF-8, gzip too.
+
+    An empty cell is an attribute that is not known. Raises :class:`InputError` for a missing file and
+    :class:`DataError` naming the file, and the row, where it is empty, not UTF-8 or not such a table.
+    """
+    file = ByteSource(Path(source))
+    (_, *names), *rows = read_rows(file)
+    names = [name.strip() for name in names]
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise DataError(f"{file} must begin with a header: a name for the user's column, then one for each attribute.")
+    found: dict[str, dict[str, str]] = {}
+    for number, (user, *values) in enumerate(rows, start=1):
+        if len(values) != len(names):
+            problem = f"row {number:,} (header not counted) has {len(values) + 1} fields"
+            raise DataError(f"{file}: {problem}, and the header has {len(names) + 1}. Is a comma missing or too many?")
+        if user in found:
+            raise DataError(
+                f"{file}: row {number:,} (header not counted) is a second row of user {user!r}. Remove one."
+            )
+        found[user] = {name: value.strip() for name, value in zip(names, values, strict=True) if value.strip()}
+    return found
+
+
 def titles_from_rows(file: ByteSource, rows: Sequence[Sequence[str]], title: int, tags: int) -> Titles:
     """Collect titles from column ``title`` and bar-separated tags from column ``tags`` (-1: none)."""
     found = Titles()

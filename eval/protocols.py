@@ -91,6 +91,7 @@ def evaluate(
     metrics: str | Iterable[str | MetricName] = DEFAULT_METRICS,
     *,
     batch_size: int = _BATCH_SIZE,
+    conditions: csr_array | None = None,
     popularity: npt.ArrayLike | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -98,7 +99,8 @@ def evaluate(
 
     ``fold_in``, ``held_out``: canonical CSR (n, n_items), row r of both the same user, no item in both; ``metrics``:
     names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker at a time, which bounds memory and
-    changes no result beyond the ranker's own rounding; ``popularity``: (n_items,) training clicks, for novelty;
+    changes no result beyond the ranker's own rounding; ``conditions``: CSR (n, C), whose rows go with the
+    histories to a ranker that has conditions; ``popularity``: (n_items,) training clicks, for novelty;
     ``progress``: called with (users done, users in all) after each batch.
 
     One list per user, as long as the largest k (at most the catalogue), serves all metrics. Users without held-out
@@ -114,14 +116,14 @@ def evaluate(
     list_set_names = [name for name in names if name.name in LIST_SET]
     n_items = np.shape(held_out)[-1]
     counts = ListCounts(list_set_names, n_items, popularity) if list_set_names else None
-    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=counts is not None)
+    users = _Users(fold_in, held_out, conditions, batch_size=batch_size, everyone=counts is not None)
     per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
     k = max(name.k for name in names)
     rank_seconds = score_seconds = 0.0
     done = 0
-    for rows, histories, clicks in users.batches():
+    for rows, histories, clicks, asked in users.batches():
         began = time.perf_counter()
-        ids = _ranked(ranker, histories, k)
+        ids = _ranked(ranker, histories, k, asked)
         ranked = time.perf_counter()
         if per_user_names:
             for name, values in per_user_metrics(ids, clicks, per_user_names).items():
@@ -152,6 +154,7 @@ def validator(
     metric: str = "ndcg@100",
     *,
     batch_size: int = _BATCH_SIZE,
+    conditions: csr_array | None = None,
 ) -> Callable[[Ranker], float]:
     """Return a function ``ranker -> mean of metric`` over the users with held-out items, for use after each epoch.
 
@@ -160,15 +163,15 @@ def validator(
     user, and at least one user must have held-out items.
     """
     name = _one_per_user_metric(metric)
-    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=False)
+    users = _Users(fold_in, held_out, conditions, batch_size=batch_size, everyone=False)
     if not users.rows.size:
         raise DataError("There is nothing to validate on: no user has held-out items.")
-    batches = [(histories, clicks) for _, histories, clicks in users.batches()]
+    batches = [(histories, clicks, asked) for _, histories, clicks, asked in users.batches()]
 
     def validate(ranker: Ranker) -> float:
         parts = []
-        for histories, clicks in batches:
-            ids = _ranked(ranker, histories, name.k)
+        for histories, clicks, asked in batches:
+            ids = _ranked(ranker, histories, name.k, asked)
             parts.append(per_user_metrics(ids, clicks, [name])[str(name)])
             _check_unseen(ids, histories)
         return float(np.concatenate(parts).mean())
@@ -177,9 +180,17 @@ def validator(
 
 
 class _Users:
-    """The users to rank, checked, in batches: rows (b,), histories CSR (b, n_items), held-out CSR (b, n_items)."""
+    """The users to rank, checked, in batches: rows (b,), histories and held-out CSR (b, n_items), conditions (b, C)."""
 
-    def __init__(self, fold_in: csr_array, held_out: csr_array, *, batch_size: int, everyone: bool) -> None:
+    def __init__(
+        self,
+        fold_in: csr_array,
+        held_out: csr_array,
+        conditions: csr_array | None,
+        *,
+        batch_size: int,
+        everyone: bool,
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, and is {batch_size}.")
         check_matrix(fold_in, "fold-in")
@@ -189,17 +200,20 @@ class _Users:
                 f"The fold-in matrix is {fold_in.shape[0]} x {fold_in.shape[1]} and the held-out matrix "
                 f"{held_out.shape[0]} x {held_out.shape[1]}; they must have the same users and items."
             )
+        if conditions is not None and conditions.shape[0] != held_out.shape[0]:
+            raise DataError(f"There are conditions of {conditions.shape[0]} users, and {held_out.shape[0]} users.")
         _check_disjoint(fold_in, held_out)
         self.total = held_out.shape[0]
         countable = _pattern(held_out).sum(axis=1) > 0
         self.left_out = self.total - int(np.count_nonzero(countable))
         self.rows = np.arange(self.total) if everyone else np.flatnonzero(countable)
-        self._fold_in, self._held_out, self._batch_size = fold_in, held_out, batch_size
+        self._fold_in, self._held_out, self._batch_size, self._conditions = fold_in, held_out, batch_size, conditions
 
-    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], csr_array, csr_array]]:
+    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], csr_array, csr_array, csr_array | None]]:
         for start in range(0, len(self.rows), self._batch_size):
             rows = self.rows[start : start + self._batch_size]
-            yield rows, self._fold_in[rows], self._held_out[rows]
+            asked = None if self._conditions is None else self._conditions[rows]
+            yield rows, self._fold_in[rows], self._held_out[rows], asked
 
 
 def _pattern(matrix: csr_array) -> csr_array:
@@ -229,10 +243,11 @@ def _one_per_user_metric(metric: str) -> MetricName:
     return names[0]
 
 
-def _ranked(ranker: Ranker, histories: csr_array, k: int) -> npt.NDArray[np.int32]:
+def _ranked(ranker: Ranker, histories: csr_array, k: int, conditions: csr_array | None) -> npt.NDArray[np.int32]:
     """Ask for lists of k items, at most the catalogue, and check rows and scores."""
     n, n_items = histories.shape
-    ids, scores = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True)
+    asked: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
+    ids, scores = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True, **asked)
     name = type(ranker).__name__
     if np.shape(ids) != np.shape(scores) or np.ndim(ids) != 2 or len(ids) != n:
         raise InputError(

@@ -1,8 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
-The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`VampVAE`, :class:`VAEAC`,
-:class:`MultDAE`, :class:`EASE`, :class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`, :class:`Popularity`,
-:class:`Blend`) are imported on first use (PEP 562), so that ``import recvae`` costs nothing.
+The public objects (:class:`RecVAE`, :class:`RecVAEEDLAE`, :class:`MultVAE`, :class:`ConditionalVAE`, :class:`VampVAE`,
+:class:`VAEAC`, :class:`MultDAE`, :class:`EASE`, :class:`EDLAE`, :class:`ImplicitALS`, :class:`ItemKNN`,
+:class:`Popularity`, :class:`Blend`) are imported on first use (PEP 562), so that ``import recvae`` costs nothing.
 """
 
 from importlib import import_module
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recvae.baselines.item_knn import ItemKNN
     from recvae.baselines.popularity import Popularity
     from recvae.blend import Blend
+    from recvae.conditional import ConditionalVAE
     from recvae.errors import RecvaeError
     from recvae.recommender import Recommender, load
     from recvae.vae import MultDAE, MultVAE, RecVAE, RecVAEEDLAE, VampVAE
@@ -27,6 +28,7 @@ __all__ = [
     "EDLAE",
     "VAEAC",
     "Blend",
+    "ConditionalVAE",
     "ImplicitALS",
     "ItemKNN",
     "MultDAE",
@@ -43,6 +45,7 @@ __all__ = [
 
 _HOME = {
     "Blend": "recvae.blend",
+    "ConditionalVAE": "recvae.conditional",
     "EASE": "recvae.baselines.ease",
     "EDLAE": "recvae.baselines.edlae",
     "ImplicitALS": "recvae.baselines.als",

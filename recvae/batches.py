@@ -28,6 +28,7 @@ class Batch:
     ``rows`` (N,) int64: position in the batch of each click's user. ``columns`` (N,) int64: item of each click.
     ``values`` (N,) float32: weight of each click, 1 where binarised.
     ``repeats``: whether a user may have an item more than once, all but one of them with value 0.
+    ``conditions`` (B, C) float32, 0 or 1: what a ranking is asked for, of models that have conditions; None is none.
     """
 
     users: Tensor
@@ -37,6 +38,7 @@ class Batch:
     values: Tensor
     n_items: int
     repeats: bool = False
+    conditions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -112,6 +114,7 @@ class Batch:
             values=self.values.repeat(times),
             n_items=self.n_items,
             repeats=self.repeats,
+            conditions=None if self.conditions is None else self.conditions.repeat(times, 1),
         )
 
 

@@ -131,8 +131,16 @@ def evaluated(
         import numpy as np
 
         popularity = np.bincount(data.train.indices, minlength=data.n_items)
-    histories, clicks = held_out(model, data, split)
-    return evaluate(model, histories, clicks, metrics, popularity=popularity, progress=progress)
+    users = held_out(model, data, split)
+    return evaluate(
+        model,
+        users.histories,
+        users.clicks,
+        metrics,
+        conditions=users.conditions,
+        popularity=popularity,
+        progress=progress,
+    )
 
 
 def measure(

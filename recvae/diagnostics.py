@@ -100,7 +100,8 @@ def diagnose(
         notes.append("Training users have no held-out clicks, so there is no recall; use --split test.")
     else:
         told = None if progress is None else lambda done, total: progress("rank users", done, total)
-        recall = recall_by_group(model, *held_out(model, data, split), counts, told)
+        shown = held_out(model, data, split)
+        recall = recall_by_group(model, shown.histories, shown.clicks, counts, told, conditions=shown.conditions)
     if network is None:
         notes.append(f"{entry(model.name).title} has no decoder, so there is no map of its items.")
     return {

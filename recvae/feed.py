@@ -1,9 +1,10 @@
 """What a model is given of a prepared dataset: what it learns from, and what it is told of held-out users."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from eval import ratings_validator, validator
+from recvae.conditional import ConditionalVAE
 from recvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,23 +18,30 @@ R2 = "r2"
 
 
 class HeldOut(NamedTuple):
-    """Users whose histories a model ranks for: CSR (n, n_items) each, row r of both the same user."""
+    """Users whose histories a model ranks for: CSR (n, n_items) each, row r of both the same user.
+
+    ``conditions``, CSR (n, C), say what is known of these users; None where that is nothing, or the model has no use
+    for it.
+    """
 
     histories: Any
     clicks: Any
+    conditions: Any = None
 
 
 def learned_from(model: "Recommender", data: "Dataset", *, refit: bool = False) -> dict[str, Any]:
     """Return the arguments of :meth:`Recommender.fit` that come from a dataset.
 
     A model of ratings gets those in place of the clicks. ``refit`` adds the validation users' clicks. Raises
-    :class:`FormatError` where a file is damaged and :class:`InputError` where there are no ratings.
+    :class:`FormatError` where a file is damaged and :class:`InputError` where there are no ratings, or no tags that the
+    model asks for.
     """
     if refit:
         train = data.refit_matrix(ratings=model.of_ratings)
     else:
         train = data.ratings("train") if model.of_ratings else data.train
-    return {"train": train, "item_ids": data.item_ids.tolist(), "titles": data.item_titles.tolist()}
+    given = {"train": train, "item_ids": data.item_ids.tolist(), "titles": data.item_titles.tolist()}
+    return given | _conditions(model, data, refit=refit) if isinstance(model, ConditionalVAE) else given
 
 
 def held_out(model: "Recommender", data: "Dataset", split: str) -> HeldOut:
@@ -41,9 +49,7 @@ def held_out(model: "Recommender", data: "Dataset", split: str) -> HeldOut:
 
     Of a model of ratings the histories are ratings, and clicks are still what is to be ranked.
     """
-    name = f"{split}_in"
-    histories = data.ratings(name) if model.of_ratings else data.matrix(name)
-    return HeldOut(histories, data.matrix(f"{split}_out"))
+    return HeldOut(_histories(model, data, split), data.matrix(f"{split}_out"), _known(model, data, split))
 
 
 def predicts_ratings(model: "Recommender") -> "TypeGuard[VAEAC]":
@@ -57,18 +63,63 @@ def default_metric(model: "Recommender", otherwise: str) -> str:
 
 
 def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = None) -> Callable[[Any], float]:
-    """Return the function that scores a model, without ``model`` any model of clicks, on the validation users.
+    """Return the function that scores models like ``model``, without it any of clicks, on the validation users.
 
     ``metric`` is a ranking's, or :data:`R2`; :class:`InputError` where the model has no such thing.
     """
-    if metric != R2:
-        users = (
-            HeldOut(data.validation_in, data.validation_out) if model is None else held_out(model, data, "validation")
-        )
-        return validator(*users, metric)
-    if model is None or not predicts_ratings(model):
-        raise InputError(
-            f"'{R2}' is about predicted ratings, which this model does not make. Use a ranking's metric, such as "
-            "ndcg@100."
-        )
-    return ratings_validator(data.ratings("validation_in"), data.ratings("validation_out"))
+    if metric == R2:
+        if model is None or not predicts_ratings(model):
+            raise InputError(
+                f"'{R2}' is about predicted ratings, which this model does not make. Use a ranking's metric, such as "
+                "ndcg@100."
+            )
+        return ratings_validator(data.ratings("validation_in"), data.ratings("validation_out"))
+    histories, clicks = _histories(model, data, "validation"), data.validation_out
+    plain = validator(histories, clicks, metric)
+    told: dict[tuple[str, ...], Callable[[Any], float]] = {}  # by the conditions that a model has once it is trained
+
+    def validate(trained: Any) -> float:
+        conditions = _known(trained, data, "validation")
+        if conditions is None:
+            return plain(trained)
+        if trained.condition_names not in told:
+            told[trained.condition_names] = validator(histories, clicks, metric, conditions=conditions)
+        return told[trained.condition_names](trained)
+
+    return validate
+
+
+def _histories(model: "Recommender | None", data: "Dataset", split: str) -> Any:
+    name = f"{split}_in"
+    return data.ratings(name) if model is not None and model.of_ratings else data.matrix(name)
+
+
+def _conditions(model: ConditionalVAE, data: "Dataset", *, refit: bool) -> dict[str, Any]:
+    """Return what a conditional VAE learns from beside the clicks."""
+    options, place = model.config.model, data.path or data.name
+    given: dict[str, Any] = {}
+    if options.item_tags:
+        if not data.item_tags:
+            raise InputError(
+                f"{place} has no item tags to condition on. Prepare it again with --titles FILE that has tags in its "
+                "third column, or train without them: --set model.item_tags=false"
+            )
+        given["item_tags"] = data.item_tags
+    if options.user_attributes:
+        if not data.user_tags:
+            raise InputError(
+                f"{place} has no user attributes to condition on. Prepare it again with --user-tags FILE, or leave "
+                "model.user_attributes out."
+            )
+        users: Iterable[str] = data.user_ids("train")
+        if refit:  # the rows of refit_matrix
+            users = dict.fromkeys([*users, *data.user_ids("validation")])
+        given["user_attributes"] = [data.user_tags.get(user, {}) for user in users]
+    return given
+
+
+def _known(model: Any, data: "Dataset", split: str) -> Any:
+    """Return the conditions that the attributes of a split's users are, CSR (n, C), or None."""
+    if not isinstance(model, ConditionalVAE):
+        return None
+    return model.conditions_of([data.user_tags.get(user, {}) for user in data.user_ids(split)])

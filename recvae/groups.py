@@ -26,13 +26,15 @@ def recall_by_group(
     held_out: Any,
     clicks: NDArray[np.int64],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    conditions: Any = None,
 ) -> dict[str, Any]:
     """Return recall@20 over all users, by quartile of activity and by decile of popularity, as plain values.
 
     ``fold_in``, ``held_out``: canonical CSR (n, n_items), same rows; ``clicks`` (n_items,): training clicks of each
-    item. Users without held-out clicks are left out. A group of users has its mean and standard error; one of items
-    its held-out clicks, how many of them the lists found, and its ``contribution``: the part of the mean recall that
-    comes from its items, so that these add up to it.
+    item; ``conditions``: CSR (n, C) for a ranker that has conditions. Users without held-out clicks are left out. A
+    group of users has its mean and standard error; one of items its held-out clicks, how many of them the lists found,
+    and its ``contribution``: the part of the mean recall that comes from its items, so that these add up to it.
     """
     rows = np.flatnonzero(np.diff(held_out.indptr))
     order = np.lexsort((np.arange(len(clicks)), -clicks))  # the most popular first, equals by their column
@@ -44,7 +46,8 @@ def recall_by_group(
     for start in range(0, len(rows), _BATCH_SIZE):
         part = rows[start : start + _BATCH_SIZE]
         hidden = held_out[part]
-        ids, _ = ranker.recommend(fold_in[part], min(K, len(clicks)))
+        told = {} if conditions is None else {"conditions": conditions[part]}
+        ids, _ = ranker.recommend(fold_in[part], min(K, len(clicks)), **told)
         recall.append(per_user_metrics(ids, hidden, METRIC)[METRIC])
         user, rank = np.nonzero(contained(ids, hidden))
         of_group = group[ids[user, rank]]

@@ -127,7 +127,8 @@ class GradientMemory:
 
     def _lend(self, parameter: Tensor) -> bool:
         """Return whether the memory is free for this parameter; from now on it is not."""
-        free = not self._lent and parameter.grad is None
+        # What is made of parameters has no gradient of its own to overwrite, and torch warns who asks for it.
+        free = not self._lent and (not parameter.is_leaf or parameter.grad is None)
         buffer = self._buffer
         if not free or (
             buffer is not None

@@ -26,20 +26,22 @@ Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 @torch.no_grad()  # not inference_mode: buffers that a score fills must stay usable in training
 def rank(
-    score: Callable[[Any], Tensor],
+    score: Callable[..., Tensor],
     histories: Any,
     k: int = 10,
     *,
     exclude_seen: bool = True,
     allow: Any = None,
     deny: Any = None,
+    conditions: Any = None,
     batch_size: int | None = None,
 ) -> Ranked:
     """Return the ``k`` best items of each row of ``histories``: ids int32 (n, k) and scores float32 (n, k).
 
     ``score`` maps some rows of ``histories``, CSR (b, n_items), to scores (b, n_items) that this function may
     overwrite; row i of the result answers row i of ``histories``. ``allow`` and ``deny``: item indices for all users,
-    or a CSR of masks (n, n_items). A row with fewer than ``k`` items left is padded with id -1 and score -inf. Raises
+    or a CSR of masks (n, n_items). ``conditions``, a CSR (n, C): where given, ``score`` gets its rows beside those of
+    ``histories``. A row with fewer than ``k`` items left is padded with id -1 and score -inf. Raises
     :class:`InputError` for ``k`` < 1 and for arguments whose shapes do not fit, :class:`WorkError` for NaN scores.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
@@ -59,7 +61,7 @@ def rank(
         rows = slice(start, min(n, start + rows_at_once))
         start = rows.stop
         part = _part(histories, rows)
-        block = score(part).float()
+        block = (score(part) if conditions is None else score(part, _part(conditions, rows))).float()
         if batch_size is None and block.device.type != "cpu":
             rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
         if allow is not None:

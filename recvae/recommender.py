@@ -60,6 +60,7 @@ class Recommender(ABC):
         self.config = config
         self.device = torch_device(device)
         self.items = Vocabulary([], [])
+        self.condition_names: tuple[str, ...] = ()
         self.best_epoch: int | None = None
         self.metrics: dict[str, float] = {}
         self.dataset: dict[str, Any] = {}
@@ -100,7 +101,10 @@ class Recommender(ABC):
 
     @abstractmethod
     def scores(self, histories: Any) -> Tensor:
-        """Return one score per user and item, float32 (b, n_items), of canonical CSR rows (b, n_items)."""
+        """Return one score per user and item, float32 (b, n_items), of canonical CSR rows (b, n_items).
+
+        A model that has conditions takes them, CSR (b, C), as a second argument.
+        """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -132,14 +136,23 @@ class Recommender(ABC):
         return len(self.items)
 
     def recommend(
-        self, histories: Any, k: int = 10, *, exclude_seen: bool = True, allow: Any = None, deny: Any = None
+        self,
+        histories: Any,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        allow: Any = None,
+        deny: Any = None,
+        conditions: Any = None,
     ) -> Ranked:
         """Return the ``k`` best items for each history: ids int32 (n, k), scores float32 (n, k), best first.
 
         ``histories``: CSR (n, n_items), one row per user; none need have been in the training matrix, and an empty one
         is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
-        users, or a CSR of masks (n, n_items). Short rows are padded with id -1 and score -inf; equal scores go to the
-        lower index. Raises :class:`InputError` where shapes do not fit or ``k`` < 1.
+        users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, or
+        a CSR (n, C) whose entries say which of them each user asks under. Short rows are padded with id -1 and score
+        -inf; equal scores go to the lower index. Raises :class:`InputError` where shapes do not fit or ``k`` < 1, and
+        for conditions that the model does not have.
         """
         self._need_fit()
         shape: tuple[int, ...] = getattr(histories, "shape", ())
@@ -148,7 +161,9 @@ class Recommender(ABC):
                 f"The histories have {shape[1]} columns, but the model knows {self.n_items} items. "
                 "Use the catalogue it was trained with."
             )
-        return rank(self.scores, histories, k, exclude_seen=exclude_seen, allow=allow, deny=deny)
+        if conditions is not None and len(shape) == 2:
+            conditions = self._conditions(conditions, shape[0])
+        return rank(self.scores, histories, k, exclude_seen=exclude_seen, allow=allow, deny=deny, conditions=conditions)
 
     def recommend_ids(
         self,
@@ -158,12 +173,14 @@ class Recommender(ABC):
         exclude_seen: bool = True,
         allow: Iterable[str] | None = None,
         deny: Iterable[str] | None = None,
+        conditions: Any = None,
         skip_unknown: bool = False,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """Return the ``k`` best raw item ids for each list of raw item ids, and their scores, best first.
 
-        ``allow`` and ``deny`` are raw item ids for all users. A list is shorter than ``k`` where fewer items are left.
-        Raises :class:`InputError` naming the items it does not know, unless ``skip_unknown``.
+        ``allow`` and ``deny`` are raw item ids for all users; ``conditions`` as for :meth:`recommend`. A list is
+        shorter than ``k`` where fewer items are left. Raises :class:`InputError` naming the items it does not know,
+        unless ``skip_unknown``.
         """
         self._need_fit()
         matrix, unknown = self.encode(histories)
@@ -175,7 +192,7 @@ class Recommender(ABC):
                 unknown += strange
         if unknown and not skip_unknown:
             raise InputError(f"The model does not know the item {_listed(unknown)}.{self._nearest(unknown[0])}")
-        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, **masks)
+        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, conditions=conditions, **masks)
         kept = [row[row >= 0] for row in ids]
         return (
             [[self.items.ids[i] for i in row] for row in kept],
@@ -207,6 +224,26 @@ class Recommender(ABC):
             indptr.append(len(indices))
         values = np.full(len(indices), self.named_value, dtype=np.float32)
         return csr_array((values, indices, indptr), shape=(len(indptr) - 1, self.n_items)), list(unknown)
+
+    def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
+        """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for one there is not."""
+        from scipy.sparse import csr_array
+
+        if not self.condition_names:
+            raise InputError(
+                f"This {entry(self.name).title} model has no conditions: it ranks by the history alone. A "
+                "conditional-vae that was trained with item tags or user attributes has them."
+            )
+        place = {name: column for column, name in enumerate(self.condition_names)}
+        rows = [sorted({place.get(name, -1) for name in of_user}) for of_user in names]
+        for row, of_user in zip(rows, names, strict=True):
+            if -1 in row:
+                unknown = next(name for name in of_user if name not in place)
+                known = f" It has {_listed(self.condition_names, most=40)}."
+                raise InputError(f"The model has no condition '{unknown}'.{did_you_mean(unknown, place)}{known}")
+        indptr = np.cumsum([0, *(len(row) for row in rows)])
+        indices = np.array([column for row in rows for column in row], dtype=np.int64)
+        return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
 
     def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:
         """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
@@ -249,6 +286,7 @@ class Recommender(ABC):
         tensors, facts = read_weights(folder / WEIGHTS)
         if facts.get("vocabulary") != run.vocabulary or facts.get("model") != run.model:
             raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / 'run.json'}. Train again.")
+        model.condition_names = tuple(facts.get("conditions", ()))
         model.best_epoch, model.metrics, model.dataset = facts.get("best_epoch"), facts.get("metrics", {}), run.dataset
         try:
             model.load_tensors(tensors)
@@ -288,7 +326,24 @@ class Recommender(ABC):
             "vocabulary": self.items.hash(),
             "best_epoch": self.best_epoch,
             "metrics": self.metrics,
+            **({"conditions": list(self.condition_names)} if self.condition_names else {}),
         }
+
+    def _conditions(self, conditions: Any, n: int) -> Any:
+        """Return the conditions of ``n`` users as canonical CSR (n, C) of ones."""
+        if isinstance(conditions, str):
+            raise InputError(f"Conditions are a list of names, not one text. Write ['{conditions}'].")
+        is_matrix = getattr(conditions, "ndim", 1) == 2
+        if not is_matrix or not self.condition_names:
+            names = [] if is_matrix else list(conditions)
+            return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
+        conditions = canonical(conditions)
+        if conditions.shape != (n, len(self.condition_names)):
+            raise InputError(
+                f"The conditions are {conditions.shape[0]} x {conditions.shape[1]}, but there are {n} histories and "
+                f"{len(self.condition_names)} conditions."
+            )
+        return conditions.astype(bool).astype(np.float32)
 
     def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
         """Check the training matrix, name its columns, and return it in canonical form."""

@@ -37,6 +37,12 @@ MODELS = {
             "after VASP, Vančura and Kordík, ICANN 2021, arXiv 2102.05774",
         ),
         Entry("mult-vae", "recvae.vae:MultVAE", "Mult-VAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
+        Entry(
+            "conditional-vae",
+            "recvae.conditional:ConditionalVAE",
+            "Conditional VAE",
+            "Sohn et al., NeurIPS 2015; Carraro et al. 2020, arXiv 2004.11141",
+        ),
         Entry("vamp-vae", "recvae.vae:VampVAE", "VampPrior VAE", "Kim and Suh, RecSys 2019, arXiv 1911.00936"),
         Entry("vaeac", "recvae.vaeac:VAEAC", "VAEAC", "Ivanov, Figurnov and Vetrov, ICLR 2019, arXiv 1806.02382"),
         Entry("mult-dae", "recvae.vae:MultDAE", "Mult-DAE", "Liang et al., WWW 2018, arXiv 1802.05814"),

@@ -55,7 +55,7 @@ class InFolder:
     def __init__(self, model: "NeuralRecommender", folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
         self.model, self.folder = model, folder
         self.resume, self.overwrite = resume, overwrite
-        self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted)
+        self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted, given=model.given())
         self.rows: list[dict[str, Any]] = []
         self.aside: Path | None = None
         self.has_weights = False
@@ -69,7 +69,8 @@ class InFolder:
             if found is not None:
                 state, facts = found
                 if facts["clicks"] != self.clicks:
-                    raise InputError(f"{self.folder} was trained on other clicks; resuming needs the same matrix.")
+                    other = "clicks or tags" if self.model.condition_names else "clicks"
+                    raise InputError(f"{self.folder} was trained on other {other}; resuming needs the same.")
                 self.rows = facts["rows"]
                 done = state.values["done"]
                 if done > self.model.config.train.epochs:
@@ -168,13 +169,14 @@ def note_best(model: "NeuralRecommender", report: EpochReport) -> None:
     model.metrics = {} if report.score is None else {"validation": report.score}
 
 
-def _fingerprint(matrix: Any, *, weighted: bool) -> str:
-    """Return a digest of a canonical CSR, of its values only where they are used."""
+def _fingerprint(matrix: Any, *, weighted: bool, given: bytes) -> str:
+    """Return a digest of a canonical CSR, of its values only where they are used, and of what else was given."""
     digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
     digest.update(matrix.indptr.astype("<i8").data)
     digest.update(matrix.indices.astype("<i4").data)
     if weighted:
         digest.update(matrix.data.astype("<f8").data)
+    digest.update(given)
     return digest.hexdigest()
 
 

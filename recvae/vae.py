@@ -69,6 +69,10 @@ class NeuralRecommender(Recommender):
             keeper.end()
         return self
 
+    def given(self) -> bytes:
+        """Return what the model learns from beside the clicks, for a run that is resumed to be compared."""
+        return b""
+
     def _prepare(self, matrix: Any) -> None:
         """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
 

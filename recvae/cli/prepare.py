@@ -63,6 +63,14 @@ def prepare(
         Path | None,
         typer.Option(metavar="FILE", help="Item ids and titles, and tags in a third column.", rich_help_panel=_FILE),
     ] = None,
+    user_tags: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="User ids and, under a header, a column for each attribute, such as gender.",
+            rich_help_panel=_FILE,
+        ),
+    ] = None,
     min_rating: Annotated[
         float | None,
         typer.Option(metavar="X", help="Keep ratings from X on; known datasets: 4.", rich_help_panel=_FILTERS),
@@ -149,6 +157,7 @@ def prepare(
         "rating_column": rating_column,
         "min_rating": min_rating,
         "titles": titles,
+        "user_tags": user_tags,
         "columns": None if columns is None else [name.strip() for name in columns.split(",")],
         "separator": None if separator is None else separator.replace("\\t", "\t"),
         "seed": seed,

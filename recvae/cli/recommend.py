@@ -34,6 +34,10 @@ def recommend(
         str | None,
         typer.Option(metavar="NAME", help="The file's column of ratings, for a model that was trained on ratings."),
     ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="What is wanted, or of whom: Comedy, gender=F; may be repeated."),
+    ] = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank the items of the history too.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
     overwrite: Overwrite = False,
@@ -46,6 +50,7 @@ def recommend(
 
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the'[/]
     [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
+    [dim]recvae recommend runs/ml-1m-conditional --item 'toy story' --condition Comedy[/]
     """
     from recvae.errors import InputError
     from recvae.recommender import load
@@ -59,6 +64,8 @@ def recommend(
         check_output(out, overwrite=overwrite)
     model = load(run, device)
     _check_ratings(model, run, histories, rating_column)
+    if condition:
+        model.encode_conditions([condition])  # said before a file is read: a condition that there is not
     users: Sequence[str | None] = [None]
     if histories is not None:
         users, clicks, unknown = _read(model, histories, user_column, item_column, rating_column)
@@ -69,7 +76,7 @@ def recommend(
         clicks = _matrix([0] * len(columns), columns, [model.named_value] * len(columns), (1, model.n_items))
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
-    blocks = _ranked(terminal, model, users, clicks, k, include_seen=include_seen)
+    blocks = _ranked(terminal, model, users, clicks, k, include_seen=include_seen, conditions=condition or None)
     if out is not None:
         rows = write_blocks(out, model.items, blocks)
         terminal.note(f"Wrote {amount(rows, 'row')} for {amount(len(users), 'user')} to {out}.")
@@ -81,9 +88,10 @@ def recommend(
             for block in blocks
             for user, ids, scores in zip(block.users, block.ids, block.scores, strict=True)
         ]
-        terminal.document({"users": answers, "unknown_items": unknown})
+        asked = {"conditions": condition} if condition else {}
+        terminal.document({"users": answers, "unknown_items": unknown, **asked})
         return
-    _show(terminal, model, users, clicks, next(blocks))
+    _show(terminal, model, users, clicks, next(blocks), condition or [])
 
 
 def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rating_column: str | None) -> None:
@@ -129,26 +137,43 @@ def _matrix(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> Any
 
 
 def _ranked(
-    terminal: Terminal, model: "Recommender", users: Sequence[str | None], clicks: Any, k: int, *, include_seen: bool
+    terminal: Terminal,
+    model: "Recommender",
+    users: Sequence[str | None],
+    clicks: Any,
+    k: int,
+    *,
+    include_seen: bool,
+    conditions: list[str] | None,
 ) -> Iterator[Block]:
     """Rank a block of users at a time."""
     with terminal.amounts() as progress:
         for start in range(0, len(users), _BLOCK):
             stop = min(len(users), start + _BLOCK)
-            ids, scores = model.recommend(clicks[start:stop], min(k, model.n_items), exclude_seen=not include_seen)
+            width = min(k, model.n_items)
+            part = clicks[start:stop]
+            ids, scores = model.recommend(part, width, exclude_seen=not include_seen, conditions=conditions)
             if len(users) > _BLOCK:
                 progress("rank users", stop, len(users))
             yield Block(users[start:stop], ids, scores)
 
 
-def _show(terminal: Terminal, model: "Recommender", users: Sequence[str | None], clicks: Any, block: Block) -> None:
+def _show(
+    terminal: Terminal,
+    model: "Recommender",
+    users: Sequence[str | None],
+    clicks: Any,
+    block: Block,
+    conditions: Sequence[str],
+) -> None:
     """Print the first users' lists."""
+    asked = f", asked for {', '.join(conditions)}" if conditions else ""
     for row, user in enumerate(block.users[:_SHOWN]):
         seen = clicks[[row]].indices
         names = [model.items.titles[i] or model.items.ids[i] for i in seen[:_SHOWN]]
         more = f" and {len(seen) - _SHOWN:,} more" if len(seen) > _SHOWN else ""
         after = f"after {', '.join(names)}{more}" if names else "who has no known item: what is liked in general"
-        terminal.note(f"\nFor {'you' if user is None else f'user {user}'}, {after}:")
+        terminal.note(f"\nFor {'you' if user is None else f'user {user}'}, {after}{asked}:")
         terminal.result(items_table(item_rows(model, block.ids[row], block.scores[row])))
     if len(users) > _SHOWN:
         rest = len(users) - _SHOWN

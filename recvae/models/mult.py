@@ -113,13 +113,18 @@ class _Mult(Network):
 
     def encode(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """Return the encoder's last layer, before any non-linearity: (B, code). Corruption needs ``noise``."""
+        h = self.first_layer(batch, noise)
+        for layer in self.encoder:
+            h = layer(torch.tanh(h))
+        return h
+
+    def first_layer(self, batch: Batch, noise: Noise | None = None) -> Tensor:
+        """Return the encoder's first layer, before any non-linearity: (B, width)."""
         if noise is None:
             values = batch.normalised()
         else:
             batch, values = corrupted(batch, self.options.corruption, self.options.dropout, noise)
         h: Tensor = self.first(batch, values)
-        for layer in self.encoder:
-            h = layer(torch.tanh(h))
         return h
 
     @property
@@ -187,12 +192,16 @@ class MultVAENetwork(_Mult):
         return o.beta_cap
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        return self.bound(batch, batch, beta, noise)
+
+    def bound(self, given: Batch, target: Batch, beta: float, noise: Noise) -> Loss:
+        """Return the loss of encoding ``given``, corrupted, and finding ``target``, the same users' clicks or some."""
         o = self.options
-        mu, logvar = self.posterior(batch, noise)
+        mu, logvar = self.posterior(given, noise)
         if o.samples > 1:  # of z, given the one corrupted input
-            mu, logvar, batch = mu.repeat(o.samples, 1), logvar.repeat(o.samples, 1), batch.repeated(o.samples)
+            mu, logvar, target = mu.repeat(o.samples, 1), logvar.repeat(o.samples, 1), target.repeated(o.samples)
         z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
-        nll = -self.log_likelihood(self.decode(z), batch).mean()
+        nll = -self.log_likelihood(self.decode(z), target).mean()
         if o.kl == "analytic":
             of_users = kl_standard_normal(mu, logvar)  # (B,)
         else:
@@ -200,4 +209,4 @@ class MultVAENetwork(_Mult):
         kl = of_users.mean()
         if o.gamma is None:
             return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
-        return Loss(total=nll + o.gamma * (batch.totals * of_users).mean(), nll=nll, kl=kl)
+        return Loss(total=nll + o.gamma * (target.totals * of_users).mean(), nll=nll, kl=kl)

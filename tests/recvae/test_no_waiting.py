@@ -6,6 +6,7 @@ from conftest import checkerboard
 
 from recvae import losses
 from recvae.batches import Batch, Clicks
+from recvae.models.conditional import ConditionalVAENetwork, ConditionalVAEOptions
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.models.vaeac import VAEACNetwork, VAEACOptions
@@ -14,10 +15,20 @@ from recvae.noise import Noise
 from recvae.training import _Meter
 
 ITEMS = 40
+
+
+def conditional():
+    """With three tags, two of each item, and two attributes of each of 20 users."""
+    network = ConditionalVAENetwork(ITEMS, ConditionalVAEOptions(hidden=(12,), latent=6), n_conditions=7)
+    network.learn_from(torch.arange(2 * ITEMS).view(ITEMS, 2) % 3, 3 + torch.arange(40).view(20, 2) % 4)
+    return network
+
+
 NETWORKS = {
     "recvae": lambda: RecVAENetwork(ITEMS, RecVAEOptions(hidden=12, latent=6)),
     "mult-vae": lambda: MultVAENetwork(ITEMS, MultVAEOptions(hidden=(12,), latent=6)),
     "mult-dae": lambda: MultDAENetwork(ITEMS, MultDAEOptions(latent=6)),
+    "conditional-vae": conditional,
     "vamp-vae": lambda: VampVAENetwork(ITEMS, VampVAEOptions(hidden=12, latent=6, pseudo_inputs=5)),
     "vaeac": lambda: VAEACNetwork(ITEMS, VAEACOptions(hidden=12, latent=6)),
     "vaeac, gaussian": lambda: VAEACNetwork(

@@ -1,0 +1,146 @@
+"""The conditional VAE behind the common contract: names of conditions, and tables of who and what they apply to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recvae.batches import Batch
+from recvae.errors import DataError, InputError, did_you_mean
+from recvae.models.conditional import ConditionalVAENetwork, ConditionalVAEOptions
+from recvae.training import TrainOptions
+from recvae.vae import NeuralRecommender
+
+Tags = Mapping[str, Sequence[str]]
+Attributes = Sequence[Mapping[str, str]]
+
+
+class ConditionalVAE(NeuralRecommender):
+    """Mult-VAE that ranks under conditions: wanted item tags, and attributes of the user; Carraro et al. 2020.
+
+    ``condition_names``: tags as they are written ("Comedy"), then attributes ("gender=F").
+    """
+
+    name = "conditional-vae"
+    model_defaults = ConditionalVAEOptions()
+    train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    build = ConditionalVAENetwork
+    network: ConditionalVAENetwork
+    _given: tuple[Tags | None, Attributes | None] = (None, None)
+    _tables: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
+
+    def fit(
+        self, train: Any, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
+    ) -> Self:
+        """Train as :meth:`NeuralRecommender.fit` does, on conditions too.
+
+        ``item_tags``: tags by item id; without them the model has none to be asked for. ``user_attributes``: of each
+        row of ``train`` the user's attributes by name, for those that ``model.user_attributes`` lists. Raises
+        :class:`InputError` for an attribute that no user has and where no tag has ``model.min_items`` items.
+        """
+        self._given = item_tags, user_attributes
+        try:
+            return super().fit(train, **more)
+        finally:
+            self._given = self._tables = None, None
+
+    def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
+        matrix = super()._begin_fit(train, item_ids, titles)
+        options: ConditionalVAEOptions = self.config.model
+        item_tags, user_attributes = self._given
+        tags = self._tags(item_tags) if options.item_tags and item_tags is not None else []
+        values = self._values(user_attributes, matrix.shape[0]) if options.user_attributes else []
+        self.condition_names = (*tags, *values)
+        place = {name: column for column, name in enumerate(self.condition_names)}
+        if len(place) < len(self.condition_names):
+            both = next(value for value in values if value in tags)
+            raise InputError(f"An item tag is called '{both}', and a user attribute too. Rename one of them.")
+        of_items = of_users = None
+        if tags:
+            known = set(tags)
+            of_items = _table([[t for t in (item_tags or {}).get(i, ()) if t in known] for i in self.items.ids], place)
+        if values:
+            of_users = _table([self._names(row) for row in user_attributes or ()], place)
+        self._tables = of_items, of_users
+        return matrix
+
+    def _tags(self, item_tags: Tags) -> list[str]:
+        """Return the tags that enough items of the catalogue have, in order."""
+        counts: dict[str, int] = {}
+        for item in self.items.ids:
+            of_item = item_tags.get(item, ())
+            if isinstance(of_item, str):
+                raise InputError(f"An item's tags are a list, not one text such as '{of_item}'. Write ['{of_item}'].")
+            for tag in set(of_item):
+                counts[tag] = counts.get(tag, 0) + 1
+        least = self.config.model.min_items
+        tags = sorted(tag for tag, count in counts.items() if count >= least)
+        if not tags:
+            raise InputError(
+                f"No item tag has {least} items (there are {len(counts)} tags in the catalogue), so there is nothing "
+                "to condition on. Use a smaller model.min_items, or model.item_tags=false."
+            )
+        return tags
+
+    def _values(self, user_attributes: Attributes | None, n_users: int) -> list[str]:
+        """Return the names of the attributes' values, attribute by attribute."""
+        wanted = self.config.model.user_attributes
+        if user_attributes is None:
+            raise InputError(f"model.user_attributes lists {', '.join(wanted)}; give fit the users' attributes too.")
+        if len(user_attributes) != n_users:
+            raise DataError(f"There are attributes of {len(user_attributes)} users for {n_users} rows of clicks.")
+        known = sorted({name for row in user_attributes for name in row})
+        for name in wanted:
+            if name not in known:
+                there = f"there are {', '.join(known)}" if known else "there are none at all"
+                raise InputError(f"No user has an attribute '{name}'; {there}.{did_you_mean(name, known)}")
+        return [f"{name}={v}" for name in wanted for v in sorted({r[name] for r in user_attributes if r.get(name)})]
+
+    def _names(self, attributes: Mapping[str, str]) -> list[str]:
+        """Return a user's conditions; of an unknown attribute, none."""
+        return [f"{name}={attributes[name]}" for name in self.config.model.user_attributes if attributes.get(name)]
+
+    def conditions_of(self, user_attributes: Attributes) -> Any:
+        """Return the conditions that users' attributes are, CSR (n, C); None for a model without any of users.
+
+        A value that nobody in training had is as good as unknown.
+        """
+        if not self.config.model.user_attributes:
+            return None
+        known = set(self.condition_names)
+        return self.encode_conditions([[n for n in self._names(row) if n in known] for row in user_attributes])
+
+    def given(self) -> bytes:
+        """Return names and tables of the conditions."""
+        if not self.condition_names:
+            return b""
+        tables = (repr(None if table is None else table.tolist()) for table in self._tables)
+        return "\n".join((repr(self.condition_names), *tables)).encode()
+
+    def _network(self) -> ConditionalVAENetwork:
+        options, seed = self.config.model, self.config.seed
+        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names)).to(self.device)
+
+    def _prepare(self, matrix: Any) -> None:
+        self.network.learn_from(*(None if table is None else torch.from_numpy(table) for table in self._tables))
+
+    def scores(self, histories: Any, conditions: Any = None) -> Tensor:
+        """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
+        batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
+        if conditions is not None:
+            dense = torch.from_numpy(conditions.toarray().astype(np.float32)).to(self.device)
+            batch = replace(batch, conditions=dense)
+        return self.network.logits(batch)
+
+
+def _table(rows: Sequence[Sequence[str]], place: Mapping[str, int]) -> NDArray[np.int64]:
+    """Return the columns of the names of each row, as wide as the longest row, filled up with the number of columns."""
+    columns = [[place[name] for name in dict.fromkeys(row)] for row in rows]
+    table = np.full((len(rows), max(len(row) for row in columns)), len(place), dtype=np.int64)
+    for row, of_row in zip(table, columns, strict=True):
+        row[: len(of_row)] = of_row
+    return table
