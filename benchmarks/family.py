@@ -87,7 +87,7 @@ LIKELIHOOD_WEIGHTS = _weights(0.02, 0.1, 0.2, 0.5)
 GROUPS = {
     "likelihood": Group(
         "Likelihoods of Mult-VAE",
-        "Liang et al. 2018, table 4: for Mult-VAE on ML-20M the multinomial likelihood ranks best (ndcg@100 .426), "
+        "Liang et al. 2018: for Mult-VAE on ML-20M the multinomial likelihood ranks best (ndcg@100 .426), "
         "then the logistic one (.419), then the Gaussian (.415).",
         (
             Row(BASE, "multinomial", (), LIKELIHOOD_WEIGHTS),
@@ -148,7 +148,7 @@ GROUPS = {
         "Conditioning",
         "Carraro et al. 2020: conditioned on a category the model recommends accurately within it, and it generalises "
         "Mult-VAE. Ivanov et al. 2019 impute; they do not rank. The pages of the two models have what asking for a "
-        "genre and imputing ratings give. In this table nobody asks for anything; attributes are told where they are used.",
+        "genre and imputing ratings give. In this table nobody asks for anything; attributes are told where used.",
         (
             Row("unconditional", "none", ("train.epochs=150",)),
             _conditional("genres", "genres", "model.item_tags=true"),
