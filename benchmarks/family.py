@@ -83,7 +83,7 @@ def _conditional(name: str, title: str, *settings: str) -> Row:
 
 
 PEOPLE = 'model.user_attributes=["gender", "age", "occupation"]'
-LIKELIHOOD_WEIGHTS = _weights(0.02, 0.1, 0.2, 0.5)
+LIKELIHOOD_WEIGHTS = _weights(0.005, 0.02, 0.1, 0.2, 0.5)
 GROUPS = {
     "likelihood": Group(
         "Likelihoods of Mult-VAE",
