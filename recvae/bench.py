@@ -198,13 +198,20 @@ def benchmark(
     """Measure each of ``models`` on the dataset in ``folder``, each in a fresh process, one after the other.
 
     A model that fails is left out of the results and has its sentence in ``failures``. Raises :class:`InputError` for
-    metrics or a dataset that cannot be used, before any work starts.
+    metrics, a dataset or a model (of ratings, whose histories say more than the others') that cannot be used, before
+    any work starts.
     """
     from data_prep.dataset import Dataset
 
     names = parse_metrics(metrics)
     if parse_metric(metric).name in LIST_SET:
         raise InputError(f"'{metric}' has no value per user, so it cannot choose an epoch. Use, for example, ndcg@100.")
+    for contestant in models:
+        if getattr(contestant.config.model, "ratings", False):
+            raise InputError(
+                f"'{contestant.config.name}' has model.ratings=true, and a benchmark compares models of clicks. Use "
+                "recvae train and recvae evaluate, or benchmarks/imputation.py."
+            )
     data = Dataset.load(folder)
     events = events or Events()
     outcome = Outcome({})

@@ -54,8 +54,9 @@ class Blend(Recommender):
     ``histories``: CSR (n, n_items), such as the validation users' fold-in clicks; each component's spread is measured
     on those that are not empty (an empty one is answered with popularity, on a scale of its own). ``weights``: one per
     component, divided by their sum; equal ones where none are given. A component of weight 0 is not asked for scores.
-    Raises :class:`InputError` for fewer than two components, other catalogues, weights or histories that do not fit,
-    and a component that scores all items alike; :class:`WorkError` for one whose scores are not numbers.
+    Raises :class:`InputError` for fewer than two components, one of ratings or of users' attributes, other catalogues,
+    weights or histories that do not fit, and a component that scores all items alike; :class:`WorkError` for one whose
+    scores are not numbers.
     """
 
     name = "blend"
@@ -81,6 +82,11 @@ class Blend(Recommender):
                 raise InputError(
                     f"Model {place} ({component.name}) of the blend was trained on ratings, and a blend hands clicks "
                     "to its models. Leave it out, or train it with model.ratings=false."
+                )
+            if getattr(component.config.model, "user_attributes", ()):
+                raise InputError(
+                    f"Model {place} ({component.name}) of the blend was trained on users' attributes, and a blend "
+                    "hands clicks alone to its models. Leave it out, or train it without model.user_attributes."
                 )
         first = components[0]
         for place, component in enumerate(components[1:], start=2):

@@ -57,8 +57,10 @@ class ConditionalVAE(NeuralRecommender):
         self.condition_names = (*tags, *values)
         place = {name: column for column, name in enumerate(self.condition_names)}
         if len(place) < len(self.condition_names):
-            both = next(value for value in values if value in tags)
-            raise InputError(f"An item tag is called '{both}', and a user attribute too. Rename one of them.")
+            both = next(name for column, name in enumerate(self.condition_names) if place[name] != column)
+            if both in tags:
+                raise InputError(f"An item tag is called '{both}', and a user attribute too. Rename one of them.")
+            raise InputError(f"Two attributes of users both make the condition '{both}'. Rename one of them.")
         of_items = of_users = None
         if tags:
             known = set(tags)
@@ -89,6 +91,9 @@ class ConditionalVAE(NeuralRecommender):
     def _values(self, user_attributes: Attributes | None, n_users: int) -> list[str]:
         """Return the names of the attributes' values, attribute by attribute."""
         wanted = self.config.model.user_attributes
+        twice = [name for n, name in enumerate(wanted) if name in wanted[:n]]
+        if twice:
+            raise InputError(f"model.user_attributes lists '{twice[0]}' twice. Name each attribute once.")
         if user_attributes is None:
             raise InputError(f"model.user_attributes lists {', '.join(wanted)}; give fit the users' attributes too.")
         if len(user_attributes) != n_users:
@@ -103,6 +108,20 @@ class ConditionalVAE(NeuralRecommender):
     def _names(self, attributes: Mapping[str, str]) -> list[str]:
         """Return a user's conditions; of an unknown attribute, none."""
         return [f"{name}={attributes[name]}" for name in self.config.model.user_attributes if attributes.get(name)]
+
+    def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
+        """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for those there cannot be.
+
+        These are names that the model does not have, and two values of one attribute: training has seen neither.
+        """
+        encoded = super().encode_conditions(names)
+        for attribute in self.config.model.user_attributes:
+            for of_user in names:
+                values = [name for name in dict.fromkeys(of_user) if name.startswith(f"{attribute}=")]
+                if len(values) > 1:
+                    both = f"'{values[0]}' and '{values[1]}'"
+                    raise InputError(f"A user has one '{attribute}', not both {both}. Ask under one of them.")
+        return encoded
 
     def conditions_of(self, user_attributes: Attributes) -> Any:
         """Return the conditions that users' attributes are, CSR (n, C); None for a model without any of users.
@@ -131,10 +150,15 @@ class ConditionalVAE(NeuralRecommender):
     def scores(self, histories: Any, conditions: Any = None) -> Tensor:
         """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
         batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
-        if conditions is not None:
-            dense = torch.from_numpy(conditions.toarray().astype(np.float32)).to(self.device)
-            batch = replace(batch, conditions=dense)
-        return self.network.logits(batch)
+        return self.network.logits(under(batch, conditions))
+
+
+def under(batch: Batch, conditions: Any) -> Batch:
+    """Return a batch under conditions, CSR (B, C), or as it is where they are None."""
+    if conditions is None:
+        return batch
+    dense = torch.from_numpy(conditions.toarray().astype(np.float32))
+    return replace(batch, conditions=dense.to(batch.values.device))
 
 
 def _table(rows: Sequence[Sequence[str]], place: Mapping[str, int]) -> NDArray[np.int64]:

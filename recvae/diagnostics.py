@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from eval import summarize
 from recvae.batches import Batch
 from recvae.bounds import Evidence, evidence
+from recvae.conditional import under
 from recvae.errors import InputError, WorkError
-from recvae.feed import held_out, learned_from
+from recvae.feed import held_out, known_of_users, learned_from
 from recvae.groups import recall_by_group
 from recvae.models.base import Network
 from recvae.models.recvae import RecVAENetwork
@@ -80,13 +81,15 @@ def diagnose(
         notes.append(f"{entry(model.name).title} is no variational model, so there is no KL and no log p(x) of it.")
     else:
         clicks = learned_from(model, data)["train"] if split == "train" else held_out(model, data, split).histories
-        clicks = clicks[_choose(clicks, users, seed)]
+        chosen = _choose(clicks, users, seed)
+        conditions = known_of_users(model, data, split)
+        batches = _batches(model, clicks[chosen], None if conditions is None else conditions[chosen])
         try:
             with _frozen(network):
-                found = _evidence(model, network, clicks, samples, Noise(seed, model.device), progress)
+                found = _evidence(network, batches, samples, Noise(seed, model.device), progress)
                 likelihood = {**_likelihood(found), "prior": _about_prior(network)}
                 sampled = None if network.has_standard_prior else found
-                latent = latent_dimensions(*_posterior(model, network, clicks), sampled)
+                latent = latent_dimensions(*_posterior(network, batches), sampled)
         except InputError as error:  # no posterior, or not one Gaussian
             missing = "no KL and no log p(x) of it" if likelihood is None else "no verdict on its collapse"
             notes.append(f"{error} So there is {missing}.")
@@ -148,15 +151,22 @@ def _choose(clicks: Any, users: int, seed: int) -> NDArray[np.int64]:
 def training(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one object per epoch and phase: reconstruction, KL, weighted KL and the KL's weight, means per user.
 
-    ``weighted_kl`` is loss - nll; ``beta`` the recorded weight, or where the weight differs between users (RecVAE's
-    gamma n_u) the effective one, weighted KL / KL. None where the phase has no KL term.
+    ``weighted_kl`` is beta * KL where all epochs recorded the same beta, else loss - nll: what is recorded of a weight
+    that moves is its last value in the epoch, and the loss may have other terms (VAEAC's hyperprior). ``beta`` is the
+    recorded weight, or where the weight differs between users (RecVAE's gamma n_u) the effective one, weighted KL / KL.
+    None where the phase has no KL term.
     """
+    recorded: dict[str, set[float | None]] = {}
+    for epoch in epochs:
+        for phase, values in epoch["phases"].items():
+            recorded.setdefault(phase, set()).add(values.get("beta"))
     rows = []
     for epoch in epochs:
         for phase, values in epoch["phases"].items():
-            kl = values.get("kl")
+            kl, beta = values.get("kl"), values.get("beta")
             weighted = None if kl is None else values["loss"] - values["nll"]
-            beta = values.get("beta")
+            if kl is not None and beta is not None and len(epochs) > 1 and len(recorded[phase]) == 1:
+                weighted = beta * kl
             if beta is None and kl is not None and weighted is not None and kl > 0:
                 beta = weighted / kl
             rows.append(
@@ -189,17 +199,21 @@ def _frozen(network: Network) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _batches(model: "Recommender", clicks: Any) -> list[Batch]:
+def _batches(model: "Recommender", clicks: Any, conditions: Any) -> list[Batch]:
+    """Return users' clicks (n, n_items), some users at a time, under what is known of them, CSR (n, C) or None."""
     weighted = model.config.model.weighted
-    starts = range(0, clicks.shape[0], _USERS_AT_ONCE)
-    return [Batch.of(clicks[start : start + _USERS_AT_ONCE], model.device, weighted=weighted) for start in starts]
+    batches = []
+    for start in range(0, clicks.shape[0], _USERS_AT_ONCE):
+        part = slice(start, start + _USERS_AT_ONCE)
+        batch = Batch.of(clicks[part], model.device, weighted=weighted)
+        batches.append(under(batch, None if conditions is None else conditions[part]))
+    return batches
 
 
 def _evidence(
-    model: "Recommender", network: Network, clicks: Any, samples: int, noise: Noise, progress: Progress | None
+    network: Network, batches: Sequence[Batch], samples: int, noise: Noise, progress: Progress | None
 ) -> Evidence:
-    """Return what ``samples`` draws say of log p of ``clicks`` (n, n_items)."""
-    batches = _batches(model, clicks)
+    """Return what ``samples`` draws say of log p of the users' clicks."""
     done, parts = 0, []
 
     def count() -> None:
@@ -217,9 +231,9 @@ def _evidence(
     return found
 
 
-def _posterior(model: "Recommender", network: Network, clicks: Any) -> tuple[Floats, Floats]:
+def _posterior(network: Network, batches: Sequence[Batch]) -> tuple[Floats, Floats]:
     """Return mean and log-variance of every user's posterior, float64 (n, K) each."""
-    pairs = [network.posterior(batch) for batch in _batches(model, clicks)]
+    pairs = [network.posterior(batch) for batch in batches]
     mu, logvar = (torch.cat(parts).cpu().double().numpy() for parts in zip(*pairs, strict=True))
     return mu, logvar
 

@@ -33,9 +33,15 @@ def learned_from(model: "Recommender", data: "Dataset", *, refit: bool = False) 
     """Return the arguments of :meth:`Recommender.fit` that come from a dataset.
 
     A model of ratings gets those in place of the clicks. ``refit`` adds the validation users' clicks. Raises
-    :class:`FormatError` where a file is damaged and :class:`InputError` where there are no ratings, or no tags that the
-    model asks for.
+    :class:`FormatError` where a file is damaged and :class:`InputError` where there are no ratings, no tags that the
+    model asks for, or other ratings count as liked than those that are clicks.
     """
+    least = data.manifest.get("filters", {}).get("min_rating")
+    if model.of_ratings and least is not None and least > 0 and least != model.named_value:
+        raise InputError(
+            f"The clicks of {data.path or data.name} are ratings from {least} on, and this model calls those from "
+            f"{model.named_value} on liked: set model.liked_from={least}."
+        )
     if refit:
         train = data.refit_matrix(ratings=model.of_ratings)
     else:
@@ -49,7 +55,7 @@ def held_out(model: "Recommender", data: "Dataset", split: str) -> HeldOut:
 
     Of a model of ratings the histories are ratings, and clicks are still what is to be ranked.
     """
-    return HeldOut(_histories(model, data, split), data.matrix(f"{split}_out"), _known(model, data, split))
+    return HeldOut(_histories(model, data, split), data.matrix(f"{split}_out"), known_of_users(model, data, split))
 
 
 def predicts_ratings(model: "Recommender") -> "TypeGuard[VAEAC]":
@@ -79,7 +85,7 @@ def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = No
     told: dict[tuple[str, ...], Callable[[Any], float]] = {}  # by the conditions that a model has once it is trained
 
     def validate(trained: Any) -> float:
-        conditions = _known(trained, data, "validation")
+        conditions = known_of_users(trained, data, "validation")
         if conditions is None:
             return plain(trained)
         if trained.condition_names not in told:
@@ -106,20 +112,30 @@ def _conditions(model: ConditionalVAE, data: "Dataset", *, refit: bool) -> dict[
             )
         given["item_tags"] = data.item_tags
     if options.user_attributes:
-        if not data.user_tags:
-            raise InputError(
-                f"{place} has no user attributes to condition on. Prepare it again with --user-tags FILE, or leave "
-                "model.user_attributes out."
-            )
+        tags = _user_tags(data)
         users: Iterable[str] = data.user_ids("train")
         if refit:  # the rows of refit_matrix
             users = dict.fromkeys([*users, *data.user_ids("validation")])
-        given["user_attributes"] = [data.user_tags.get(user, {}) for user in users]
+        given["user_attributes"] = [tags.get(user, {}) for user in users]
     return given
 
 
-def _known(model: Any, data: "Dataset", split: str) -> Any:
-    """Return the conditions that the attributes of a split's users are, CSR (n, C), or None."""
-    if not isinstance(model, ConditionalVAE):
+def known_of_users(model: Any, data: "Dataset", split: str) -> Any:
+    """Return the conditions that the attributes of a split's users are, CSR (n, C), or None.
+
+    Raises :class:`InputError` where the model knows attributes and the dataset has none.
+    """
+    if not isinstance(model, ConditionalVAE) or not model.config.model.user_attributes:
         return None
-    return model.conditions_of([data.user_tags.get(user, {}) for user in data.user_ids(split)])
+    tags = _user_tags(data)
+    return model.conditions_of([tags.get(user, {}) for user in data.user_ids(split)])
+
+
+def _user_tags(data: "Dataset") -> dict[str, dict[str, str]]:
+    """Return attributes by user; raise :class:`InputError` where there are none at all."""
+    if not data.user_tags:
+        raise InputError(
+            f"{data.path or data.name} has no user attributes to condition on. Prepare it again with --user-tags FILE, "
+            "or train without model.user_attributes."
+        )
+    return data.user_tags

@@ -225,12 +225,37 @@ class _Gaussian(torch.autograd.Function):
         return code_gradient, weight_gradient, bias_gradient, None, None, None
 
 
-def scores_at(code: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return weight_i . code_u + bias_i of M pairs of a row u and a column i, (M,), with gradients; no others are made.
+def scores_at(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    """Return weight_i . code_u + bias_i of every click of a user u on an item i, (N,), with gradients; no others.
 
-    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,); memory and time are O(M K).
+    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,). Time O(N K), memory that of a tile beside O(N) and the gradients.
+    The gradients are summed in a fixed order: with any number of threads, the same ones again.
     """
-    return (code[rows] * weight[columns]).sum(1) + bias[columns]
+    result: Tensor = _ScoresAt.apply(code, weight, bias, batch)  # type: ignore[no-untyped-call]  # torch ships it without types
+    return result
+
+
+class _ScoresAt(torch.autograd.Function):
+    """Scores of clicks; indexing's own gradient is added up in whatever order the threads come."""
+
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+        ctx.batch = batch
+        ctx.save_for_backward(code, weight)
+        return _scores_of_clicks(code, weight, bias, batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        code, weight = ctx.saved_tensors
+        batch: Batch = ctx.batch
+        needs_code, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        code_gradient = gathered_sum(weight, batch.columns, batch.offsets, grad) if needs_code else None
+        if not (needs_weight or needs_bias):
+            return code_gradient, None, None, None
+        rows, values, offsets = replace(batch, values=grad).by_item
+        bias_gradient = torch.segment_reduce(values, "sum", lengths=offsets.diff(), initial=0.0, unsafe=True)
+        return code_gradient, gathered_sum(code, rows, offsets, values), bias_gradient, None
 
 
 def _scores_of_clicks(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:

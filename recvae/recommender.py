@@ -149,10 +149,10 @@ class Recommender(ABC):
 
         ``histories``: CSR (n, n_items), one row per user; none need have been in the training matrix, and an empty one
         is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
-        users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, or
-        a CSR (n, C) whose entries say which of them each user asks under. Short rows are padded with id -1 and score
-        -inf; equal scores go to the lower index. Raises :class:`InputError` where shapes do not fit or ``k`` < 1, and
-        for conditions that the model does not have.
+        users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, a
+        list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under. Short rows
+        are padded with id -1 and score -inf; equal scores go to the lower index. Raises :class:`InputError` where
+        shapes do not fit or ``k`` < 1, and for conditions that the model does not have.
         """
         self._need_fit()
         shape: tuple[int, ...] = getattr(histories, "shape", ())
@@ -240,7 +240,7 @@ class Recommender(ABC):
             if -1 in row:
                 unknown = next(name for name in of_user if name not in place)
                 known = f" It has {_listed(self.condition_names, most=40)}."
-                raise InputError(f"The model has no condition '{unknown}'.{did_you_mean(unknown, place)}{known}")
+                raise InputError(f"The model has no condition '{unknown}'.{did_you_mean(str(unknown), place)}{known}")
         indptr = np.cumsum([0, *(len(row) for row in rows)])
         indices = np.array([column for row in rows for column in row], dtype=np.int64)
         return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
@@ -336,7 +336,14 @@ class Recommender(ABC):
         is_matrix = getattr(conditions, "ndim", 1) == 2
         if not is_matrix or not self.condition_names:
             names = [] if is_matrix else list(conditions)
-            return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
+            lists = [list(name) for name in names if isinstance(name, Iterable) and not isinstance(name, str)]
+            if not lists:
+                return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
+            if not len(lists) == len(names) == n:
+                raise InputError(
+                    f"Conditions are a list of names for all users, or one such list for each of the {n} histories."
+                )
+            return self.encode_conditions(lists)
         conditions = canonical(conditions)
         if conditions.shape != (n, len(self.condition_names)):
             raise InputError(

@@ -143,23 +143,25 @@ class InFolder:
                 f"{self.folder / checkpoint.RUN} was altered, or is another version's. {error}"
             ) from error
         theirs, mine = (_flat({"config": c, "dataset": r.dataset}) for c, r in ((config, run), (ours.config, ours)))
-        changed = [key for key in sorted({*theirs, *mine}) if theirs.get(key) != mine.get(key)]
         free = {"config.train.epochs"} if "refit" in run.dataset else {"config.train.epochs", "config.train.stop_after"}
-        settings = [key for key in changed if key.startswith("config.") and key not in free]
+        keys = sorted({*theirs, *mine} - free)
+        changed = [key for key in keys if theirs.get(key) != mine.get(key)]
+        settings = [key for key in changed if key.startswith("config.")]
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
             raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")
         schedules = {"config.model.anneal": ("share", "cyclical"), "config.train.decay": ("cosine",)}
         tied = [key.removeprefix("config.") for key, values in schedules.items() if mine.get(key) in values]
-        if "config.train.epochs" in changed and tied:
+        epochs = theirs.get("config.train.epochs")
+        if tied and epochs != mine.get("config.train.epochs"):
             raise InputError(
-                f"{self.folder} has a schedule over its {theirs.get('config.train.epochs')} epochs ({tied[0]}), so "
-                f"--resume cannot change their number. Train again, or with another {tied[0]}."
+                f"{self.folder} has a schedule over its {epochs} epochs ({tied[0]}), so --resume cannot change "
+                f"their number. Train again, or with another {tied[0]}."
             )
         if changed == ["dataset.validation_metric"]:
             metric = theirs.get("dataset.validation_metric")
             raise InputError(f"{self.folder} was validated by {metric}; --resume needs --metric {metric}.")
-        if run.vocabulary != ours.vocabulary or any(key.startswith("dataset.") for key in changed):
+        if run.vocabulary != ours.vocabulary or changed:
             raise InputError(f"{self.folder} was trained on another dataset; --resume needs the same one.")
 
 

@@ -16,6 +16,7 @@ from recvae.errors import ConfigError
 from recvae.options import Between, OneOf, Space
 
 FORM = "KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, such as model.l2=10:1000:log"
+TASK = ("model.ratings", "model.likelihood")  # of a model that has both: trials that differ here do not compare
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def plan(
     Searched are the options that are declared searchable, but for those that ``settings`` fixes, and those in
     ``space``. Where a configuration is shipped for ``dataset`` and the model, it is the second starting point.
 
-    Raises :class:`ConfigError` naming what is unknown or out of range, and what is both set and searched.
+    Raises :class:`ConfigError` naming what is unknown or out of range, what is both set and searched, and what would
+    have trials learn and be scored by different data.
     """
     settings = list(settings)
     start = resolve(model, config, settings, seed)
@@ -103,7 +105,7 @@ def plan(
     known = f"{dataset}-{start.name}"
     if known in shipped():
         second = resolve(start.name, known, settings, start.seed)
-        if second != start:
+        if second != start and _task(second) == _task(start):
             starts.append((f"shipped {known}", second))
     return Plan(tuple(starts), _checked(start, searched), metric)
 
@@ -191,7 +193,17 @@ def _checked(start: RunConfig, space: dict[str, Space]) -> dict[str, Space]:
         config = changed(start, probe)
         for key in probe:
             made[key].append(value_of(config, key))
+            if key in TASK and _task(config) != _task(start):
+                raise ConfigError(
+                    f"{key} cannot be searched: it decides what a model learns from and is scored by, so the scores "
+                    f"would not compare. Set it, and tune once for each value: --set {key}=VALUE."
+                )
     return {key: _made(key, kind, made[key]) for key, kind in space.items()}
+
+
+def _task(config: RunConfig) -> tuple[Any, ...] | None:
+    """Return what a model that may be one of ratings learns and predicts; None for the others, all of clicks."""
+    return tuple(value_of(config, key) for key in TASK) if hasattr(config.model, "ratings") else None
 
 
 def _made(key: str, kind: Space, values: list[Any]) -> Space:

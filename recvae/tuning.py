@@ -119,7 +119,7 @@ def _begin(
         raise InputError(f"A search needs some time, not {seconds} seconds.")
     if folder is None and (resume or overwrite):
         raise InputError("resume and overwrite are about a study's folder; name it.")
-    about = _plain(facts(data, files=_hashes(data)))
+    about = _plain(facts(data, files=_hashes(data, plan)))
     given = (trials, seconds) if (trials, seconds) != (None, None) else None
     place = None if folder is None else Path(folder)
     if place is not None and resume and (place / STUDY).is_file():
@@ -153,10 +153,19 @@ def _same(study: Study, plan: Plan, about: Mapping[str, Any]) -> None:
         raise InputError(f"{study.folder} began with other settings or another seed; --resume needs the same ones.")
 
 
-def _hashes(data: "Dataset") -> dict[str, str]:
+def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
     """Return the SHA-256 of the files that trials depend on, none for a dataset that is in memory only."""
+    matrices = ("train", "validation_in", "validation_out")
+    read = [f"{name}.npz" for name in matrices]
+    for option, names in (
+        ("ratings", [f"{name}_ratings.npz" for name in matrices]),
+        ("item_tags", ["item_tags.csv"]),
+        ("user_attributes", ["user_tags.csv", "users.csv"]),
+    ):
+        if f"model.{option}" in plan.space or any(getattr(start.model, option, None) for _, start in plan.starts):
+            read += names
     files = data.manifest.get("files", {})
-    return {name: files[name] for name in ("train.npz", "validation_in.npz", "validation_out.npz") if name in files}
+    return {name: files[name] for name in read if name in files}
 
 
 # What to try next.

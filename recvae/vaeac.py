@@ -37,7 +37,13 @@ class VAEAC(NeuralRecommender):
         super()._configure(config, device)
 
     def _prepare(self, matrix: Any) -> None:
-        if self.config.model.ratings:
+        o = self.config.model
+        if o.ratings:
+            if o.likelihood == "multinomial" and not (matrix.data >= o.liked_from).any():
+                raise InputError(
+                    f"There is nothing to learn: none of the training ratings is {o.liked_from} or more, the least "
+                    "that counts as liked. Set model.liked_from to a rating of this scale."
+                )
             self.network.set_offsets(Batch.of(matrix, self.device, weighted=True))
 
     @torch.no_grad()
@@ -45,14 +51,14 @@ class VAEAC(NeuralRecommender):
         """Return the ratings expected of users, CSR float32 (n, n_items), at the entries that ``where`` stores.
 
         ``histories``: CSR (n, n_items), the ratings that are known of each user; ``where``: CSR of the same shape, its
-        values ignored. z is the prior network's mean, or with ``samples`` the expectation is the mean over that many
-        draws of z, the same ones for the same seed. Raises :class:`InputError` where the model does not predict ratings
-        or shapes do not fit.
+        values ignored, zeros and NaN too. z is the prior network's mean, or with ``samples`` the expectation is the
+        mean over that many draws of z, the same ones for the same seed. Raises :class:`InputError` where the model does
+        not predict ratings or shapes do not fit.
         """
         self._need_fit()
         if self.config.model.likelihood != "gaussian":
             raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
-        histories, where = canonical(histories), canonical(where)
+        histories, where = canonical(histories), _entries(where)
         if histories.shape != where.shape or where.shape[1] != self.n_items:
             raise InputError(
                 f"The histories are {histories.shape} and the entries to predict {where.shape}; both must be "
@@ -70,3 +76,14 @@ class VAEAC(NeuralRecommender):
         predicted = where.astype(np.float32)
         predicted.data = torch.cat(parts).numpy() if parts else predicted.data
         return predicted
+
+
+def _entries(where: Any) -> Any:
+    """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
+    from scipy.sparse import csr_array, issparse
+
+    if issparse(where) and where.ndim == 2:
+        where = csr_array(where)
+        ones = np.ones(len(where.indices), np.float32)
+        where = csr_array((ones, where.indices, where.indptr), shape=where.shape)
+    return canonical(where)

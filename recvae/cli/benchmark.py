@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from recvae.bench import Contestant, Outcome
     from recvae.report import ModelResult
 
-# All but vamp-vae, which takes hours where the others take minutes, and vaeac, whose business is ratings.
+# All but vamp-vae, which takes hours where the others take minutes, vaeac, whose business is ratings, and
+# conditional-vae, which needs to be told more than clicks.
 MODELS = "recvae,recvae-edlae,mult-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
 
 

@@ -48,7 +48,9 @@ def tune(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help=f"What is to be large, on the validation users: {METRIC}, or the resumed study's."),
+        typer.Option(
+            help=f"What is to be large, on the validation users: {METRIC}, of ratings r2, or the resumed study's."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the study in DIR; only a new budget need be given.")
@@ -112,7 +114,8 @@ def tune(
     terminal.note(f"Written to {out}: {', '.join(written)}.")
     if studies.FIGURE not in written:
         terminal.note("No figure: install Matplotlib with pip install 'recvae[plot]'.")
-    metric_too = "" if plan.metric == METRIC else f" --metric {plan.metric}"
+    assert study.config is not None
+    metric_too = "" if plan.metric == _default_metric(study.config) else f" --metric {plan.metric}"
     best = shlex.quote(str(out / studies.BEST))
     terminal.next(f"recvae train {shlex.quote(str(folder))} --config {best}{metric_too} --out RUN")
     terminal.document({"study": str(out), **study.to_dict()})
@@ -150,15 +153,15 @@ def _plan(
         if key in space:
             raise ConfigError(f"{key} is searched twice. Give one --search for it.")
         space[key] = kind
-    return plan(
-        model,
-        config=config,
-        settings=settings,
-        space=space,
-        seed=seed,
-        metric=metric or METRIC,
-        dataset=data.name,
-    )
+    made = plan(model, config=config, settings=settings, space=space, seed=seed, dataset=data.name)
+    return replace(made, metric=metric or _default_metric(made.start))
+
+
+def _default_metric(config: "RunConfig") -> str:
+    """Return the metric that 'recvae train' chooses by where none is named."""
+    from recvae.feed import default_metric
+
+    return default_metric(entry(config.name).recommender().from_config(config, "cpu"), METRIC)
 
 
 def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before: "Study | None") -> list[str]:

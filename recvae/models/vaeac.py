@@ -195,7 +195,7 @@ class VAEACNetwork(Network):
             return multinomial_log_likelihood(
                 code, last.weight, last.bias, replace(batch, values=hidden * liked), last.memory
             )
-        errors = self.residuals(batch, seen) - scores_at(code, last.weight, last.bias, batch.rows, batch.columns)
+        errors = self.residuals(batch, seen) - scores_at(code, last.weight, last.bias, batch)
         log_densities = -0.5 * (errors.square() * torch.exp(-self.log_noise) + self.log_noise + LOG_2PI)
         return batch.row_sum(hidden * log_densities)
 
@@ -238,7 +238,7 @@ class VAEACNetwork(Network):
     def expected(self, batch: Batch, where: Batch, code: Tensor) -> Tensor:
         """Return the expected ratings, (M,), of the entries of ``where``, the same users, from ``code`` (B, H)."""
         of_users = self.user_offset(batch, torch.ones_like(batch.values))
-        left = scores_at(code, self.last.weight, self.last.bias, where.rows, where.columns)
+        left = scores_at(code, self.last.weight, self.last.bias, where)
         return self.offsets(where.rows, where.columns, of_users) + left
 
     # --- what the instruments ask for: the model with nothing observed, whose prior knows nobody ----------------------

@@ -287,6 +287,10 @@ def test_bad_input_is_one_sentence(models, histories):
     strangers = recvae.Popularity().fit(checkerboard(), item_ids=[f"x{n}" for n in range(40)])
     with pytest.raises(InputError, match=r"Models 1 \(ease\) and 3 \(popularity\) of the blend know different"):
         Blend([*models[:2], strangers], histories)
+    board = {"item_ids": IDS, "user_attributes": [{"taste": str(row % 2)} for row in range(60)]}
+    people = recvae.ConditionalVAE(hidden=(), epochs=1, item_tags=False, user_attributes=("taste",))
+    with pytest.raises(InputError, match=r"Model 2 \(conditional-vae\) of the blend was trained on users' attributes"):
+        Blend([models[0], people.fit(checkerboard(), **board)], histories)
     with pytest.raises(InputError, match="39 columns, but the models know 40 items"):
         Blend(models, csr_array((3, 39)))
     with pytest.raises(InputError, match="All histories are empty"):

@@ -5,18 +5,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import checkerboard
 
 from data_prep import Dataset, prepare_given, read_user_tags
 from eval import evaluate
 from recvae import feed
+from recvae.batches import Batch
+from recvae.bounds import evidence
 from recvae.checkpoint import read_run
 from recvae.diagnostics import diagnose
 from recvae.errors import DataError, InputError
+from recvae.noise import Noise
 from recvae.recommender import load
 
 SETTINGS = ("model.hidden=[]", "model.latent=8", "train.epochs=30", "train.batch_size=40", "train.learning_rate=0.01")
@@ -103,6 +108,9 @@ def test_conditions_that_there_are_not(cli, run, folder, files):
     answer = cli("recommend", files / "ease", "--item", "000", "--condition", "low")
     assert answer.status == 2
     assert "This EASE model has no conditions" in answer.err
+    answer = cli("recommend", run, "--item", "000", "--condition", "taste=odd", "--condition", "taste=even")
+    assert answer.status == 2
+    assert "A user has one 'taste', not both 'taste=odd' and 'taste=even'" in answer.err
 
 
 def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
@@ -122,11 +130,25 @@ def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
         evaluate(model, users.histories, users.clicks, "ndcg@5", conditions=users.conditions[:29])
 
 
-def test_diagnose(run, folder):
-    found = diagnose(load(run), Dataset.load(folder), [], samples=5, users=20)
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_diagnose_tells_the_users_attributes(run, folder, split):
+    model, data = load(run, "cpu"), Dataset.load(folder)
+    found = diagnose(model, data, [], split=split, samples=5, users=20)
     assert found["latent"]["users"] == 20
     assert found["likelihood"]["samples"] == 5
-    assert found["recall"]["overall"]["users"] == 30
+    clicks = data.train if split == "train" else data.test_in
+    rows = np.sort(np.random.default_rng(0).permutation(np.flatnonzero(np.diff(clicks.indptr)))[:20])
+    tastes = [data.user_tags.get(user, {}).get("taste") for user in data.user_ids(split)[rows]]
+    assert len(set(tastes)) > 1
+    told = torch.tensor([[0.0] * 3 + [float(taste == value) for value in TASTE] for taste in tastes])
+    batch = replace(Batch.of(clicks[rows]), conditions=told)
+    with torch.no_grad():
+        mu, logvar = (part.double() for part in model.network.posterior(batch))
+    kl = 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1).mean().item()
+    assert found["latent"]["kl"]["mean"] == pytest.approx(kl, rel=1e-5)
+    bound = evidence(model.network, batch, Noise(0), 5).bounds[5].mean()
+    assert found["likelihood"]["log_p"]["mean"] == pytest.approx(bound, rel=1e-5)
+    assert split == "train" or found["recall"]["overall"]["users"] == 30
 
 
 def test_refit_learns_from_the_validation_users_attributes(cli, run, folder, files):
@@ -158,6 +180,14 @@ def test_a_dataset_without_tags(cli, dataset, files):
     assert answer.status == 2
     assert "has no user attributes to condition on. Prepare it again with --user-tags FILE" in answer.err
     assert not (files / "none").exists()
+
+
+def test_a_dataset_without_the_attributes_that_a_model_knows(cli, run, files, tmp_path):
+    tables = (files / "clicks.csv", *USER, "--titles", files / "titles.csv")
+    assert cli("prepare", *tables, "--held-out-users", "30", "--out", tmp_path / "set", "--quiet").status == 0
+    answer = cli("evaluate", run, tmp_path / "set", "--metrics", "ndcg@5")
+    assert answer.status == 2
+    assert f"{tmp_path / 'set'} has no user attributes to condition on. Prepare it again with --user-tags" in answer.err
 
 
 def test_an_attribute_that_there_is_not(cli, folder, files):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recvae import studies
 from recvae.cli import main
 from recvae.cli.train import METRIC
 from recvae.recommender import load
@@ -87,6 +88,52 @@ def test_a_ranking_metric_chooses_where_it_is_asked_for(cli, folder, tmp_path):
                 "--set", "train.epochs=1", "--out", tmp_path / "three")  # fmt: skip
     assert plain.status == 0
     assert load(tmp_path / "three").dataset["validation_metric"] == METRIC
+
+
+def test_tune_searches_by_what_train_chooses_by(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "find_spec", lambda name: None)  # no figure
+    given = ("tune", folder, "--model", "vaeac", *SETTINGS, "--set", "train.epochs=1", "--device", "cpu")
+    given = (*given, "--search", "model.beta=0.1,1.0", "--trials", 1)
+    found = cli(*given, "--out", tmp_path / "a")
+    assert found.status == 0, found.err
+    assert studies.read_study(tmp_path / "a").plan.metric == "r2"
+    assert "--metric" not in found.out
+    ranked = cli(*given, "--metric", "ndcg@100", "--out", tmp_path / "b")
+    assert "--metric ndcg@100 --out RUN" in ranked.out  # train alone would take r2
+    files = studies.read_study(tmp_path / "a").dataset["files"]
+    assert {"train_ratings.npz", "validation_in_ratings.npz", "validation_out_ratings.npz"} < set(files)
+
+
+def test_what_is_liked_must_be_what_the_clicks_are(cli, rated, folder, tmp_path):
+    least = ("--rating-column", "stars", "--min-rating", 3, "--ratings", "--held-out-users", 10)
+    assert cli("prepare", rated, *COLUMNS, *least, "--out", tmp_path / "d", "--quiet").status == 0
+    small = ("--set", "model.hidden=4", "--set", "model.latent=2", "--set", "train.epochs=1", "--device", "cpu")
+    given = (
+        "train",
+        tmp_path / "d",
+        "--model",
+        "vaeac",
+        "--set",
+        "model.ratings=true",
+        *small,
+        "--out",
+        tmp_path / "r",
+    )
+    refused = cli(*given)
+    assert refused.status == 2
+    assert "set model.liked_from=3.0" in refused.err
+    assert not (tmp_path / "r").exists()
+    assert cli(*given, "--set", "model.liked_from=3").status == 0
+
+
+def test_a_benchmark_is_of_clicks(cli, folder, tmp_path):
+    config = tmp_path / "ratings.toml"
+    config.write_text('name = "vaeac"\nmodel = { ratings = true }\n')
+    refused = cli("benchmark", folder, "--models", "vaeac,ease", "--config", config, "--out", tmp_path / "b")
+    assert refused.status == 2
+    assert "'vaeac' has model.ratings=true, and a benchmark compares models of clicks" in refused.err
+    assert "popularity" not in refused.err
+    assert not (tmp_path / "b").exists()
 
 
 def test_clicks_alone_are_not_enough(cli, dataset, tmp_path):

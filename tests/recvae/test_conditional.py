@@ -232,6 +232,16 @@ def test_each_user_can_ask_for_something_else(fitted, monkeypatch):
     np.testing.assert_array_equal(fitted.recommend(histories, k=40, conditions=asked.toarray())[1], scores)
 
 
+def test_a_list_of_names_for_each_user(fitted):
+    names = [["low"], ("high", "taste=odd"), []]
+    expected = fitted.recommend(BOARD[:3], k=9, conditions=fitted.encode_conditions(names))
+    for one, two in zip(fitted.recommend(BOARD[:3], k=9, conditions=names), expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+    for wrong in (names[:2], ["low", *names], ["low", ["high"], []]):
+        with pytest.raises(InputError, match="list of names for all users, or one such list for each of the 3"):
+            fitted.recommend(BOARD[:3], conditions=wrong)
+
+
 def test_by_raw_ids(fitted):
     ids, scores = fitted.recommend_ids([["i0", "i24"]], k=5, conditions=["low"])
     columns, values = fitted.recommend(fitted.encode([["i0", "i24"]])[0], k=5, conditions=["low"])
@@ -245,6 +255,10 @@ def test_conditions_that_there_are_not(fitted):
         fitted.recommend(user, conditions=["low", "taste=evn"])
     with pytest.raises(InputError, match=r"Write \['low'\]"):
         fitted.recommend(user, conditions="low")
+    with pytest.raises(InputError, match="no condition '7'"):
+        fitted.recommend(user, conditions=[7])
+    with pytest.raises(InputError, match="A user has one 'taste', not both 'taste=odd' and 'taste=even'"):
+        fitted.recommend(user, conditions=["low", "taste=odd", "taste=even"])
     with pytest.raises(InputError, match="1 x 4, but there are 1 histories and 5 conditions"):
         fitted.recommend(user, conditions=csr_array((1, 4)))
     with pytest.raises(InputError, match="2 x 5, but there are 1"):
@@ -316,6 +330,12 @@ def test_the_best_epoch_is_kept_in_memory_too():
             {"user_attributes": ("taste",)},
             {"user_attributes": TASTES, "item_tags": {**HALVES, "i9": ["taste=odd"]}, "min": 1},
             "An item tag is called 'taste=odd'",
+        ),
+        ({"user_attributes": ("taste", "age", "taste")}, {"user_attributes": TASTES}, "lists 'taste' twice"),
+        (
+            {"user_attributes": ("a", "a=b")},
+            {"user_attributes": [{"a": "b=c", "a=b": "c"}] * 60},
+            "Two attributes of users both make the condition 'a=b=c'",
         ),
     ],
 )

@@ -172,6 +172,17 @@ def test_training_rows():
     assert diagnostics.training([]) == []
 
 
+def test_the_weighted_kl_is_without_the_loss_s_other_terms():
+    """VAEAC's loss has its hyperprior too; its weight of the KL is the same throughout."""
+    model = small_model("vaeac", epochs=3)
+    rows = []
+    model.fit(checkerboard(), on_epoch=lambda report: rows.append(report.to_dict()))
+    for row, epoch in zip(diagnostics.training(rows), rows, strict=True):
+        values = epoch["phases"]["all"]
+        assert row["weighted_kl"] == values["beta"] * values["kl"]
+        assert abs(values["loss"] - values["nll"] - row["weighted_kl"]) > 1e-4  # the hyperprior
+
+
 # --- recall by groups -------------------------------------------------------------------------------------------------
 
 

@@ -249,6 +249,17 @@ def test_resume_refuses_other_settings_and_other_items(tmp_path):
         model("recvae").fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
+def test_resume_with_more_epochs_names_the_metric_that_differs(tmp_path):
+    def run(epochs, metric):
+        made = model("mult-dae", epochs=epochs)
+        made.dataset = {"name": "board", "validation_metric": metric}
+        return made
+
+    run(2, "ndcg@100").fit(BOARD, folder=tmp_path / "run")
+    with pytest.raises(InputError, match="was validated by ndcg@100; --resume needs --metric ndcg@100"):
+        run(3, "recall@20").fit(BOARD, folder=tmp_path / "run", resume=True)
+
+
 def test_an_existing_folder_is_refused_or_replaced_if_it_is_a_run(tmp_path):
     folder = tmp_path / "run"
     model("mult-dae").fit(BOARD, folder=folder)

@@ -115,6 +115,20 @@ def test_the_shipped_configuration_is_the_second_start(tmp_path, monkeypatch):
     assert len(plan("ease", dataset="other").starts) == 1
 
 
+def test_a_shipped_configuration_of_clicks_is_no_start_of_a_search_by_ratings():
+    made = plan(config="ml-100k-vaeac-ratings", dataset="ml-100k")  # there is an ml-100k-vaeac, of clicks
+    assert [source for source, _ in made.starts] == ["given"]
+    assert len(plan("vaeac", dataset="ml-100k").starts) == 2
+
+
+@pytest.mark.parametrize("key", ["ratings", "likelihood"])
+def test_models_that_are_scored_otherwise_are_not_searched_together(key):
+    values = {"ratings": OneOf(False, True), "likelihood": OneOf("multinomial", "gaussian")}
+    with pytest.raises(ConfigError, match=f"model\\.{key} cannot be searched: it decides what a model learns from"):
+        plan("vaeac", settings=[] if key == "ratings" else ["model.ratings=true"], space={f"model.{key}": values[key]})
+    assert "model.likelihood" in plan("mult-vae", space={"model.likelihood": values["likelihood"]}).space
+
+
 def test_configurations_survive_toml(tmp_path):
     configs = [resolve(name) for name in MODELS] + [resolve(config=name) for name in shipped()]
     configs += [resolve("mult-vae", settings=["model.hidden=[7, 5]", "train.learning_rate=1e-5", "seed=3"])]

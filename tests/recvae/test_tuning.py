@@ -283,6 +283,29 @@ def test_what_is_resumed_must_be_the_same(data, whole):
         tune(small_plan(), data, folder, trials=1)
 
 
+@pytest.mark.parametrize(
+    ("model", "settings", "file"),
+    [
+        ("vaeac", ["model.ratings=true"], "validation_in_ratings.npz"),
+        ("conditional-vae", [], "item_tags.csv"),
+        ("conditional-vae", ['model.user_attributes=["age"]'], "user_tags.csv"),
+        ("conditional-vae", ['model.user_attributes=["age"]'], "users.csv"),  # which row has which attributes
+    ],
+)
+def test_a_study_is_of_all_files_that_its_models_read(data, model, settings, file):
+    """Other ratings, tags or attributes beside the same clicks are another dataset, but not to a model of clicks."""
+    told = Dataset.load(data.path)
+    files = {**told.manifest["files"], file: "0" * 64}
+    told.manifest = {**told.manifest, "files": files}
+    assert tuning._hashes(told, plan(model, settings=settings))[file] == "0" * 64
+    assert tuning._hashes(told, plan("ease")) == tuning._hashes(data, plan("ease"))
+    if file == "item_tags.csv":
+        searched = plan(model, settings=["model.item_tags=false"])
+        assert file not in tuning._hashes(told, searched)
+        searched = plan(model, space={"model.item_tags": OneOf(False, True)})
+        assert file in tuning._hashes(told, searched)
+
+
 def test_an_earlier_study_stays_until_the_new_one_has_a_trial(data, tmp_path):
     folder = tmp_path / "study"
     tune(plan("ease"), data, folder, trials=2)

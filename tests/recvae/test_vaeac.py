@@ -9,6 +9,7 @@ from conftest import LargestTensor, WrittenNoise, random_clicks
 from scipy.sparse import csr_array
 
 import recvae
+from recvae import losses
 from recvae.batches import Batch, Clicks
 from recvae.bounds import evidence
 from recvae.errors import InputError
@@ -323,6 +324,35 @@ def test_predicted_ratings_are_the_scores(fitted):
     assert fitted.predict_ratings(shown, nobody).nnz == 0
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, -1.0, 7.0])
+def test_of_the_entries_to_predict_only_the_places_count(fitted, value):
+    shown, hidden = (matrix[200:] for matrix in ratings())
+    expected = fitted.predict_ratings(shown, hidden)
+    asked = csr_array((np.full(hidden.nnz, value), hidden.indices, hidden.indptr), shape=hidden.shape)
+    for where in (asked, asked.tocoo()):
+        found = fitted.predict_ratings(shown, where)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.data, expected.data)
+    np.testing.assert_array_equal(asked.data, np.full(hidden.nnz, value))  # the caller's own stays as it is
+    twice = csr_array((np.full(3, value), np.array([5, 2, 5]), np.array([0, 3])), shape=(1, 40))
+    found = fitted.predict_ratings(shown[[0]], twice)
+    assert found.indices.tolist() == [2, 5]
+    assert twice.indices.tolist() == [5, 2, 5]
+    np.testing.assert_allclose(found.data, fitted.scores(shown[[0]]).detach().numpy()[0, [2, 5]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_predicting_in_one_tile_and_in_many(fitted, monkeypatch, samples):
+    shown, _ = (matrix[200:] for matrix in ratings())
+    every = csr_array(np.ones(shown.shape, np.float32))
+    expected = fitted.predict_ratings(shown, every, samples=samples)
+    monkeypatch.setitem(losses.TILE_SCORES, "cpu", 16 * 50)  # 50 pairs
+    with LargestTensor() as largest:
+        found = fitted.predict_ratings(shown, every, samples=samples)
+    np.testing.assert_allclose(found.data, expected.data, rtol=1e-6)
+    assert largest.elements <= every.nnz * max(1, samples), (largest.shape, largest.operation)  # the width is 16
+
+
 def test_a_run_folder_keeps_the_offsets_and_resumes(tmp_path, fitted):
     shown, hidden = ratings()
     fitted.save(tmp_path / "run")
@@ -351,6 +381,8 @@ def test_refusals(fitted):
         VAEAC(epochs=1, hidden=2, latent=2, device="cpu").fit(shown).predict_ratings(shown, shown)
     with pytest.raises(InputError, match=r"must be \(users, 40\)"):
         fitted.predict_ratings(shown, shown[:3])
+    with pytest.raises(InputError, match=r"none of the training ratings is 6\.0 or more"):
+        VAEAC(ratings=True, liked_from=6.0, epochs=1, hidden=2, latent=2, device="cpu").fit(shown)
     with pytest.raises(InputError, match="trained on ratings"):
         recvae.Blend([recvae.Popularity().fit(shown), fitted], shown)
 
