@@ -61,7 +61,6 @@ MULT_DAE = {
     OTHERWISE: ("train.epochs=150", "train.batch_size=50", *AVERAGE),
 }
 MULT_VAE = {dataset: (*settings, "model.anneal=share") for dataset, settings in MULT_DAE.items()}
-BERNOULLI = {dataset: (*settings, "model.likelihood=bernoulli") for dataset, settings in MULT_VAE.items()}
 RATE = {"train.learning_rate": Between(3e-4, 2e-3, log=True)}
 LONG = {"train.learning_rate": Between(5e-4, 3e-3, log=True), "train.decay": OneOf("constant", "cosine")}
 
@@ -69,15 +68,6 @@ ROWS = (
     Row("recvae-edlae", "recvae-edlae", 140, WITH_PATH, RATE, vae=True),
     Row("recvae", "recvae", 130, RECVAE, RATE, vae=True),
     Row("mult-vae", "mult-vae", 50, MULT_VAE, {**LONG, "model.latent": OneOf(50, 100, 200, 300, 400)}, vae=True),
-    Row(
-        "mult-vae-bernoulli",
-        "mult-vae",
-        50,
-        BERNOULLI,
-        {**LONG, "model.latent": OneOf(50, 100, 200, 300, 400), "model.beta_cap": Between(0.002, 0.5, log=True)},
-        vae=True,
-        title="Mult-VAE, Bernoulli",
-    ),
     Row("mult-dae", "mult-dae", 20, MULT_DAE, LONG),
     Row("implicit-als", "implicit-als", 12),
     Row(
