@@ -16,7 +16,8 @@ from recvae.registry import MODELS
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "models"
 INDEX = FOLDER / "README.md"
-TEXTS = [*sorted(FOLDER.glob("*.md")), ROOT / "docs" / "elbo.md", ROOT / "docs" / "family.md"]
+TABLES = ROOT / "docs" / "family.md"
+TEXTS = [*sorted(FOLDER.glob("*.md")), ROOT / "docs" / "elbo.md", TABLES]
 PAGES = [path for path in TEXTS if path.parent == FOLDER and path != INDEX]
 
 each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
@@ -100,7 +101,7 @@ def test_every_configuration_of_a_model_is_named(path):
 @each_text
 def test_every_name_in_code_resolves(path):
     names = re.findall(r"`((?:recvae|eval|data_prep)\.[\w.]+)`", path.read_text(encoding="utf-8"))
-    assert names or path == INDEX
+    assert names or path in (INDEX, TABLES)
     for name in names:
         resolved(name)
 
