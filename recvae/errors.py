@@ -6,7 +6,7 @@ input, 1 for a failure at work.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class RecvaeError(Exception):
@@ -41,3 +41,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with the nearest of ``choices``, or an empty string where none is near."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a sentence, cut where there are many."""
+    quoted = ", ".join(f"'{name}'" for name in names[:most])
+    return quoted if len(names) <= most else f"{quoted} and {len(names) - most} more"

@@ -25,8 +25,9 @@ from recvae.checkpoint import (
     write_run,
     write_weights,
 )
+from recvae.conditions import checked, encoded, of_each_user
 from recvae.config import SEED, RunConfig, run_config
-from recvae.errors import ConfigError, DataError, FormatError, InputError, did_you_mean
+from recvae.errors import ConfigError, DataError, FormatError, InputError, did_you_mean, listed
 from recvae.files import whole_folder
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
@@ -191,7 +192,7 @@ class Recommender(ABC):
                 masks[name] = mask.indices
                 unknown += strange
         if unknown and not skip_unknown:
-            raise InputError(f"The model does not know the item {_listed(unknown)}.{self._nearest(unknown[0])}")
+            raise InputError(f"The model does not know the item {listed(unknown)}.{self._nearest(unknown[0])}")
         ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, conditions=conditions, **masks)
         kept = [row[row >= 0] for row in ids]
         return (
@@ -227,23 +228,12 @@ class Recommender(ABC):
 
     def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
         """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for one there is not."""
-        from scipy.sparse import csr_array
-
         if not self.condition_names:
             raise InputError(
                 f"This {entry(self.name).title} model has no conditions: it ranks by the history alone. A "
                 "conditional-vae that was trained with item tags or user attributes has them."
             )
-        place = {name: column for column, name in enumerate(self.condition_names)}
-        rows = [sorted({place.get(name, -1) for name in of_user}) for of_user in names]
-        for row, of_user in zip(rows, names, strict=True):
-            if -1 in row:
-                unknown = next(name for name in of_user if name not in place)
-                known = f" It has {_listed(self.condition_names, most=40)}."
-                raise InputError(f"The model has no condition '{unknown}'.{did_you_mean(str(unknown), place)}{known}")
-        indptr = np.cumsum([0, *(len(row) for row in rows)])
-        indices = np.array([column for row in rows for column in row], dtype=np.int64)
-        return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
+        return encoded(names, self.condition_names)
 
     def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:
         """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
@@ -330,27 +320,14 @@ class Recommender(ABC):
         }
 
     def _conditions(self, conditions: Any, n: int) -> Any:
-        """Return the conditions of ``n`` users as canonical CSR (n, C) of ones."""
-        if isinstance(conditions, str):
-            raise InputError(f"Conditions are a list of names, not one text. Write ['{conditions}'].")
-        is_matrix = getattr(conditions, "ndim", 1) == 2
-        if not is_matrix or not self.condition_names:
-            names = [] if is_matrix else list(conditions)
-            lists = [list(name) for name in names if isinstance(name, Iterable) and not isinstance(name, str)]
-            if not lists:
-                return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
-            if not len(lists) == len(names) == n:
-                raise InputError(
-                    f"Conditions are a list of names for all users, or one such list for each of the {n} histories."
-                )
-            return self.encode_conditions(lists)
-        conditions = canonical(conditions)
-        if conditions.shape != (n, len(self.condition_names)):
-            raise InputError(
-                f"The conditions are {conditions.shape[0]} x {conditions.shape[1]}, but there are {n} histories and "
-                f"{len(self.condition_names)} conditions."
-            )
-        return conditions.astype(bool).astype(np.float32)
+        """Return the conditions of ``n`` users, as :meth:`recommend` takes them, as canonical CSR (n, C) of ones."""
+        if getattr(conditions, "ndim", 1) == 2 and self.condition_names:
+            return checked(conditions, n, len(self.condition_names))
+        lists = of_each_user(conditions, n)
+        if lists is None:  # the same for all
+            names = [] if getattr(conditions, "ndim", 1) == 2 else list(conditions)
+            return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
+        return self.encode_conditions(lists)
 
     def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
         """Check the training matrix, name its columns, and return it in canonical form."""
@@ -409,9 +386,3 @@ def popularity_for_the_unknown(scores: Tensor, histories: Any, counts: Tensor) -
     if len(empty):
         scores[empty] = counts.to(scores.dtype)
     return scores
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    """Return names for a sentence, cut where there are many."""
-    quoted = ", ".join(f"'{name}'" for name in names[:most])
-    return quoted if len(names) <= most else f"{quoted} and {len(names) - most} more"

@@ -1,0 +1,59 @@
+"""Conditions that a ranking is asked under, as people and programs write them, to sparse rows."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from recvae.batches import canonical
+from recvae.errors import InputError, did_you_mean, listed
+
+
+def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
+    """Return lists of names out of ``known``, C of them, as CSR (n, C) of ones.
+
+    Raises :class:`InputError` for a name there is not, with the nearest.
+    """
+    from scipy.sparse import csr_array
+
+    place = {name: column for column, name in enumerate(known)}
+    rows = [sorted({place.get(name, -1) for name in of_user}) for of_user in names]
+    for row, of_user in zip(rows, names, strict=True):
+        if -1 in row:
+            unknown = next(name for name in of_user if name not in place)
+            near = did_you_mean(str(unknown), place)
+            raise InputError(f"The model has no condition '{unknown}'.{near} It has {listed(known, most=40)}.")
+    indptr = np.cumsum([0, *(len(row) for row in rows)])
+    indices = np.array([column for row in rows for column in row], dtype=np.int64)
+    return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
+
+
+def of_each_user(conditions: Any, n: int) -> list[list[str]] | None:
+    """Return one list of names for each of ``n`` users where ``conditions`` is that; None where it is one for all.
+
+    Raises :class:`InputError` for a single text, and for lists that are not one for each user.
+    """
+    if isinstance(conditions, str):
+        raise InputError(f"Conditions are a list of names, not one text. Write ['{conditions}'].")
+    if getattr(conditions, "ndim", 1) == 2:
+        return None
+    names = list(conditions)
+    lists = [list(name) for name in names if isinstance(name, Iterable) and not isinstance(name, str)]
+    if not lists:
+        return None
+    if not len(lists) == len(names) == n:
+        raise InputError(
+            f"Conditions are a list of names for all users, or one such list for each of the {n} histories."
+        )
+    return lists
+
+
+def checked(conditions: Any, n: int, width: int) -> Any:
+    """Return a matrix of conditions as canonical CSR (n, width) of ones; :class:`InputError` for another shape."""
+    conditions = canonical(conditions)
+    if conditions.shape != (n, width):
+        raise InputError(
+            f"The conditions are {conditions.shape[0]} x {conditions.shape[1]}, but there are {n} histories and "
+            f"{width} conditions."
+        )
+    return conditions.astype(bool).astype(np.float32)
