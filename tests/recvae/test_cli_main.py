@@ -39,16 +39,12 @@ def test_every_verb_has_help_and_the_common_options(cli, verb, monkeypatch):
     assert all(option in answer.out for option in ("--json", "--quiet", "--debug"))
 
 
-def test_help_imports_nothing_heavy_and_is_fast():
-    program = (
-        "import json, sys, time; start = time.perf_counter(); from recvae.cli import main; main(['--help']);"
-        "print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))"
-    )
-    seconds, modules = json.loads(python("-c", program).stdout.splitlines()[-1])
+def test_help_imports_nothing_heavy():
+    program = "import json, sys; from recvae.cli import main; main(['--help']); print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(python("-c", program).stdout.splitlines()[-1])
     heavy = {"torch", "numpy", "scipy", "pandas", "pyarrow", "implicit", "pydantic", "matplotlib", "data_prep", "eval"}
     heavy |= {"optuna", "sqlalchemy"}
     assert not heavy & set(modules)
-    assert seconds < 1.0  # 0.15 s where nothing else runs
 
 
 @pytest.mark.parametrize(

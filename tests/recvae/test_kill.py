@@ -22,15 +22,16 @@ import recvae
 torch.set_num_threads(1)
 folder, matrix = sys.argv[1:]
 clicks = load_npz(matrix)
-model = recvae.RecVAE(hidden=24, latent=8, batch_size=10, epochs=8, seed=2, device="cpu")
+model = recvae.RecVAE(hidden=24, latent=8, batch_size=10, epochs=EPOCHS, seed=2, device="cpu")
 validation = lambda m: float(m.recommend(clicks, k=5)[1].mean())
 model.fit(clicks, validation=validation, folder=folder, resume=True, on_epoch=lambda r: print(r.epoch, flush=True))
 """
+EPOCHS = 8
 RUNS = int(os.environ.get("RECVAE_KILLS", "2"))
 
 
 def start(folder: Path, matrix: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(matrix)]
+    command = [sys.executable, "-c", PROGRAM.replace("EPOCHS", str(EPOCHS)), str(folder), str(matrix)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -54,8 +55,9 @@ def test_sigkill_and_resume(tmp_path):
         folder = tmp_path / f"run{run}"
         with start(folder, matrix) as process:
             if run:  # the first is killed at any moment, also while it starts
-                process.stdout.readline()
-                time.sleep(rng.uniform(0, length))
+                for _ in range(rng.integers(1, EPOCHS)):  # by its own clock, however busy the machine is
+                    process.stdout.readline()
+                time.sleep(rng.uniform(0, length / EPOCHS))
             else:
                 time.sleep(rng.uniform(0, first - begun))
             process.kill()
@@ -63,7 +65,7 @@ def test_sigkill_and_resume(tmp_path):
         with start(folder, matrix) as process:
             lines = process.stdout.read().split()
         assert process.returncode == 0
-        assert not lines or lines[-1] == "8"
+        assert not lines or lines[-1] == str(EPOCHS)
         for file in (checkpoint.WEIGHTS, checkpoint.RUN, checkpoint.ITEMS, checkpoint.STATE):
             if file == checkpoint.STATE:  # it holds the epochs' seconds too
                 states = [checkpoint.read_state(f)[0] for f in (whole, folder)]
