@@ -65,8 +65,8 @@ class ByteSource:
     def _stream(self, raw: IO[bytes], size: int, progress: Progress | None) -> "Stream":
         stream = Stream(raw, f"read {self.name}", size, progress)
         if stream.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
-            # A Stream is a reader that gzip can use, which the type stubs of some Python versions do not see.
-            return Stream(gzip.GzipFile(fileobj=stream, mode="rb"), "", None, None)  # type: ignore[call-overload,unused-ignore]
+            unpacked = gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[call-overload,unused-ignore]  # some stubs do not see that it can read this
+            return Stream(unpacked, "", None, None)
         return stream
 
     def head(self) -> bytes:

@@ -1,6 +1,22 @@
 """Annealing of the KL weight and of the learning rate: pure functions of the update number, counted from 0."""
 
 import math
+from typing import Literal
+
+Anneal = Literal["paper", "share", "constant", "cyclical"]
+
+
+def annealed_beta(
+    kind: Anneal, step: int, total: int, *, cap: float, updates: int, share: float, cycles: int = 1
+) -> float:
+    """Return the KL weight at update ``step`` of ``total``: the options of the models that anneal, by their names."""
+    if kind == "paper":
+        return linear_beta(step, cap=cap, updates=updates)
+    if kind == "share":
+        return share_beta(step, cap=cap, share=share, total=total)
+    if kind == "cyclical":
+        return cyclical_beta(step, cap=cap, cycles=cycles, share=share, total=total)
+    return cap
 
 
 def linear_beta(step: int, *, cap: float, updates: int) -> float:

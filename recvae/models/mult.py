@@ -15,7 +15,7 @@ from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_x
 from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
 from recvae.options import Between, OneOf, option
-from recvae.schedules import cyclical_beta, linear_beta, share_beta
+from recvae.schedules import annealed_beta
 
 
 @dataclass(frozen=True)
@@ -183,13 +183,8 @@ class MultVAENetwork(_Mult):
 
     def beta(self, step: int, total: int) -> float:
         o = self.options
-        if o.anneal == "paper":
-            return linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates)
-        if o.anneal == "share":
-            return share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total)
-        if o.anneal == "cyclical":
-            return cyclical_beta(step, cap=o.beta_cap, cycles=o.cycles, share=o.anneal_share, total=total)
-        return o.beta_cap
+        cap, updates, share = o.beta_cap, o.anneal_updates, o.anneal_share
+        return annealed_beta(o.anneal, step, total, cap=cap, updates=updates, share=share, cycles=o.cycles)
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
         return self.bound(batch, batch, beta, noise)

@@ -20,7 +20,7 @@ from recvae.losses import LOG_2PI, gaussian_log_density, likelihood
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, linear
 from recvae.noise import Noise
 from recvae.options import Between, OneOf, option
-from recvae.schedules import linear_beta, share_beta
+from recvae.schedules import annealed_beta
 
 # As in the authors' program: bounds of every log-variance, mean and deviation of the first pseudo-inputs.
 LEAST_LOGVAR, MOST_LOGVAR = -12.0, 4.0
@@ -152,11 +152,8 @@ class VampVAENetwork(Network):
 
     def beta(self, step: int, total: int) -> float:
         o = self.options
-        if o.anneal == "paper":
-            return linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates)
-        if o.anneal == "share":
-            return share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total)
-        return o.beta_cap
+        cap, updates, share = o.beta_cap, o.anneal_updates, o.anneal_share
+        return annealed_beta(o.anneal, step, total, cap=cap, updates=updates, share=share)
 
     def l2(self) -> dict[str, float]:
         lambda_ = self.options.l2
