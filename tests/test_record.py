@@ -1,4 +1,4 @@
-"""Numbers that a change of structure must leave as they are, and folders of earlier versions, which must keep loading."""
+"""Numbers that a change of structure must leave as they are, and folders of format 1, which must keep loading."""
 
 import json
 import shutil

@@ -64,7 +64,7 @@ def document(*arguments: object) -> dict[str, Any]:
 
 
 def write_clicks(folder: Path) -> None:
-    """Write ratings.csv, titles.csv and users.csv: two tastes, ids with leading zeros, titles with commas and quotes."""
+    """Write ratings.csv, titles.csv and users.csv: two tastes, ids with leading zeros, titles with quotes."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.RandomState(SEED)  # the legacy generator, whose streams are frozen
     rows = []
