@@ -22,7 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.files import read_json, read_table, vocabulary_hash, whole_file, write_json, write_table, write_text
+from recvae.files import (
+    read_json,
+    read_table,
+    recover,
+    vocabulary_hash,
+    whole_file,
+    write_json,
+    write_table,
+    write_text,
+)
 from recvae.training import TrainState
 
 FORMAT = 1
@@ -78,6 +87,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 def read_run(folder: Path) -> Run:
     """Read run.json; raise :class:`FormatError` where ``folder`` is no run folder or the file is damaged."""
+    recover(folder, marker=RUN, whole=WEIGHTS)
     if not folder.exists():
         raise InputError(f"{folder} does not exist.")
     path = folder / RUN
