@@ -32,6 +32,7 @@ from recvae.files import (
     write_table,
     write_text,
 )
+from recvae.swap import need_utf8
 from recvae.training import TrainState
 
 FORMAT = 1
@@ -148,6 +149,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors, on the CPU, and the facts; raise :class:`FormatError` where the file is damaged."""
+    need_utf8(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -23,6 +23,7 @@ from recvae.swap import (
     clear_replaced,
     failure,
     make_folders,
+    need_utf8,
     put,
     recover,
     remove,
@@ -57,8 +58,7 @@ def writing(path: Path) -> Iterator[None]:
     A thread that is already may enter again. Folders above ``path`` are made, and removed again where they stay empty.
     Raises :class:`WorkError` naming the other writer where there is one, and where the operating system refuses.
     """
-    if not _is_utf8(path):
-        raise InputError(f"The name {path} is not valid UTF-8, which the formats' libraries need. Choose another name.")
+    need_utf8(path)
     if not target(path).name:
         raise InputError(f"{path} is the root of a file system. Name a place in it.")
     with ExitStack() as stack:
@@ -82,14 +82,6 @@ def _enter(stack: ExitStack, path: Path) -> None:
             break
     recover(path)
     clear_parts(path)
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @contextmanager
@@ -172,9 +164,14 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path``, whole or not at all."""
+    """Write UTF-8 ``text`` to ``path``, whole or not at all; raise :class:`DataError` where it is not valid Unicode."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {path.name}. Rename it.") from error
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:

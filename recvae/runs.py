@@ -1,8 +1,8 @@
 """Where a training run keeps its best weights: in memory, or in a run folder that survives a kill at any moment."""
 
 import hashlib
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recvae import checkpoint
 from recvae.config import run_config
-from recvae.errors import ConfigError, FormatError, InputError
+from recvae.errors import ConfigError, FormatError, InputError, WorkError
 from recvae.files import refuse_existing, writing
 from recvae.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
 from recvae.training import EpochReport, TrainState
@@ -81,8 +81,9 @@ class InFolder:
         for folder in (self.home, self.home / Path(checkpoint.STATE).parent):
             clear_inside(folder)
         self.begun = True
-        checkpoint.write_run(self.home, self.model.run())
-        checkpoint.write_items(self.home, self.model.items)
+        with self._named():
+            checkpoint.write_run(self.home, self.model.run())
+            checkpoint.write_items(self.home, self.model.items)
         self._take_place()
         return state
 
@@ -122,9 +123,10 @@ class InFolder:
     def keep_best(self, report: EpochReport) -> None:
         """Write the weights, which carry their own facts, and run.json."""
         note_best(self.model, report)
-        checkpoint.write_weights(self.home / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
-        self.has_weights = True
-        checkpoint.write_run(self.home, self.model.run())
+        with self._named():
+            checkpoint.write_weights(self.home / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
+            self.has_weights = True
+            checkpoint.write_run(self.home, self.model.run())
         self._take_place()
 
     def keep_state(self, state: TrainState, report: EpochReport) -> None:
@@ -136,8 +138,17 @@ class InFolder:
             "best_epoch": self.model.best_epoch,
             "metrics": self.model.metrics,
         }
-        checkpoint.write_state(self.home, state, facts)
-        checkpoint.write_metrics(self.home, self.rows)
+        with self._named():
+            checkpoint.write_state(self.home, state, facts)
+            checkpoint.write_metrics(self.home, self.rows)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let a failure name the place that the user knows."""
+        try:
+            yield
+        except WorkError as error:
+            raise WorkError(str(error).replace(str(self.home), str(self.folder))) from error
 
     def end(self) -> None:
         """Put the best weights back; a run that never had any leaves nothing, and an earlier one as it was."""

@@ -52,6 +52,14 @@ def target(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() or path.name in ("", "..") else path
 
 
+def need_utf8(path: Path) -> None:
+    """Raise :class:`InputError` for a path that is not UTF-8: safetensors, Arrow and JSON have no other."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"The name {path} is not valid UTF-8, so it cannot be used here. Rename it.") from error
+
+
 def failure(path: Path, error: OSError) -> WorkError:
     """Turn an operating-system error into a sentence that names the path and what to do."""
     reason = error.strerror or str(error)

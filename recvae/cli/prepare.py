@@ -149,6 +149,7 @@ def prepare(
     from data_prep import prepare as read_and_split
     from data_prep import prepare_given
     from recvae.errors import InputError
+    from recvae.swap import need_utf8
 
     terminal = Terminal(json=json, quiet=quiet)
     options: dict[str, Any] = {  # of both forms
@@ -176,7 +177,10 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
-    hold(out, source_name, source, titles, user_tags, train, test)
+    read = [Path(given) for given in (source_name, source, train, test) if given is not None]
+    for given_path in read:
+        need_utf8(given_path)  # the manifest names them
+    hold(out, *read, titles, user_tags)
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         if given is not None:
