@@ -34,14 +34,16 @@ class Block:
 def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> None:
     """Be the one writer of ``out`` until the command ends; no other process may write there meanwhile.
 
-    ``inputs``: what the command reads, None and names of no file included; ``marker`` as in
+    ``inputs``: what the command reads, None included; a text may also be the name of a known dataset or configuration,
+    after which folders are called too, so it counts where it is a file. ``marker`` as in
     :func:`recvae.swap.refuse_inputs`. Raises :class:`InputError` where ``out`` is one of them, and :class:`WorkError`
     where another process writes there or nothing can be written.
     """
     from recvae.files import writing
     from recvae.swap import refuse_inputs
 
-    refuse_inputs(out, [Path(given) for given in inputs if given], marker=marker)
+    paths = [Path(given) for given in inputs if isinstance(given, Path) or (given and Path(given).is_file())]
+    refuse_inputs(out, paths, marker=marker)
     _check_place(out)
     HELD.enter_context(writing(out))
 

@@ -177,10 +177,9 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
-    read = [Path(given) for given in (source_name, source, train, test) if given is not None]
-    for given_path in read:
-        need_utf8(given_path)  # the manifest names them
-    hold(out, *read, titles, user_tags)
+    for read in (source_name, source, train, test):
+        need_utf8(Path(read or ""))  # the manifest names them
+    hold(out, source_name, source, titles, user_tags, train, test)
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         if given is not None:

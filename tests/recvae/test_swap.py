@@ -380,3 +380,12 @@ def test_no_verb_replaces_what_it_reads(verb, cli, dataset, ease, clicks, tmp_pa
     assert "read" in answer.err
     assert answer.err.count("\n") == 1
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_folder_may_be_called_after_a_configuration(cli, dataset, tmp_path, monkeypatch):
+    """The name of what is shipped is no input of that name."""
+    monkeypatch.chdir(tmp_path)
+    command = ["train", dataset, "--config", "ml-100k-ease", "--out", "ml-100k-ease", "-q"]
+    for more in ([], ["--overwrite"]):
+        answer = cli(*command, *more)
+        assert answer.status == 0, answer.err
