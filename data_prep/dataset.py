@@ -35,7 +35,16 @@ from data_prep.manifest import (
 from data_prep.matrices import check_matrix, load_matrix, save_matrix
 from data_prep.splits import Split
 from recvae.errors import FormatError, InputError
-from recvae.files import file_hash, read_json, read_table, vocabulary_hash, whole_folder, write_json, write_table
+from recvae.files import (
+    file_hash,
+    read_json,
+    read_table,
+    recover,
+    vocabulary_hash,
+    whole_folder,
+    write_json,
+    write_table,
+)
 
 _ITEMS = ("index", "item_id", "title")
 _USERS = ("split", "row", "user_id")
@@ -328,6 +337,7 @@ class Dataset:
         folder of this format version, or is incomplete.
         """
         folder = Path(path)
+        recover(folder)
         if not folder.exists():
             raise InputError(f"There is no dataset folder {folder}. Make one with: recvae prepare ... --out {folder}")
         if not folder.is_dir():

@@ -188,10 +188,9 @@ class Blend(Recommender):
             write_run(temporary, self.run())
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> Self:
+    def _read(cls, folder: Path, device: str) -> Self:
         """Return the blend of a run folder; raise :class:`FormatError` where it or a component is damaged."""
-        folder = Path(folder)
-        blend = super().load(folder, device)
+        blend = super()._read(folder, device)
         _, facts = read_weights(folder / WEIGHTS)
         names, seals = blend.config.model.components, facts.get("components", [])
         if len(names) != len(seals):

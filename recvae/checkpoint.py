@@ -22,7 +22,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.files import read_json, read_table, vocabulary_hash, whole_file, write_json, write_table, write_text
+from recvae.files import (
+    read_json,
+    read_table,
+    recover,
+    vocabulary_hash,
+    whole_file,
+    write_json,
+    write_table,
+    write_text,
+)
+from recvae.swap import need_utf8
 from recvae.training import TrainState
 
 FORMAT = 1
@@ -78,6 +88,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 def read_run(folder: Path) -> Run:
     """Read run.json; raise :class:`FormatError` where ``folder`` is no run folder or the file is damaged."""
+    recover(folder, marker=RUN, whole=WEIGHTS)
     if not folder.exists():
         raise InputError(f"{folder} does not exist.")
     path = folder / RUN
@@ -138,6 +149,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors, on the CPU, and the facts; raise :class:`FormatError` where the file is damaged."""
+    need_utf8(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -31,6 +31,7 @@ from recvae.errors import ConfigError, DataError, FormatError, InputError, did_y
 from recvae.files import whole_folder
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
+from recvae.swap import one_version
 
 Validation = Callable[["Recommender"], float]
 
@@ -262,8 +263,14 @@ class Recommender(ABC):
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> Self:
-        """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model."""
-        folder = Path(folder)
+        """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model.
+
+        Where the folder is being replaced, all of the model is the earlier one or all is the new one.
+        """
+        return one_version(Path(folder), lambda: cls._read(Path(folder), device))
+
+    @classmethod
+    def _read(cls, folder: Path, device: str) -> Self:
         run = read_run(folder)
         if run.model != cls.name:
             raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
@@ -354,7 +361,8 @@ class Recommender(ABC):
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
     """Return the model of a run folder, whichever it is."""
-    return entry(read_run(Path(folder)).model).recommender().load(folder, device)
+    place = Path(folder)
+    return one_version(place, lambda: entry(read_run(place).model).recommender().load(place, device))
 
 
 def torch_device(name: str) -> torch.device:

@@ -18,7 +18,7 @@ from recvae.cli.options import (
     Quiet,
     Seed,
 )
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Follower, Terminal, share
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def benchmark(
     from recvae.report import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
+    hold(out, folder, *(config or []))
     check_folder(out, marker=bench.RESULTS, overwrite=overwrite)
     names = [name.strip() for name in models.split(",") if name.strip()]
     chosen = bench.contestants(Dataset.load(folder).name, names, config or [], seed)

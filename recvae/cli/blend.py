@@ -10,7 +10,7 @@ import typer
 
 from recvae.cli.evaluate import refuse_other_data
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def blend(
     from recvae.registry import entry
 
     terminal = Terminal(json=json, quiet=quiet)
-    _check_runs(runs, out)
+    _check_runs(runs)
     given = None if weights is None else normalised(_numbers(weights), len(runs))
+    hold(out, folder, *runs, marker="run.json")
     check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
     validation = validate_with(data, metric)
@@ -104,16 +105,14 @@ def blend(
     )
 
 
-def _check_runs(runs: Sequence[Path], out: Path) -> None:
-    """Refuse a single run, and to write over one of those that are read."""
+def _check_runs(runs: Sequence[Path]) -> None:
+    """Refuse a single run."""
     from recvae.errors import InputError
 
     if len(runs) < 2:
         raise InputError(
             "A blend needs at least two runs. Name them before the dataset folder: recvae blend RUN RUN DIR --out BLEND"
         )
-    if out.resolve() in [run.resolve() for run in runs]:
-        raise InputError(f"{out} is one of the runs to blend. Write to another place with --out.")
 
 
 def _numbers(text: str) -> list[float]:

@@ -8,7 +8,7 @@ import typer
 
 from recvae.cli.evaluate import refuse_other_data
 from recvae.cli.options import DatasetFolder, Debug, Device, Json, Overwrite, Quiet, RunFolder, Seed
-from recvae.cli.output import check_output
+from recvae.cli.output import check_output, hold
 from recvae.cli.terminal import Terminal, share
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def diagnose(
 
     terminal = Terminal(json=json, quiet=quiet)
     if out is not None:
+        hold(out, run, folder)
         check_output(out, overwrite=overwrite, suffixes=(".html", ".htm"))
     data = Dataset.load(folder)
     model = load(run, device)

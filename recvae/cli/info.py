@@ -24,8 +24,11 @@ def info(
 ) -> None:
     """Describe a dataset or run folder; without a path, list known datasets, models and shipped configurations."""
     from recvae.errors import InputError
+    from recvae.files import recover
 
     terminal = Terminal(json=json, quiet=quiet)
+    if path is not None:
+        recover(path, marker="run.json", whole="model.safetensors")
     if path is None:
         if verify:
             raise InputError("--verify needs a folder to check.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import Debug, Json, Overwrite, Quiet
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def prepare(
     from data_prep import prepare as read_and_split
     from data_prep import prepare_given
     from recvae.errors import InputError
+    from recvae.swap import need_utf8
 
     terminal = Terminal(json=json, quiet=quiet)
     options: dict[str, Any] = {  # of both forms
@@ -176,6 +177,9 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
+    for read in (source_name, source, train, test):
+        need_utf8(Path(read or ""))  # the manifest names them
+    hold(out, source_name, source, titles, user_tags, train, test)
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         if given is not None:

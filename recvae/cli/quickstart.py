@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def quickstart(
     terminal = Terminal(json=json, quiet=quiet)
     began = time.perf_counter()
     if out is not None:
+        hold(out)
         check_folder(out, marker=RESULTS, overwrite=overwrite)
     data = (sample() if seed is None else sample(seed)).dataset()
     _introduce(terminal, data)

@@ -8,7 +8,7 @@ import typer
 
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
 from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder
-from recvae.cli.output import Block, check_output, write_blocks
+from recvae.cli.output import Block, check_output, hold, write_blocks
 from recvae.cli.terminal import Terminal, amount
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def recommend(
     if k < 1:
         raise InputError(f"-k must be at least 1, and is {k}.")
     if out is not None:
+        hold(out, run, histories)
         check_output(out, overwrite=overwrite)
     model = load(run, device)
     _check_ratings(model, run, histories, rating_column)

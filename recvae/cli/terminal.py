@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import RecvaeError
+from recvae.cli.process import Forgiving
+from recvae.errors import RecvaeError, WorkError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -25,26 +26,34 @@ class Terminal:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json, self.quiet = json, quiet
         self.out, self.err = console(), console(stderr=True)
+        self.notes = console(forgiving=True)
 
     def result(self, *parts: "RenderableType") -> None:
-        """Print what the user asked for, unless a JSON document takes its place."""
+        """Print what the user asked for, unless a JSON document takes its place.
+
+        Raises OSError where stdout refuses, and :class:`WorkError` where it is closed.
+        """
         if not self.json:
+            _need_stdout()
             for part in parts:
                 _print(self.out, part)
 
     def note(self, *parts: "RenderableType") -> None:
-        """Print something helpful that was not asked for."""
-        if not self.quiet:
-            self.result(*parts)
+        """Print something helpful that was not asked for, if it can be printed."""
+        if not self.quiet and not self.json:
+            for part in parts:
+                _print(self.notes, part)
 
     def next(self, *commands: str) -> None:
         """Print commands to go on with."""
         self.note("\nNext:", *(f"  {command}" for command in commands))
 
     def document(self, value: Mapping[str, Any]) -> None:
-        """Print the JSON document, where one is asked for."""
+        """Print the JSON document, where one is asked for; errors as :meth:`result`."""
         if self.json:
+            _need_stdout()
             sys.stdout.write(to_json(value) + "\n")
+            sys.stdout.flush()  # a full disk shows here and not after the command's end
 
     def warn(self, sentence: str) -> None:
         """Print a warning on stderr, also when quiet."""
@@ -151,11 +160,20 @@ def to_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False)
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Return a console that prints what it is given: no markup, no guessing at what numbers are."""
+def console(*, stderr: bool = False, forgiving: bool = False) -> "Console":
+    """Return a console that prints what it is given: no markup, no guessing at what numbers are.
+
+    That of stderr, and a ``forgiving`` one, loses what cannot be printed.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    file: Any = Forgiving("stderr" if stderr else "stdout") if stderr or forgiving else None
+    return Console(file=file, markup=False, highlight=False, emoji=False)
+
+
+def _need_stdout() -> None:
+    if sys.stdout is None:
+        raise WorkError("The result cannot be printed: stdout is closed. Send it to a file or a terminal.")
 
 
 def print_error(sentence: str, *, label: str = "Error: ") -> None:

@@ -1,10 +1,8 @@
 """``recvae train``: from a dataset folder to a run folder."""
 
 import shlex
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from json import dumps  # what it writes of text, numbers, booleans and lists of them is TOML too
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
 from recvae.registry import entry
 
@@ -67,15 +65,18 @@ def train(
     from recvae.checkpoint import read_run
     from recvae.errors import InputError
     from recvae.feed import default_metric, learned_from, validate_with
+    from recvae.runs import under_way
 
     terminal = Terminal(json=json, quiet=quiet)
-    continued = resume and (out / "run.json").is_file()
+    hold(out, folder, refit, config, marker="run.json")
+    begun = under_way(out)  # a run that is to replace another one is not in its place from the start
+    continued = resume and (begun / "run.json").is_file()
     plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
-    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, out if continued else None)
+    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, begun if continued else None)
     if resume and chosen.train is None:
         raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
     recommender = entry(chosen.name).recommender().from_config(chosen, device)
-    before = read_run(out).dataset if continued else {}
+    before = read_run(begun).dataset if continued else {}
     is_refit = plan is not None or "refit" in before
     if is_refit and metric is not None:
         raise InputError(f"{out} is refitted, without validation: leave --metric out.")
@@ -98,14 +99,13 @@ def train(
     if config is None and not continued and not is_refit:
         _mention_shipped(terminal, data.name, chosen.name)
     began = time.perf_counter()
-    with _leave_nothing_unfinished(out, fresh=not continued):
-        if chosen.train is not None:
-            epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device)
-        else:
-            recommender.fit(**given)
-            recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
-            recommender.save(out, overwrite=overwrite)
-            epochs = None
+    if chosen.train is not None:
+        epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device)
+    else:
+        recommender.fit(**given)
+        recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
+        recommender.save(out, overwrite=overwrite)
+        epochs = None
     seconds = time.perf_counter() - began
     _draw_curves(out, metric, f"{entry(chosen.name).title} on {data.name}")
     score = recommender.metrics.get("validation")
@@ -187,10 +187,11 @@ def _fit(
 ) -> int:
     """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
     from recvae.checkpoint import read_metrics
+    from recvae.runs import under_way
     from recvae.vae import NeuralRecommender
 
     assert isinstance(model, NeuralRecommender)
-    done = len(read_metrics(out)) if resume else 0
+    done = len(read_metrics(under_way(out))) if resume else 0
     options = model.config.train
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
@@ -206,7 +207,8 @@ def _fit(
             )
     except KeyboardInterrupt:
         if model.best_epoch is None:
-            raise Interrupted("Stopped before the first epoch was done; nothing is kept.") from None
+            earlier = f" The run in {out} is as it was." if (out / "run.json").is_file() else ""
+            raise Interrupted(f"Stopped before the first epoch was done; nothing is kept.{earlier}") from None
         _draw_curves(out, metric, "")
         places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
         again = f"recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
@@ -262,16 +264,3 @@ def _draw_curves(run: Path, metric: str, title: str) -> None:
         from recvae.plots import training_curves
 
         training_curves(rows, run / "curves.png", metric=metric, title=title)
-
-
-@contextmanager
-def _leave_nothing_unfinished(run: Path, *, fresh: bool) -> Iterator[None]:
-    """Remove a run folder that this command began, if it ends before the folder holds a model."""
-    try:
-        yield
-    except BaseException:
-        if fresh and run.is_dir() and not (run / "model.safetensors").is_file():
-            names = {path.name for path in run.iterdir() if not path.name.endswith(".part")}
-            if names <= {"run.json", "items.csv", "metrics.jsonl", "resume"}:
-                shutil.rmtree(run)
-        raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
 from recvae.registry import entry
 
@@ -70,6 +70,7 @@ def tune(
     from recvae import studies, tuning
 
     terminal = Terminal(json=json, quiet=quiet)
+    hold(out, folder, config)
     before = studies.read_study(out) if resume and (out / studies.STUDY).is_file() else None
     if before is None:
         check_folder(out, marker=studies.STUDY, overwrite=overwrite)
