@@ -35,7 +35,16 @@ from data_prep.manifest import (
 from data_prep.matrices import check_matrix, load_matrix, save_matrix
 from data_prep.splits import Split
 from recvae.errors import FormatError, InputError
-from recvae.files import file_hash, read_json, read_table, vocabulary_hash, whole_folder, write_json, write_table
+from recvae.files import (
+    file_hash,
+    read_json,
+    read_table,
+    same_vocabulary,
+    vocabulary_hash,
+    whole_folder,
+    write_json,
+    write_table,
+)
 
 _ITEMS = ("index", "item_id", "title")
 _USERS = ("split", "row", "user_id")
@@ -240,7 +249,7 @@ class Dataset:
 
     @property
     def vocabulary_hash(self) -> str:
-        """SHA-256 of the item ids in column order, joined by line feeds, as UTF-8: what a model's columns mean."""
+        """Hash of the item ids in column order: what a model's columns mean (:func:`recvae.files.vocabulary_hash`)."""
         return vocabulary_hash(self.item_ids)
 
     @cached_property
@@ -268,7 +277,7 @@ class Dataset:
         ids = np.array([row[1] for row in rows], dtype=np.object_)
         if len(set(ids)) != len(ids):
             raise FormatError(f"{file} names an item twice. {AGAIN}")
-        if vocabulary_hash(ids) != self.manifest["vocabulary_hash"]:
+        if not same_vocabulary(ids, self.manifest["vocabulary_hash"]):
             raise FormatError(f"{file} was altered: its items are not those of manifest.json. {AGAIN}")
         return ids, np.array([row[2] for row in rows], dtype=np.object_)
 
@@ -368,7 +377,7 @@ class Dataset:
         for name in MATRICES if dataset.has_ratings else ():
             if dataset.matrix(name).multiply(dataset.ratings(name)).nnz != dataset.matrix(name).nnz:
                 raise FormatError(f"{where}{name}.npz has clicks that {name}_ratings.npz does not rate. {AGAIN}")
-        if dataset.manifest["vocabulary_hash"] != dataset.vocabulary_hash:
+        if not same_vocabulary(dataset.item_ids, dataset.manifest["vocabulary_hash"]):
             raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {AGAIN}")
         if dataset.manifest.get("protocol", {}).get("split") == "strong":
             everyone = [user for split in SPLITS for user in dataset.user_ids(split)]

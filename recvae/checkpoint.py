@@ -22,7 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.files import read_json, read_table, vocabulary_hash, whole_file, write_json, write_table, write_text
+from recvae.files import (
+    read_json,
+    read_table,
+    same_vocabulary,
+    vocabulary_hash,
+    whole_file,
+    write_json,
+    write_table,
+    write_text,
+)
 from recvae.training import TrainState
 
 FORMAT = 1
@@ -119,7 +128,8 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
     path = folder / ITEMS
     rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
     items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
-    if (items.hash(), items.titles_hash(), len(items)) != (run.vocabulary, run.titles, run.n_items):
+    same = same_vocabulary(items.ids, run.vocabulary) and same_vocabulary(items.titles, run.titles)
+    if not same or len(items) != run.n_items:
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
     return items
 

@@ -28,6 +28,7 @@ __all__ = [
     "read_json",
     "read_table",
     "refuse_existing",
+    "same_vocabulary",
     "set_aside",
     "vocabulary_hash",
     "whole_file",
@@ -230,8 +231,25 @@ def _line(row: Sequence[object]) -> str:
 
 
 def vocabulary_hash(item_ids: Iterable[str]) -> str:
-    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is."""
-    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is.
+
+    Where an id itself holds a line feed, all are hashed with line feeds and backslashes escaped, after a byte that
+    UTF-8 never holds, so that no other catalogue has the same bytes.
+    """
+    ids = list(item_ids)
+    if any("\n" in text for text in ids):
+        return _lines_hash((text.replace("\\", r"\\").replace("\n", r"\n") for text in ids), b"\xff")
+    return _lines_hash(ids)
+
+
+def same_vocabulary(item_ids: Iterable[str], digest: str) -> bool:
+    """Say whether ``digest`` is the hash of these ids; it may be the one without escapes that folders had at first."""
+    ids = list(item_ids)
+    return digest in (vocabulary_hash(ids), _lines_hash(ids))
+
+
+def _lines_hash(texts: Iterable[str], prefix: bytes = b"") -> str:
+    return hashlib.sha256(prefix + "\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_array, csr_array, load_npz, save_npz
 
@@ -294,6 +294,25 @@ def make_from(data: Dataset):
 
 def test_vocabulary_hash_is_the_stated_one():
     assert vocabulary_hash(["1", "é"]) == hashlib.sha256("1\né".encode()).hexdigest()
+    assert vocabulary_hash(["a\\n", "b\\"]) == hashlib.sha256(b"a\\n\nb\\").hexdigest()  # no line feed: as it was
+
+
+@settings(max_examples=200, deadline=None)
+@given(pair=st.tuples(*[st.lists(st.text("a\\n\n", min_size=1, max_size=3), min_size=1, max_size=3)] * 2))
+@example(pair=(["a\nb"], ["a", "b"]))
+@example(pair=(["a\nb", "c"], ["a", "b\nc"]))
+@example(pair=(["a\nb"], ["a\\nb"]))
+def test_two_catalogues_share_no_hash(pair):
+    one, two = pair
+    assert (vocabulary_hash(one) == vocabulary_hash(two)) == (one == two)
+
+
+def test_a_folder_with_a_line_feed_in_an_id_and_the_hash_of_before_still_loads(folder):
+    before = hashlib.sha256("\n".join(Dataset.load(folder).item_ids).encode()).hexdigest()
+    assert before != build().vocabulary_hash
+    rehash(folder, vocabulary_hash=before)
+    Dataset.load(folder).verify()
+    assert Dataset.load(folder).vocabulary_hash == build().vocabulary_hash
 
 
 @settings(max_examples=100, deadline=None)
