@@ -7,6 +7,7 @@ old file or the new one and never a part. A folder of files is built beside its 
 import csv
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -24,6 +25,7 @@ __all__ = [
     "PART",
     "file_hash",
     "find_aside",
+    "parse_table",
     "put_back",
     "read_json",
     "read_table",
@@ -189,7 +191,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
 
 
@@ -209,11 +211,19 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
     """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, where the file is not such."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing. {remedy}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
+    return parse_table(path, data, header, remedy)
+
+
+def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> list[list[str]]:
+    """Return the rows of ``data``, a file's bytes; errors as :func:`read_table`."""
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
     if not rows or rows[0] != list(header):
         raise FormatError(f"{path} does not begin with the header {','.join(header)}. {remedy}")
