@@ -153,9 +153,10 @@ def _series(series: Any, label: str, name: str) -> "pa.Array":
     import pyarrow as pa
 
     try:
-        return pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        values = [None if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
-        return pa.array(values, type=pa.string())
-    except UnicodeEncodeError as error:
-        raise DataError(f"Column '{name}' of {label} holds text that is not valid Unicode.") from error
+        try:
+            return pa.array(series, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+            values = [None if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
+            return pa.array(values, type=pa.string())
+    except ValueError as error:  # a lone surrogate, or a number of thousands of digits
+        raise DataError(f"Column '{name}' of {label} holds text that is not valid Unicode, or is too long.") from error

@@ -1,7 +1,7 @@
 """``recvae prepare``: from ratings to a dataset folder."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ def prepare(
         str | None,
         typer.Argument(
             metavar="NAME|FILE",
-            help="A known dataset (see 'recvae info'), or a CSV, TSV or Parquet file.",
+            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, or - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -135,6 +135,10 @@ def prepare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.", rich_help_panel=_SPLIT)] = 98765,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What to call the dataset; its source's name if not given."),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -161,6 +165,8 @@ def prepare(
         "columns": None if columns is None else [name.strip() for name in columns.split(",")],
         "separator": None if separator is None else separator.replace("\\t", "\t"),
         "seed": seed,
+        "name": name,
+        "warn": terminal.warn,
     }
     of_splitting: dict[str, Any] = {
         "source": source,
@@ -176,6 +182,7 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
+    _check_inputs_are_elsewhere(out, [source_name, source, train, test, titles, user_tags])
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         if given is not None:
@@ -191,6 +198,19 @@ def prepare(
     terminal.note(*summary(data, about), f"\nWritten to {out}.")
     terminal.next(*next_commands(out, data.name))
     terminal.document({"folder": str(out), "dataset": about})
+
+
+def _check_inputs_are_elsewhere(out: Path, inputs: Sequence[str | Path | None]) -> None:
+    """Raise :class:`InputError` where the folder to write holds a file to read."""
+    from recvae.errors import InputError
+
+    place = out.resolve()
+    for path in (Path(given) for given in inputs if given is not None):
+        if place != Path.cwd() and path.exists() and place in path.resolve().parents:
+            raise InputError(
+                f"{out} holds {path}, which is to be read. Write the dataset to a folder of its own, such as --out"
+                f" {out}-dataset."
+            )
 
 
 def _given(
