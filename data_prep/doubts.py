@@ -69,6 +69,8 @@ def _begins_with_header(data: Interactions, columns: Sequence[str]) -> bool:
 
 
 def _first_alone_is_no_number(codes: Any, ids: Ids) -> bool:
-    rest = ids[np.unique(codes[1:])]
     number = CANONICAL_INTEGER.fullmatch
-    return bool(rest.size) and not number(ids[codes[0]]) and all(map(number, rest))
+    if number(ids[codes[0]]):
+        return False
+    rest = ids[np.bincount(codes[1:], minlength=len(ids)) > 0]
+    return bool(rest.size) and all(map(number, rest))

@@ -119,7 +119,6 @@ def _about_fits(manifest: Mapping[str, Any]) -> bool:
         and (protocol.get("split") is None or isinstance(protocol["split"], str))
         and all(map(_is_count, dropped.values()))
         and (not before or _are_counts(before, ("users", "items", "clicks")))
-        and all(map(_is_count, before.values()))
     )
 
 
@@ -128,4 +127,4 @@ def _is_count(value: object) -> bool:
 
 
 def _are_counts(values: object, names: Sequence[str]) -> bool:
-    return isinstance(values, dict) and all(_is_count(values.get(name)) for name in names)
+    return isinstance(values, dict) and set(names) <= set(values) and all(map(_is_count, values.values()))

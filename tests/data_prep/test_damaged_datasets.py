@@ -212,6 +212,7 @@ def test_any_json_in_the_manifests_place_is_a_sentence(folder, text):
         {"name": None},
         {"files": 3},
         {"ratings": {}},
+        {"counts": {"items": 12, "users": {"x": "y"}, "clicks": {}}},
     ],
 )
 def test_entries_of_another_kind_are_a_sentence(folder, changes):

@@ -1,6 +1,8 @@
 """prepare and info: what they say, and the JSON they print."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,20 @@ def test_a_dataset_can_be_named(cli, clicks, tmp_path):
         answer = cli("prepare", clicks, *COLUMNS, "--name", name, "--out", tmp_path / "e")
         assert answer.status == 2
         assert "cannot be used: at most 200 characters that can be printed" in answer.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
+def test_a_file_whose_name_is_not_utf8(cli, clicks, tmp_path):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))
+    try:
+        file.write_bytes(clicks.read_bytes())
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    assert cli("prepare", file, *COLUMNS, "--out", tmp_path / "d").status == 0
+    data = Dataset.load(tmp_path / "d")
+    assert (data.name, data.manifest["source"]["file"]) == ("caf\ufffd", "caf\ufffd.csv")
+    answer = cli("prepare", "--train", file, "--test", file, *COLUMNS, "--out", tmp_path / "e")
+    assert "is also one of" in answer.err
 
 
 def warnings(answer) -> list[str]:
