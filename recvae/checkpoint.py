@@ -26,6 +26,7 @@ from recvae.files import (
     read_json,
     read_table,
     recover,
+    same_vocabulary,
     vocabulary_hash,
     whole_file,
     write_json,
@@ -130,7 +131,8 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
     path = folder / ITEMS
     rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
     items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
-    if (items.hash(), items.titles_hash(), len(items)) != (run.vocabulary, run.titles, run.n_items):
+    same = same_vocabulary(items.ids, run.vocabulary) and same_vocabulary(items.titles, run.titles)
+    if not same or len(items) != run.n_items:
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
     return items
 

@@ -6,6 +6,7 @@ old file or the new one and never a part. A folder of files is built beside its 
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -34,10 +35,12 @@ from recvae.swap import (
 
 __all__ = [
     "file_hash",
+    "parse_table",
     "read_json",
     "read_table",
     "recover",
     "refuse_existing",
+    "same_vocabulary",
     "vocabulary_hash",
     "whole_file",
     "whole_folder",
@@ -185,7 +188,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
 
 
@@ -205,11 +208,19 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
     """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, where the file is not such."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing. {remedy}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
+    return parse_table(path, data, header, remedy)
+
+
+def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> list[list[str]]:
+    """Return the rows of ``data``, a file's bytes; errors as :func:`read_table`."""
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
     if not rows or rows[0] != list(header):
         raise FormatError(f"{path} does not begin with the header {','.join(header)}. {remedy}")
@@ -227,8 +238,25 @@ def _line(row: Sequence[object]) -> str:
 
 
 def vocabulary_hash(item_ids: Iterable[str]) -> str:
-    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is."""
-    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is.
+
+    Where an id itself holds a line feed, all are hashed with line feeds and backslashes escaped, after a byte that
+    UTF-8 never holds, so that no other catalogue has the same bytes.
+    """
+    ids = list(item_ids)
+    if any("\n" in text for text in ids):
+        return _lines_hash((text.replace("\\", r"\\").replace("\n", r"\n") for text in ids), b"\xff")
+    return _lines_hash(ids)
+
+
+def same_vocabulary(item_ids: Iterable[str], digest: str) -> bool:
+    """Say whether ``digest`` is the hash of these ids; it may be the one without escapes that folders had at first."""
+    ids = list(item_ids)
+    return digest in (vocabulary_hash(ids), _lines_hash(ids))
+
+
+def _lines_hash(texts: Iterable[str], prefix: bytes = b"") -> str:
+    return hashlib.sha256(prefix + "\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

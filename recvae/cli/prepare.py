@@ -29,7 +29,7 @@ def prepare(
         str | None,
         typer.Argument(
             metavar="NAME|FILE",
-            help="A known dataset (see 'recvae info'), or a CSV, TSV or Parquet file.",
+            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, or - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -135,6 +135,10 @@ def prepare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.", rich_help_panel=_SPLIT)] = 98765,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What to call the dataset; its source's name if not given."),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -149,7 +153,6 @@ def prepare(
     from data_prep import prepare as read_and_split
     from data_prep import prepare_given
     from recvae.errors import InputError
-    from recvae.swap import need_utf8
 
     terminal = Terminal(json=json, quiet=quiet)
     options: dict[str, Any] = {  # of both forms
@@ -162,6 +165,8 @@ def prepare(
         "columns": None if columns is None else [name.strip() for name in columns.split(",")],
         "separator": None if separator is None else separator.replace("\\t", "\t"),
         "seed": seed,
+        "name": name,
+        "warn": terminal.warn,
     }
     of_splitting: dict[str, Any] = {
         "source": source,
@@ -177,8 +182,6 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
-    for read in (source_name, source, train, test):
-        need_utf8(Path(read or ""))  # the manifest names them
     hold(out, source_name, source, titles, user_tags, train, test)
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:

@@ -21,7 +21,8 @@ _SHOWN = 3  # users on the terminal
 def recommend(
     run: RunFolder,
     histories: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV or Parquet: a row per user and item clicked.")
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV or Parquet, or - for standard input: a row per user and item."),
     ] = None,
     item: Annotated[
         list[str] | None,
@@ -69,7 +70,7 @@ def recommend(
         model.encode_conditions([condition])  # said before a file is read: a condition that there is not
     users: Sequence[str | None] = [None]
     if histories is not None:
-        users, clicks, unknown = _read(model, histories, user_column, item_column, rating_column)
+        users, clicks, unknown = _read(terminal, model, histories, user_column, item_column, rating_column)
     else:
         columns, unknown = find_items(model, item or [])
         if not columns:
@@ -108,7 +109,12 @@ def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rati
 
 
 def _read(
-    model: "Recommender", file: Path, user_column: str, item_column: str, rating_column: str | None
+    terminal: Terminal,
+    model: "Recommender",
+    file: Path,
+    user_column: str,
+    item_column: str,
+    rating_column: str | None,
 ) -> tuple[list[str], Any, list[str]]:
     """Return a file's users in order of first appearance, their clicks or ratings (CSR), and the items not known."""
     import numpy as np
@@ -116,11 +122,14 @@ def _read(
     from data_prep import read_interactions
     from recvae.errors import DataError
 
-    data, _ = read_interactions(file, user_column, item_column, rating_column=rating_column).without_duplicates()
+    with terminal.amounts(bytes=True) as progress:
+        data, _ = read_interactions(
+            file, user_column, item_column, rating_column=rating_column, progress=progress
+        ).without_duplicates()
     values = np.ones(len(data)) if data.rating is None else data.rating
     if not (values > 0).all():
         raise DataError(
-            f"{file} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
+            f"{data.label} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
         )
     column_of = np.array([model.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -120,6 +122,18 @@ def test_histories_from_csv(cli, ease, histories):
     assert "For user even, after Matrix, The (1999), Toy Story (1995):" in text.out
     assert "For user lost, who has no known item" in text.out
     assert "1 more user is not shown" in text.out
+
+
+def test_histories_from_standard_input(cli, ease, histories, tmp_path):
+    plain = cli("recommend", ease, "--histories", histories, "--json").json
+    before = os.dup(0)
+    try:
+        with subprocess.Popen(["gzip", "-c", histories], stdout=subprocess.PIPE) as packed:
+            os.dup2(packed.stdout.fileno(), 0)
+            assert cli("recommend", ease, "--histories", "-", "--json").json == plain
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
 
 
 def test_histories_from_parquet_with_other_names(cli, ease, tmp_path):
