@@ -85,19 +85,16 @@ def odd(folder) -> object:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-@pytest.mark.parametrize("verb", ["train", "recommend", "prepare", "prepare from", "evaluate"])
+@pytest.mark.parametrize("verb", ["train", "recommend", "prepare", "evaluate"])
 def test_a_name_that_is_not_utf8_is_refused_at_once(verb, cli, dataset, ease, clicks, tmp_path):
     name, columns = odd(tmp_path), ("--user-column", "user", "--item-column", "item")
     if verb == "evaluate":
         name.symlink_to(ease)
-    if verb == "prepare from":
-        name.symlink_to(clicks)
     answer = cli(
         *{
             "train": ["train", dataset, "--model", "ease", "--out", name],
             "recommend": ["recommend", ease, "--item", "002", "--out", name.with_suffix(".csv")],
             "prepare": ["prepare", clicks, *columns, "--out", name],
-            "prepare from": ["prepare", name, *columns, "--out", tmp_path / "data"],
             "evaluate": ["evaluate", name, dataset],
         }[verb]
     )
