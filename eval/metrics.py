@@ -32,6 +32,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from recvae.errors import ConfigError, DataError, InputError, did_you_mean
+from recvae.matrices import check_indices
 
 __all__ = [
     "LIST_SET",
@@ -179,16 +180,19 @@ def parse_metrics(metrics: str | Iterable[str | MetricName]) -> tuple[MetricName
 
 
 def check_matrix(matrix: Any, name: str) -> None:
-    """Check that ``matrix`` is a canonical CSR (rows sorted, no duplicates) without negative or NaN values.
+    """Check that ``matrix`` is a canonical CSR (rows sorted, no duplicates) without negative, infinite or NaN values.
 
     ``name`` says in the message which matrix it is. Raises :class:`~recvae.errors.DataError`.
     """
-    if getattr(matrix, "format", None) != "csr":
+    if getattr(matrix, "format", None) != "csr" or matrix.ndim != 2:
         raise DataError(f"The {name} matrix must be a scipy.sparse.csr_array, and is a {type(matrix).__name__}.")
+    check_indices(matrix, f"The {name} matrix")
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"The {name} matrix holds values of type {matrix.dtype}; clicks are numbers.")
     if not matrix.has_canonical_format:
         raise DataError(f"The {name} matrix has unsorted or duplicate columns. Call its sum_duplicates() first.")
-    if matrix.data.size and not matrix.data.min() >= 0:  # also true of NaN
-        raise DataError(f"The {name} matrix holds a negative or NaN value; clicks are positive numbers.")
+    if matrix.data.size and not (matrix.data.min() >= 0 and matrix.data.max() < np.inf):  # also true of NaN
+        raise DataError(f"The {name} matrix holds a negative, infinite or NaN value; clicks are positive numbers.")
 
 
 def _clicks(matrix: Any) -> tuple[Ints, Ints]:

@@ -200,6 +200,8 @@ class _Users:
                 f"The fold-in matrix is {fold_in.shape[0]} x {fold_in.shape[1]} and the held-out matrix "
                 f"{held_out.shape[0]} x {held_out.shape[1]}; they must have the same users and items."
             )
+        if conditions is not None:
+            check_matrix(conditions, "conditions")
         if conditions is not None and conditions.shape[0] != held_out.shape[0]:
             raise DataError(f"There are conditions of {conditions.shape[0]} users, and {held_out.shape[0]} users.")
         _check_disjoint(fold_in, held_out)

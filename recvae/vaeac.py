@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recvae.batches import Batch, canonical
+from recvae.batches import Batch, as_csr, canonical
 from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.models.vaeac import VAEACNetwork, VAEACOptions, check
@@ -80,10 +80,8 @@ class VAEAC(NeuralRecommender):
 
 def _entries(where: Any) -> Any:
     """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
-    from scipy.sparse import csr_array, issparse
+    from scipy.sparse import csr_array
 
-    if issparse(where) and where.ndim == 2:
-        where = csr_array(where)
-        ones = np.ones(len(where.indices), np.float32)
-        where = csr_array((ones, where.indices, where.indptr), shape=where.shape)
-    return canonical(where)
+    where = as_csr(where)
+    ones = np.ones(len(where.indices), np.float32)
+    return canonical(csr_array((ones, where.indices, where.indptr), shape=where.shape))
