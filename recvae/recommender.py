@@ -1,6 +1,7 @@
 """The one contract of every model and baseline: fit, recommend, similar items, save, load."""
 
 import difflib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -27,8 +28,9 @@ from recvae.checkpoint import (
 )
 from recvae.conditions import checked, encoded, of_each_user
 from recvae.config import SEED, RunConfig, run_config
-from recvae.errors import ConfigError, DataError, FormatError, InputError, did_you_mean, listed
+from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
+from recvae.forks import expect_forks
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
 
@@ -58,8 +60,10 @@ class Recommender(ABC):
         self._configure(run_config({"name": self.name, "seed": seed, **sections}), device)
 
     def _configure(self, config: RunConfig, device: str) -> None:
+        expect_forks()
         self.config = config
         self.device = torch_device(device)
+        self.process = os.getpid()
         self.items = Vocabulary([], [])
         self.condition_names: tuple[str, ...] = ()
         self.best_epoch: int | None = None
@@ -350,6 +354,11 @@ class Recommender(ABC):
     def _need_fit(self) -> None:
         if not self.n_items:
             raise InputError(f"This {entry(self.name).title} model is not fitted yet; call fit or load first.")
+        if self.device.type != "cpu" and self.process != os.getpid():
+            raise WorkError(
+                f"This process was forked after the model was put on '{self.device}', which does not survive that. "
+                "Start processes with multiprocessing's method 'spawn', and load the model in each."
+            )
 
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
