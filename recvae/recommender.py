@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae.arguments import flag, function, items, path_of, shown
 from recvae.batches import canonical
 from recvae.checkpoint import (
     RUN,
@@ -26,7 +27,7 @@ from recvae.checkpoint import (
     write_run,
     write_weights,
 )
-from recvae.conditions import checked, encoded, of_each_user
+from recvae.conditions import checked, encoded, is_table, of_each_user
 from recvae.config import SEED, RunConfig, run_config
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
@@ -73,6 +74,8 @@ class Recommender(ABC):
     @classmethod
     def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
         """Return an unfitted model of a configuration; raise :class:`InputError` where it is for another model."""
+        if not isinstance(config, RunConfig):
+            raise InputError(f"A configuration is what recvae.config.run_config makes, not {shown(config)}.")
         if config.name != cls.name:
             raise InputError(f"The configuration is for '{config.name}', not for '{cls.name}'.")
         model = cls.__new__(cls)
@@ -96,7 +99,7 @@ class Recommender(ABC):
         strings) and ``titles`` name the columns; without them an item's id is its column's number. Raises
         :class:`DataError` for a matrix that cannot be used.
         """
-        del validation
+        function("validation", validation)
         self._learn(self._begin_fit(train, item_ids, titles))
         return self
 
@@ -190,9 +193,9 @@ class Recommender(ABC):
         self._need_fit()
         matrix, unknown = self.encode(histories)
         masks = {}
-        for name, items in (("allow", allow), ("deny", deny)):
-            if items is not None:
-                mask, strange = self.encode([items])
+        for name, named in (("allow", allow), ("deny", deny)):
+            if named is not None:
+                mask, strange = self.encode([items(f"'{name}'", named)])
                 masks[name] = mask.indices
                 unknown += strange
         if unknown and not skip_unknown:
@@ -213,16 +216,18 @@ class Recommender(ABC):
 
         unknown: dict[str, None] = {}
         indptr, indices = [0], []  # type: tuple[list[int], list[int]]
-        for history in histories:
-            if isinstance(history, str):
+        for history in items("The histories", histories):
+            if isinstance(history, str | bytes):
                 raise InputError(
-                    f"A history is a list of item ids, not one text such as '{history}'. Write [['{history}']]."
+                    f"A history is a list of item ids, not one text such as {shown(history)}. "
+                    f"Write [[{shown(history)}]]."
                 )
             row = set()
-            for item in history:
-                column = self.columns.get(str(item))
+            for item in items("A history", history):
+                named = item_name(item)
+                column = self.columns.get(named)
                 if column is None:
-                    unknown[str(item)] = None
+                    unknown[named] = None
                 else:
                     row.add(column)
             indices += sorted(row)
@@ -249,9 +254,14 @@ class Recommender(ABC):
         from scipy.sparse import csr_array
 
         self._need_fit()
-        asked = np.atleast_1d(np.asarray(ids))
-        if asked.dtype.kind not in "iu" or ((asked < 0) | (asked >= self.n_items)).any():
-            raise InputError(f"Items are named by their columns, 0 .. {self.n_items - 1}; got {ids!r}.")
+        try:
+            asked = np.atleast_1d(np.asarray(ids))
+        except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+            asked = np.empty((1, 1))
+        if not asked.size and asked.ndim == 1:
+            asked = asked.astype(np.int64)
+        if asked.dtype.kind not in "iu" or asked.ndim != 1 or ((asked < 0) | (asked >= self.n_items)).any():
+            raise InputError(f"Items are named by a list of their columns, 0 .. {self.n_items - 1}; got {shown(ids)}.")
         rows = np.arange(len(asked))
         one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
         return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), one_hot, k)
@@ -259,7 +269,8 @@ class Recommender(ABC):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder that loads without the training data; whole or not at all."""
         self._need_fit()
-        with whole_folder(Path(folder), marker=RUN, overwrite=overwrite) as temporary:
+        overwrite = flag("overwrite", overwrite)
+        with whole_folder(path_of(folder), marker=RUN, overwrite=overwrite) as temporary:
             write_items(temporary, self.items)
             write_weights(temporary / WEIGHTS, self.tensors(), self.facts())
             write_run(temporary, self.run())
@@ -267,7 +278,7 @@ class Recommender(ABC):
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> Self:
         """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model."""
-        folder = Path(folder)
+        folder = path_of(folder)
         run = read_run(folder)
         if run.model != cls.name:
             raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
@@ -325,11 +336,13 @@ class Recommender(ABC):
 
     def _conditions(self, conditions: Any, n: int) -> Any:
         """Return the conditions of ``n`` users, as :meth:`recommend` takes them, as canonical CSR (n, C) of ones."""
-        if getattr(conditions, "ndim", 1) == 2 and self.condition_names:
+        if is_table(conditions) and self.condition_names:
             return checked(conditions, n, len(self.condition_names))
+        if not hasattr(conditions, "ndim") and not isinstance(conditions, str):
+            conditions = items("The conditions", conditions)  # once: it may be used up by that
         lists = of_each_user(conditions, n)
         if lists is None:  # the same for all
-            names = [] if getattr(conditions, "ndim", 1) == 2 else list(conditions)
+            names = [] if is_table(conditions) else list(conditions)
             return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
         return self.encode_conditions(lists)
 
@@ -339,8 +352,12 @@ class Recommender(ABC):
         n_users, n_items = matrix.shape
         if not matrix.nnz:
             raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
-        ids = [str(i) for i in item_ids] if item_ids is not None else [str(i) for i in range(n_items)]
-        names = [str(t) for t in titles] if titles is not None else [""] * n_items
+        ids = [str(i) for i in range(n_items)]
+        if item_ids is not None:
+            ids = [item_name(i) for i in items("item_ids", item_ids)]
+        names = [""] * n_items
+        if titles is not None:
+            names = ["" if title is None else str(title) for title in items("titles", titles)]
         for what, values in (("item ids", ids), ("titles", names)):
             if len(values) != n_items:
                 raise DataError(f"There are {len(values)} {what} for {n_items} columns.")
@@ -363,7 +380,7 @@ class Recommender(ABC):
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
     """Return the model of a run folder, whichever it is."""
-    return entry(read_run(Path(folder)).model).recommender().load(folder, device)
+    return entry(read_run(path_of(folder)).model).recommender().load(folder, device)
 
 
 def torch_device(name: str) -> torch.device:
@@ -371,6 +388,8 @@ def torch_device(name: str) -> torch.device:
 
     Raises :class:`InputError` where there is no such device.
     """
+    if not isinstance(name, str | torch.device):
+        raise InputError(f"A device is a name such as 'cpu' or 'cuda', or 'auto' to choose, and not {shown(name)}.")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -378,9 +397,20 @@ def torch_device(name: str) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("holds no values")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"The device '{name}' cannot be used here. Use --device cpu, or auto to choose.") from error
+    except (RuntimeError, AssertionError, NotImplementedError, UnicodeError) as error:
+        raise InputError(
+            f"The device {shown(str(name))} cannot be used here. Use device='cpu', or 'auto' to choose."
+        ) from error
     return device
+
+
+def item_name(item: Any) -> str:
+    """Return a raw item id, a text or a whole number, as text; raise :class:`InputError` for anything else."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, int | np.integer) and not isinstance(item, bool) and -(10**18) < int(item) < 10**18:
+        return str(item)
+    raise InputError(f"An item id is a text, and not {shown(item)}.")
 
 
 def cosines(vectors: Tensor, items: Tensor) -> Tensor:

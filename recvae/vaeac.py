@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae.arguments import whole_number
 from recvae.batches import Batch, as_csr, canonical
 from recvae.config import RunConfig
 from recvae.errors import InputError
@@ -16,6 +17,7 @@ from recvae.training import TrainOptions
 from recvae.vae import NeuralRecommender
 
 _USERS_AT_ONCE = 1024
+MOST_SAMPLES = 10_000  # of z for a rating: the error of their mean is then a hundredth of that of one
 
 
 class VAEAC(NeuralRecommender):
@@ -58,6 +60,7 @@ class VAEAC(NeuralRecommender):
         self._need_fit()
         if self.config.model.likelihood != "gaussian":
             raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
+        samples = whole_number("samples", samples, least=0, most=MOST_SAMPLES)
         histories, where = canonical(histories), _entries(where)
         if histories.shape != where.shape or where.shape[1] != self.n_items:
             raise InputError(
