@@ -117,6 +117,15 @@ class Dataset:
         dataset._check_shapes()
         return dataset
 
+    def __repr__(self) -> str:
+        """Return the name and the counts: training + validation + test users, items and training clicks."""
+        counts = self.manifest["counts"]
+        users = " + ".join(f"{counts['users'][split]:,}" for split in SPLITS)
+        return (
+            f"Dataset({self.name!r}, {users} users, {counts['items']:,} items, "
+            f"{counts['clicks']['train']:,} training clicks)"
+        )
+
     # --- matrices and ids ----------------------------------------------------------------------------------------
 
     @property

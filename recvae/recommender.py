@@ -71,6 +71,20 @@ class Recommender(ABC):
         self.metrics: dict[str, float] = {}
         self.dataset: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        """Return the options that are not the defaults, and what was learned: RecVAE(latent=100; fitted: 40 items)."""
+        defaults = {**vars(self.model_defaults), **vars(self.train_defaults or self.model_defaults), "seed": SEED}
+        options = {**vars(self.config.model), **vars(self.config.train or self.config.model), "seed": self.config.seed}
+        changed = [f"{name}={shown(value)}" for name, value in options.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed) or 'default options'}; {self._state()})"
+
+    def _state(self) -> str:
+        """Return what was learned, for the repr."""
+        if not self.n_items:
+            return "not fitted"
+        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        return f"fitted: {self.n_items:,} items{best}"
+
     @classmethod
     def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
         """Return an unfitted model of a configuration; raise :class:`InputError` where it is for another model."""

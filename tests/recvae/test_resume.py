@@ -235,7 +235,7 @@ def test_resume_refuses_another_device_and_another_matrix(tmp_path):
     state, facts = checkpoint.read_state(tmp_path / "run")
     state.values["device"] = "cuda"
     checkpoint.write_state(tmp_path / "run", state, facts)
-    with pytest.raises(InputError, match="device=.cuda."):
+    with pytest.raises(InputError, match="device='cuda'"):
         model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
