@@ -26,6 +26,7 @@ from data_prep.interactions import Ids
 from data_prep.manifest import AGAIN, FORMAT_VERSION, KIND, MATRICES, RATINGS, SPLITS, check_about, write_manifest
 from data_prep.matrices import check_matrix, save_matrix
 from data_prep.splits import Split
+from recvae.arguments import flag, path_of, shown
 from recvae.errors import FormatError, InputError
 from recvae.files import file_hash, recover, same_vocabulary, vocabulary_hash, whole_folder, write_table
 
@@ -92,6 +93,8 @@ class Dataset:
         are looked up by id; ids outside the split are left out. ``ratings``: as of
         :func:`data_prep.ratings.split_ratings`. Raises :class:`FormatError` for a matrix that is not canonical.
         """
+        if not isinstance(split, Split):
+            raise InputError(f"A split is what data_prep.make_split makes, and not {shown(split)}.")
         for matrix in MATRICES:
             check_matrix(f"The {matrix} matrix", getattr(split, matrix))
         manifest: dict[str, Any] = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
@@ -108,6 +111,15 @@ class Dataset:
         dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags, ratings=ratings)
         dataset._check_shapes()
         return dataset
+
+    def __repr__(self) -> str:
+        """Return the name and the counts: training + validation + test users, items and training clicks."""
+        counts = self.manifest["counts"]
+        users = " + ".join(f"{counts['users'][split]:,}" for split in SPLITS)
+        return (
+            f"Dataset({self.name!r}, {users} users, {counts['items']:,} items, "
+            f"{counts['clicks']['train']:,} training clicks)"
+        )
 
     # --- matrices and ids ----------------------------------------------------------------------------------------
 
@@ -152,8 +164,8 @@ class Dataset:
 
     def matrix(self, name: str) -> csr_array:
         """Return one of ``MATRICES``; raise :class:`FormatError` where its file is damaged or of another shape."""
-        if name not in MATRICES:
-            raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        if not isinstance(name, str) or name not in MATRICES:
+            raise InputError(f"There is no matrix {shown(name)}; there are {', '.join(MATRICES)}.")
         return self._matrix(name)
 
     @property
@@ -166,8 +178,8 @@ class Dataset:
 
         Raises :class:`InputError` where there are none, and :class:`FormatError` as :meth:`matrix`.
         """
-        if name not in MATRICES:
-            raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        if not isinstance(name, str) or name not in MATRICES:
+            raise InputError(f"There is no matrix {shown(name)}; there are {', '.join(MATRICES)}.")
         if not self.has_ratings:
             raise InputError(f"{self.path or self.name} holds clicks alone. Prepare the dataset with --ratings.")
         return self._matrix(f"{name}_ratings")
@@ -198,7 +210,7 @@ class Dataset:
         click is among them. Canonical float32 ones, or with ``ratings`` their and the other ratings; errors as
         :meth:`matrix` and :meth:`ratings`.
         """
-        take = self.ratings if ratings else self.matrix
+        take = self.ratings if flag("ratings", ratings) else self.matrix
         places = {user: row for row, user in enumerate(self.user_ids("train"))}
         of_training = np.arange(len(places), dtype=np.int32)
         ids = self.user_ids("validation")
@@ -303,7 +315,7 @@ class Dataset:
             pairs = self.user_tags.items()
             tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
         matrices = {name: self._matrix(name) for name in self._names}  # read before the folder they came from may go
-        with whole_folder(Path(path), marker="manifest.json", overwrite=overwrite) as folder:
+        with whole_folder(path_of(path), marker="manifest.json", overwrite=overwrite) as folder:
             for name, (header, rows) in tables.items():
                 write_table(folder / name, header, rows)
             for name, matrix in matrices.items():
@@ -318,8 +330,9 @@ class Dataset:
         Raises :class:`InputError` where there is no such folder and :class:`FormatError` where it is not a dataset
         folder of this format version, or is incomplete.
         """
-        recover(Path(path))
-        folder = DatasetFolder(Path(path))
+        place = path_of(path)
+        recover(place)
+        folder = DatasetFolder(place)
         return cls(folder.manifest, folder=folder)
 
     def verify(self) -> None:
@@ -370,6 +383,6 @@ class Dataset:
 
 
 def _known_split(split: str) -> str:
-    if split not in SPLITS:
-        raise InputError(f"There is no split '{split}'; there are {', '.join(SPLITS)}.")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise InputError(f"There is no split {shown(split)}; there are {', '.join(SPLITS)}.")
     return split

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
+from recvae.arguments import shown
 from recvae.errors import ConfigError, InputError, did_you_mean
 
 Options = TypeVar("Options")
@@ -51,12 +52,12 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     seed = _plain(values.pop("seed", SEED))
     mistakes = []
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {seed!r}")
+        mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {shown(seed)}")
     made = {}
     for section, defaults in (("model", kind.model_defaults), ("train", kind.train_defaults)):
         given = values.pop(section, {})
         if not isinstance(given, Mapping):
-            mistakes.append(f"{section}: must be a table of options, got {given!r}")
+            mistakes.append(f"{section}: must be a table of options, got {shown(given)}")
         elif defaults is not None:
             made[section], wrong = _checked(defaults, given, section)
             mistakes += wrong
@@ -154,7 +155,8 @@ def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tupl
 
 def _plain(value: Any) -> Any:
     """Return a NumPy scalar as Python's own number."""
-    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+    numpy_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if numpy_scalar else value
 
 
 @cache
@@ -181,7 +183,7 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown(name, key, [f.name for f in fields(kind)])
     reason = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{name}: must be {reason}, got {error['input']!r}"
+    return f"{name}: must be {reason}, got {shown(error['input'])}"
 
 
 def _unknown(name: str, key: str, known: list[str]) -> str:
@@ -192,6 +194,7 @@ def _unknown(name: str, key: str, known: list[str]) -> str:
 
 def _refuse(mistakes: list[str]) -> None:
     """Raise one :class:`ConfigError` for all mistakes."""
+    mistakes = list(dict.fromkeys(mistakes))  # a list may hold the same one often
     if len(mistakes) == 1:
         raise ConfigError(f"Wrong configuration: {mistakes[0]}{'' if mistakes[0].endswith('?') else '.'}")
     if mistakes:

@@ -154,7 +154,7 @@ def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
     if not path.exists() or (path.is_dir() and all(file.name.endswith((PART, LOCK)) for file in path.iterdir())):
         return
     if not overwrite:
-        raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+        raise InputError(f"{path} exists already. Choose another place, or replace it with overwrite=True.")
     if not (path / marker).is_file():
         raise InputError(f"{path} has no {marker}, so it is not replaced. Choose another place.")
 

@@ -100,7 +100,7 @@ class InFolder:
         self.rows = facts["rows"]
         done = state.values["done"]
         if done > self.model.config.train.epochs:
-            raise InputError(f"{self.folder} has done {done} epochs; --resume needs train.epochs of at least that.")
+            raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
         checkpoint.write_metrics(self.home, self.rows)  # a kill may have come between the state and these
         self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
         if facts["best_epoch"] is not None:
@@ -179,7 +179,7 @@ class InFolder:
         """Refuse to continue a run with other settings or other items; more epochs are welcome where they are exact."""
         ours = self.model.run()
         if run.model != ours.model:
-            raise InputError(f"{self.folder} holds a '{run.model}' run; --resume needs the same model.")
+            raise InputError(f"{self.folder} holds a '{run.model}' run; resume=True needs the same model.")
         try:
             config = run_config(run.config).to_dict()  # options that are newer than the run are at their defaults
         except ConfigError as error:
@@ -193,20 +193,20 @@ class InFolder:
         settings = [key for key in changed if key.startswith("config.")]
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
-            raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")
+            raise InputError(f"{self.folder} was trained with {was}; resume=True needs the same settings.")
         schedules = {"config.model.anneal": ("share", "cyclical"), "config.train.decay": ("cosine",)}
         tied = [key.removeprefix("config.") for key, values in schedules.items() if mine.get(key) in values]
         epochs = theirs.get("config.train.epochs")
         if tied and epochs != mine.get("config.train.epochs"):
             raise InputError(
-                f"{self.folder} has a schedule over its {epochs} epochs ({tied[0]}), so --resume cannot change "
+                f"{self.folder} has a schedule over its {epochs} epochs ({tied[0]}), so resume=True cannot change "
                 f"their number. Train again, or with another {tied[0]}."
             )
         if changed == ["dataset.validation_metric"]:
             metric = theirs.get("dataset.validation_metric")
-            raise InputError(f"{self.folder} was validated by {metric}; --resume needs --metric {metric}.")
+            raise InputError(f"{self.folder} was validated by {metric}; resume=True needs --metric {metric}.")
         if run.vocabulary != ours.vocabulary or changed:
-            raise InputError(f"{self.folder} was trained on another dataset; --resume needs the same one.")
+            raise InputError(f"{self.folder} was trained on another dataset; resume=True needs the same one.")
 
 
 def under_way(folder: Path) -> Path:

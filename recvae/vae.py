@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from recvae.arguments import flag, function, path_of
 from recvae.baselines.edlae import edlae_weights
 from recvae.batches import Batch, Clicks
 from recvae.errors import InputError
@@ -45,13 +46,16 @@ class NeuralRecommender(Recommender):
         ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights so far and
         KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
         """
+        for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
+            function(name, called)
+        resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
         if folder is None and (resume or overwrite):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         matrix = self._begin_fit(train, item_ids, titles)
         self.network = self._network()
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
-            keeper = InFolder(self, Path(folder), matrix, resume=resume, overwrite=overwrite)
+            keeper = InFolder(self, path_of(folder), matrix, resume=resume, overwrite=overwrite)
         hooks = Hooks(
             validate=None if validation is None else lambda: validation(self),
             on_step=on_step,

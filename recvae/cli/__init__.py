@@ -27,6 +27,7 @@ from recvae.cli.similar import similar
 from recvae.cli.terminal import Interrupted, print_error
 from recvae.cli.train import train
 from recvae.cli.tune import tune
+from recvae.cli.wording import in_options
 from recvae.errors import RecvaeError
 from recvae.locks import doing
 
@@ -105,7 +106,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         print_error(str(error), label="")
     elif isinstance(error, RecvaeError):
-        print_error(str(error))
+        print_error(in_options(str(error)))
     elif isinstance(error, _ClickException):
         print_error(_usage(error))
         return 2

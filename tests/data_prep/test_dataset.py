@@ -180,3 +180,10 @@ def test_tables_bring_back_any_text(rows, tmp_path_factory):
         assert "Unicode" in str(error)  # noqa: PT017
         return
     assert [tuple(row) for row in read_table(path, ("a", "b"), "Again.")] == rows
+
+
+def test_a_dataset_says_what_it_is(folder):
+    made = build()
+    users = " + ".join(f"{made.n_users(split)}" for split in SPLITS)
+    said = f"Dataset('{made.name}', {users} users, {made.n_items} items, {made.train.nnz} training clicks)"
+    assert repr(made) == repr(Dataset.load(folder)) == said

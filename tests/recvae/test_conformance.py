@@ -260,3 +260,20 @@ def test_click_weights_matter_only_when_asked_for(name):
     )
     assert all(torch.equal(plain[key], ignored[key]) for key in plain)
     assert not all(torch.equal(plain[key], used[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_says_what_it_is(name, fitted):
+    kind = MODELS[name].recommender()
+    assert repr(kind(device="cpu")) == f"{kind.__name__}(default options; not fitted)"
+    said = repr(fitted(name))
+    assert said.startswith(f"{kind.__name__}(")
+    assert "; fitted: 40 items" in said
+    assert "seed=1" in said
+    assert ("best epoch 25" in said) == (name in NEURAL)
+    assert "\n" not in said
+
+
+def test_a_blend_says_what_it_is_made_of(fitted):
+    blend = recvae.Blend([fitted("ease"), fitted("recvae")], checkerboard(), [1, 3])
+    assert repr(blend) == "Blend(0.25 EASE + 0.75 RecVAE; fitted: 40 items)"
