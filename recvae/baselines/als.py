@@ -77,6 +77,7 @@ class ImplicitALS(Recommender):
                 alpha=options.alpha,
                 iterations=options.iterations,
                 random_state=self.config.seed,
+                num_threads=torch.get_num_threads(),  # any number gives the same factors
             )
 
     @contextmanager

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from recvae.cli.items import find_item, item_rows, items_table, suggestion
-from recvae.cli.options import Debug, Device, Json, K, Quiet, RunFolder
+from recvae.cli.options import Debug, Device, Json, K, Quiet, RunFolder, Threads
 from recvae.cli.terminal import Terminal
+from recvae.cli.threads import use_threads
 
 
 def similar(
@@ -14,6 +15,7 @@ def similar(
     item: Annotated[str, typer.Option(metavar="ID_OR_TITLE", help="The item.", show_default=False)],
     k: K = 10,
     device: Device = "auto",
+    threads: Threads = "auto",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -22,6 +24,7 @@ def similar(
 
     [dim]recvae similar runs/ml-1m-recvae --item 'toy story'[/]
     """
+    use_threads(threads)  # before torch is loaded
     from recvae.errors import InputError
     from recvae.recommender import load
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import RecvaeError
+from recvae.text import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -146,16 +147,37 @@ def amount(count: int, what: str) -> str:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """Return JSON for stdout; escaped where stdout cannot carry every character."""
+    """Return JSON for stdout; escaped where stdout cannot carry a character, or a terminal would obey it."""
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    return json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False)
+    return visible_json(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Return a console that prints what it is given: no markup, no guessing at what numbers are."""
-    from rich.console import Console
+    """Return a console that prints text as it is: no markup, no guessing at what numbers are, no control characters.
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    Whatever is rendered, sentences, tables and bars, shows control characters as text (:func:`recvae.text.visible`).
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+    from rich.text import Text
+
+    class Plain(Console):
+        """Shows control characters of others' text; rich's own are segments of another kind, and pass."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+        def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+            for segment in super().render(*arguments, **options):
+                shown = segment.text if segment.control else visible(segment.text)
+                yield segment if shown == segment.text else Segment(shown, segment.style)
+
+    return Plain(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def print_traceback(text: str) -> None:
+    """Print the lines of a traceback on stderr, as they are but for control characters."""
+    sys.stderr.write(visible(text))
 
 
 def print_error(sentence: str, *, label: str = "Error: ") -> None:
@@ -166,7 +188,7 @@ def print_error(sentence: str, *, label: str = "Error: ") -> None:
 def _labelled(to: "Console", label: str, style: str, sentence: str) -> None:
     from rich.text import Text
 
-    _print(to, Text.assemble((label, style), sentence))
+    _print(to, Text.assemble((label, style), visible(sentence)))
 
 
 def _print(to: "Console", part: "RenderableType") -> None:
@@ -196,7 +218,8 @@ def _progress(to: "Console", *, bytes: bool = False) -> "Progress":
 class Follower:
     """Passes a training run's steps and epochs on to the display of the moment, where there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
         self.display: Epochs | None = None
 
     def step(self, done: int, total: int) -> None:
@@ -208,6 +231,11 @@ class Follower:
         """Show an epoch that is done."""
         if self.display is not None:
             self.display.epoch(row)
+
+    def slow(self, sentence: str | None) -> None:
+        """Warn, where there is something to say, that a run has become slow."""
+        if sentence:
+            self.terminal.warn(sentence)
 
     def close(self) -> None:
         """End the display."""

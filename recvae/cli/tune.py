@@ -1,15 +1,18 @@
 """``recvae tune``: a search for a model's best options on the validation users."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import check_folder
 from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
+from recvae.cli.threads import use_threads
 from recvae.registry import entry
+from recvae.threads import SlowEpochs
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -57,6 +60,7 @@ def tune(
     ] = False,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -66,6 +70,7 @@ def tune(
 
     [dim]recvae tune ml-1m --model recvae --trials 30 --out studies/ml-1m-recvae[/]
     """
+    used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae import studies, tuning
 
@@ -83,7 +88,7 @@ def tune(
     elif wanted == (None, None):
         wanted = (tuning.TRIALS, None)
     terminal.note(*_introduction(plan, data, wanted, before))
-    show = _Show(terminal, plan.metric, wanted[0])
+    show = _Show(terminal, plan.metric, wanted[0], used)
     command = ["recvae", "tune", str(folder), "--model", plan.model, "--metric", plan.metric]
     for name, values in (
         *(("--config", [config]), ("--set", settings), ("--search", search)),
@@ -118,7 +123,7 @@ def tune(
     metric_too = "" if plan.metric == _default_metric(study.config) else f" --metric {plan.metric}"
     best = shlex.quote(str(out / studies.BEST))
     terminal.next(f"recvae train {shlex.quote(str(folder))} --config {best}{metric_too} --out RUN")
-    terminal.document({"study": str(out), **study.to_dict()})
+    terminal.document({"study": str(out), "threads": used, **study.to_dict()})
 
 
 def _plan(
@@ -237,12 +242,19 @@ def _stopped(folder: Path, out: Path, device: str, *, kept: bool) -> Interrupted
 class _Show(Follower):
     """Shows the search as it goes: a bar per trial on a terminal, and everywhere a line when it is done."""
 
-    def __init__(self, terminal: Terminal, metric: str, total: int | None) -> None:
-        self.terminal, self.metric, self.total = terminal, metric, total
-        super().__init__()
+    def __init__(self, terminal: Terminal, metric: str, total: int | None, threads: int) -> None:
+        super().__init__(terminal)
+        self.metric, self.total = metric, total
+        self.watch = SlowEpochs(threads)
         self.finished = False  # at least one trial
 
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show an epoch that is done."""
+        super().epoch(row)
+        self.slow(self.watch.sentence(row))
+
     def trial(self, number: int, config: "RunConfig") -> None:
+        self.watch.another()
         if self.terminal.err.is_terminal:  # elsewhere every epoch would be a line
             epochs = None if config.train is None else config.train.epochs
             self.display = self.terminal.epochs(self.metric, epochs=epochs, label=self._name(number))
