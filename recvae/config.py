@@ -15,10 +15,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from recvae.errors import ConfigError, InputError, did_you_mean
+from recvae.options import SEED
 
 Options = TypeVar("Options")
-
-SEED = 98765  # the papers' seed; one for everything
 
 
 @dataclass(frozen=True)

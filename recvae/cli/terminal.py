@@ -1,7 +1,10 @@
 """What the verbs say and where: results on stdout, progress and warnings on stderr. The one place that prints."""
 
 import json
+import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,6 +35,15 @@ class Terminal:
         if not self.json:
             for part in parts:
                 _print(self.out, part)
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where there is none, as in a pipe."""
+        return self.out.width if self.out.is_terminal or "COLUMNS" in os.environ else None
+
+    def lines(self, *lines: str) -> None:
+        """Print lines, broken between words where the terminal is narrower; what follows a label stays under itself."""
+        self.result(*(line if self.width is None else wrapped(line, self.width) for line in lines))
 
     def note(self, *parts: "RenderableType") -> None:
         """Print something helpful that was not asked for."""
@@ -134,6 +146,20 @@ def epoch_line(row: Mapping[str, Any], metric: str) -> str:
         parts.append(f"{metric} {share(row['score'])}{' *' if row['best'] else '  '}")
     parts.append(f"{row['seconds']:.1f} s")
     return "  ".join(parts)
+
+
+def wrapped(line: str, width: int) -> str:
+    """Return a line broken between words; further lines begin where the text after a label does, or a little further.
+
+    A label is followed by two spaces or more, or fills its column of 13 characters.
+    """
+    if len(line) <= width:
+        return line
+    label = re.match(r" *(\S+( \S+)*  +)?", line)
+    assert label is not None  # it may be empty
+    indent = min(len(label[0]), width // 2) if label[1] else max(4, len(label[0]))
+    broken = textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(broken)
 
 
 def share(value: float) -> str:

@@ -11,6 +11,7 @@ from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Model
 from recvae.cli.output import check_folder
 from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.options import space_text, value_text
 from recvae.registry import entry
 from recvae.threads import SlowEpochs
 
@@ -175,7 +176,7 @@ def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before
     budget += [] if wanted[1] is None else [f"{wanted[1] / 60:g} minutes"]
     users = amount(data.n_users("validation"), "validation user")
     lines = [f"{entry(plan.model).title} on {data.name}: {' or '.join(budget)}, {plan.metric} of {users} decides"]
-    lines += [f"  search {_space_text(key, space)}" for key, space in plan.space.items()]
+    lines += [f"  search {key}={space_text(space)}" for key, space in plan.space.items()]
     if not plan.space:
         lines.append("  no option of this model is searched: there is one trial")
     if before is not None:
@@ -183,24 +184,8 @@ def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before
     return lines
 
 
-def _space_text(key: str, space: "Space") -> str:
-    """Return a space as --search would take it."""
-    from recvae.options import Between
-
-    if isinstance(space, Between):
-        return f"{key}={space.low:g}:{space.high:g}{':log' if space.log else ''}"
-    return f"{key}={','.join(_text(value) for value in space.values)}"
-
-
-def _text(value: Any) -> str:
-    """Return a value in few characters."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
 def _settings_text(settings: dict[str, Any]) -> str:
-    return " ".join(f"{key.partition('.')[2]}={_text(value)}" for key, value in settings.items())
+    return " ".join(f"{key.partition('.')[2]}={value_text(value)}" for key, value in settings.items())
 
 
 def _summary(study: "Study") -> list[str]:
@@ -214,7 +199,7 @@ def _summary(study: "Study") -> list[str]:
         f"Best of {amount(len(study.trials), 'trial')}: validation {metric} {share(best.value)} "
         f"(trial {best.number}{where}; {best.source})"
     ]
-    lines += [f"  {key} = {_text(value)}" for key, value in best.settings.items()]
+    lines += [f"  {key} = {value_text(value)}" for key, value in best.settings.items()]
     if first.value is not None and best.number != 1:
         lines.append(f"It began at {share(first.value)}, with the settings given.")
     states = [trial.state for trial in study.trials]
