@@ -41,7 +41,7 @@ Weights = tuple[float, ...]
 Score = Callable[[Any], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlendOptions:
     """What a blend is made of."""
 

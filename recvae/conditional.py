@@ -1,7 +1,7 @@
 """The conditional VAE behind the common contract: names of conditions, and tables of who and what they apply to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,11 +13,17 @@ from recvae.arguments import items, shown
 from recvae.batches import Batch
 from recvae.errors import DataError, InputError, did_you_mean
 from recvae.models.conditional import ConditionalVAENetwork, ConditionalVAEOptions
+from recvae.options import OfEveryModel, takes
 from recvae.training import TrainOptions
 from recvae.vae import NeuralRecommender
 
 Tags = Mapping[str, Sequence[str]]
 Attributes = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalVAEArguments(ConditionalVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of ConditionalVAE: its options, those of training, seed and device."""
 
 
 class ConditionalVAE(NeuralRecommender):
@@ -33,6 +39,10 @@ class ConditionalVAE(NeuralRecommender):
     network: ConditionalVAENetwork
     _given: tuple[Tags | None, Attributes | None] = (None, None)
     _tables: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
+
+    @takes(ConditionalVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def fit(
         self, train: Any, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any

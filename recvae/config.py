@@ -16,10 +16,9 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from recvae.arguments import shown
 from recvae.errors import ConfigError, InputError, did_you_mean
+from recvae.options import SEED
 
 Options = TypeVar("Options")
-
-SEED = 98765  # the papers' seed; one for everything
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tupl
     """Return the option set and the mistakes; the set is the defaults where there are any."""
     kind: Any = type(defaults)
     try:
-        given = {key: _plain(value) for key, value in values.items()}
+        given = {key: _listed(kind, key, _plain(value)) for key, value in values.items()}
         made = _schema(kind).model_validate({**asdict(defaults), **given})  # type: ignore[call-overload]
     except ValidationError as error:
         return defaults, [_mistake(kind, e, section) for e in error.errors()]
@@ -157,6 +156,16 @@ def _plain(value: Any) -> Any:
     """Return a NumPy scalar as Python's own number."""
     numpy_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
     return value.item() if numpy_scalar else value
+
+
+def _listed(kind: type[Any], key: str, value: Any) -> Any:
+    """Return a single value as a list of one, where the option is a list: ``model.hidden=600`` means ``[600]``."""
+    single = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return [value] if single and _is_list(kind, key) else value
+
+
+def _is_list(kind: type[Any], key: str) -> bool:
+    return get_origin(get_type_hints(kind).get(key)) is tuple
 
 
 @cache
@@ -183,6 +192,10 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown(name, key, [f.name for f in fields(kind)])
     reason = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    if _is_list(kind, key):
+        default = next(f.default for f in fields(kind) if f.name == key)
+        example = f" such as {list(default)}" if isinstance(default, tuple) and default else ""
+        reason = f"a list{example}" + ("" if error["type"] == "tuple_type" else f", each value {reason}")
     return f"{name}: must be {reason}, got {shown(error['input'])}"
 
 

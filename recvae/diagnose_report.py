@@ -6,11 +6,12 @@ every title in it is escaped. The numbers are those of :mod:`recvae.diagnostics`
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from recvae.registry import entry
 from recvae.svg import Bar, Line, Point, bar_chart, line_chart, scatter
+from recvae.text import in_html as escape
+from recvae.text import visible_json
 
 Rows = Sequence[Sequence[str]]
 
@@ -388,4 +389,4 @@ def _short(title: str, most: int = 28) -> str:
 
 def _harmless(value: Mapping[str, Any]) -> str:
     """Return JSON that cannot end the element it stands in."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return visible_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c")

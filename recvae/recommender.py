@@ -28,10 +28,11 @@ from recvae.checkpoint import (
     write_weights,
 )
 from recvae.conditions import checked, encoded, is_table, of_each_user
-from recvae.config import SEED, RunConfig, run_config
+from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
 from recvae.forks import expect_forks
+from recvae.options import SEED, explain
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
 from recvae.swap import one_version
@@ -49,6 +50,13 @@ class Recommender(ABC):
     name: ClassVar[str]
     model_defaults: ClassVar[Any]
     train_defaults: ClassVar[Any] = None
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Let ``help`` and notebooks know the options of a model that has them as keyword arguments."""
+        super().__init_subclass__(**more)
+        init: Any = cls.__init__
+        if hasattr(cls, "model_defaults") and (init is Recommender.__init__ or hasattr(init, "arguments")):
+            explain(cls, cls.model_defaults, *([] if cls.train_defaults is None else [cls.train_defaults]))
 
     def __init__(self, *, seed: int = SEED, device: str = "auto", **options: Any) -> None:
         of_training = [] if self.train_defaults is None else list(vars(self.train_defaults))

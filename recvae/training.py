@@ -24,7 +24,7 @@ from recvae.products import precision
 from recvae.schedules import cosine_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How a network is trained; the defaults are those that both papers share."""
 

@@ -1,6 +1,7 @@
 """The public variational models: a network, trained by the loop, behind the common contract."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,7 @@ from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, M
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.models.recvae_edlae import RecVAEEDLAENetwork, RecVAEEDLAEOptions
 from recvae.models.vamp import VampVAENetwork, VampVAEOptions
+from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender, Validation, cosines
 from recvae.runs import InFolder, InMemory
 from recvae.training import EpochReport, Hooks, TrainOptions, train
@@ -101,6 +103,11 @@ class NeuralRecommender(Recommender):
 run_training = train  # fit has an argument called train, as every recommender's fit does
 
 
+@dataclass(frozen=True, kw_only=True)
+class MultDAEArguments(MultDAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of MultDAE: its options, those of training, seed and device."""
+
+
 class MultDAE(NeuralRecommender):
     """Denoising autoencoder with a multinomial likelihood; Liang et al. 2018."""
 
@@ -108,6 +115,15 @@ class MultDAE(NeuralRecommender):
     model_defaults = MultDAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     build = MultDAENetwork
+
+    @takes(MultDAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultVAEArguments(MultVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of MultVAE: its options, those of training, seed and device."""
 
 
 class MultVAE(NeuralRecommender):
@@ -118,6 +134,15 @@ class MultVAE(NeuralRecommender):
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     build = MultVAENetwork
 
+    @takes(MultVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VampVAEArguments(VampVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of VampVAE: its options, those of training, seed and device."""
+
 
 class VampVAE(NeuralRecommender):
     """Variational autoencoder with a VampPrior, a hierarchy of two codes and gates; Kim and Suh 2019."""
@@ -126,6 +151,15 @@ class VampVAE(NeuralRecommender):
     model_defaults = VampVAEOptions()
     train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
     build = VampVAENetwork
+
+    @takes(VampVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecVAEArguments(RecVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of RecVAE: its options, those of training, seed and device."""
 
 
 class RecVAE(NeuralRecommender):
@@ -136,6 +170,15 @@ class RecVAE(NeuralRecommender):
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
     build = RecVAENetwork
 
+    @takes(RecVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecVAEEDLAEArguments(RecVAEEDLAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of RecVAEEDLAE: its options, those of training, seed and device."""
+
 
 class RecVAEEDLAE(NeuralRecommender):
     """RecVAE with EDLAE's linear path beside it, after VASP (Vančura and Kordík 2021)."""
@@ -145,6 +188,10 @@ class RecVAEEDLAE(NeuralRecommender):
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
+
+    @takes(RecVAEEDLAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _prepare(self, matrix: Any) -> None:
         options = self.config.model

@@ -1,6 +1,6 @@
 """The public VAE with arbitrary conditioning: clicks or ratings in, a ranking or the missing ratings out."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,17 @@ from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.models.vaeac import VAEACNetwork, VAEACOptions, check
 from recvae.noise import Noise
+from recvae.options import OfEveryModel, takes
 from recvae.training import TrainOptions
 from recvae.vae import NeuralRecommender
 
 _USERS_AT_ONCE = 1024
 MOST_SAMPLES = 10_000  # of z for a rating: the error of their mean is then a hundredth of that of one
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEACArguments(VAEACOptions, TrainOptions, OfEveryModel):
+    """The arguments of VAEAC: its options, those of training, seed and device."""
 
 
 class VAEAC(NeuralRecommender):
@@ -31,6 +37,10 @@ class VAEAC(NeuralRecommender):
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     build = VAEACNetwork
     network: VAEACNetwork
+
+    @takes(VAEACArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _configure(self, config: RunConfig, device: str) -> None:
         check(config.model)

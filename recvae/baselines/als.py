@@ -18,11 +18,11 @@ from torch import Tensor
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.forks import after_fork
-from recvae.options import Between, OneOf, option
+from recvae.options import Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImplicitALSOptions:
     """Options of implicit ALS, by the library's own names."""
 
@@ -39,11 +39,20 @@ class ImplicitALSOptions:
     iterations: int = option(15, "Number of sweeps over users and items.", ge=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImplicitALSArguments(ImplicitALSOptions, OfEveryModel):
+    """The arguments of ImplicitALS: its options, seed and device."""
+
+
 class ImplicitALS(Recommender):
     """Weighted matrix factorisation by alternating least squares; new users are folded in exactly."""
 
     name = "implicit-als"
     model_defaults = ImplicitALSOptions()
+
+    @takes(ImplicitALSArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
@@ -79,6 +88,7 @@ class ImplicitALS(Recommender):
                 alpha=options.alpha,
                 iterations=options.iterations,
                 random_state=self.config.seed,
+                num_threads=torch.get_num_threads(),  # any number gives the same factors
             )
 
     @contextmanager

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from recvae.baselines.ease import EASE, closed_form
 from recvae.baselines.popularity import item_counts
-from recvae.options import Between, option
+from recvae.options import Between, OfEveryModel, option, takes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EDLAEOptions:
     """Options of EDLAE."""
 
@@ -29,11 +29,20 @@ class EDLAEOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EDLAEArguments(EDLAEOptions, OfEveryModel):
+    """The arguments of EDLAE: its options, seed and device."""
+
+
 class EDLAE(EASE):
     """Linear item-item model with a zero diagonal, regularised by dropout, in closed form. Memory as for EASE."""
 
     name = "edlae"
     model_defaults: ClassVar[Any] = EDLAEOptions()
+
+    @takes(EDLAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         options = self.config.model

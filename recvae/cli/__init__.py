@@ -6,7 +6,6 @@ Nothing heavy is imported here or at the top of a verb's file, so that ``recvae 
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +23,8 @@ from recvae.cli.quickstart import quickstart
 from recvae.cli.recommend import recommend
 from recvae.cli.shadow import refuse_shadows
 from recvae.cli.similar import similar
-from recvae.cli.terminal import Interrupted, print_error
+from recvae.cli.terminal import Interrupted, print_error, print_traceback
+from recvae.cli.threads import back_to_before
 from recvae.cli.train import train
 from recvae.cli.tune import tune
 from recvae.cli.wording import in_options
@@ -88,9 +88,10 @@ def _run(given: Sequence[str]) -> int:
         status = app(given, prog_name="recvae", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 - this is the place where exceptions end
         if "--debug" in given and not isinstance(error, SystemExit):
-            with suppress(OSError, ValueError):  # stderr may be what failed
-                traceback.print_exc()
+            print_traceback(traceback.format_exc())
         return _explain(error)
+    finally:
+        back_to_before()
     if status == 130:  # newer releases of Typer turn Ctrl-C into this
         return _explain(KeyboardInterrupt())
     return status if isinstance(status, int) else 0

@@ -3,8 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed
+from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,14 +50,17 @@ def quickstart(
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "1",  # on a sample this small, sharing the work costs more than it saves
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Make a small sample, train five models on it, compare them, and recommend films to one user."""
+    use_threads(threads)  # before torch is loaded
     from data_prep import sample
-    from recvae.bench import RESULTS, contestants, facts
+    from recvae.bench import contestants, facts
+    from recvae.bench_kept import RESULTS
     from recvae.files import whole_folder, write_json
     from recvae.report import environment, results
 
@@ -70,10 +73,9 @@ def quickstart(
     _introduce(terminal, data)
     models: dict[str, Recommender] = {}
     measured: dict[str, ModelResult] = {}
-    with _one_thread():
-        for contestant in contestants(data.name, MODELS, seed=seed):
-            name = contestant.config.name
-            models[name], measured[name] = _measured(terminal, contestant, data, device)
+    for contestant in contestants(data.name, MODELS, seed=seed):
+        name = contestant.config.name
+        models[name], measured[name] = _measured(terminal, contestant, data, device)
     ceiling = _ceiling(data)
     value = results(measured, facts(data, split="test", validation_metric=METRIC), environment(), metric=METRIC)
     person = _person(models["recvae"], data)
@@ -88,19 +90,6 @@ def quickstart(
     terminal.note(f"\nDone in {time.perf_counter() - began:.0f} s.")
     terminal.next(*_commands(out, data, person))
     terminal.document(value)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hold torch to one thread: on a sample this small, sharing the work costs more than it saves."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _introduce(terminal: Terminal, data: "Dataset") -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
-from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder
+from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder, Threads
 from recvae.cli.output import Block, check_output, hold, write_blocks
 from recvae.cli.terminal import Terminal, amount
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from recvae.recommender import Recommender
@@ -43,6 +44,7 @@ def recommend(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    threads: Threads = "auto",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -53,6 +55,7 @@ def recommend(
     [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
     [dim]recvae recommend runs/ml-1m-conditional --item 'toy story' --condition Comedy[/]
     """
+    use_threads(threads)  # before torch is loaded
     from recvae.errors import InputError
     from recvae.recommender import load
 

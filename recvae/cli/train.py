@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
+from recvae.cli.threads import use_threads
 from recvae.registry import entry
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from recvae.config import RunConfig
     from recvae.recommender import Recommender
     from recvae.refit import Refit
+    from recvae.training import EpochReport
 
 
 def train(
@@ -50,6 +52,7 @@ def train(
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -60,6 +63,7 @@ def train(
     [dim]recvae train ml-1m --model recvae --out runs/ml-1m-recvae --set train.epochs=100[/]
     [dim]recvae train ml-1m --refit runs/ml-1m-recvae --out runs/ml-1m-recvae-all[/]
     """
+    used = use_threads(threads, run=out if resume else None)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae.bench import facts
     from recvae.checkpoint import read_run
@@ -95,12 +99,12 @@ def train(
         recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
     else:
         recommender.dataset = facts(data, validation_metric=metric)
-    terminal.note(*_introduction(recommender, data, clicks))
+    terminal.note(*_introduction(recommender, data, clicks, used))
     if config is None and not continued and not is_refit:
         _mention_shipped(terminal, data.name, chosen.name)
     began = time.perf_counter()
     if chosen.train is not None:
-        epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device)
+        epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device, used)
     else:
         recommender.fit(**given)
         recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
@@ -128,6 +132,7 @@ def train(
             "epochs": epochs,
             "metrics": {} if is_refit else {metric: score},
             "seconds": round(seconds, 3),
+            "threads": used,
             "config": chosen.to_dict(),
         }
     )
@@ -184,10 +189,12 @@ def _fit(
     resume: bool,
     overwrite: bool,
     device: str,
+    threads: int,
 ) -> int:
     """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
     from recvae.checkpoint import read_metrics
     from recvae.runs import under_way
+    from recvae.threads import SlowEpochs
     from recvae.vae import NeuralRecommender
 
     assert isinstance(model, NeuralRecommender)
@@ -196,6 +203,14 @@ def _fit(
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
         with terminal.epochs(metric, epochs=epochs, done=done) as display:
+            watch = SlowEpochs(threads)
+
+            def on_epoch(report: "EpochReport") -> None:
+                row = {**report.to_dict(), "epochs": epochs}
+                display.epoch(row)
+                if sentence := watch.sentence(row):
+                    terminal.warn(sentence)
+
             model.fit(
                 **given,
                 validation=validation,
@@ -203,7 +218,7 @@ def _fit(
                 resume=resume,
                 overwrite=overwrite,
                 on_step=display.step,
-                on_epoch=lambda report: display.epoch({**report.to_dict(), "epochs": epochs}),
+                on_epoch=on_epoch,
             )
     except KeyboardInterrupt:
         if model.best_epoch is None:
@@ -219,7 +234,7 @@ def _fit(
     return len(read_metrics(out))
 
 
-def _introduction(model: "Recommender", data: "Dataset", clicks: Any) -> list[str]:
+def _introduction(model: "Recommender", data: "Dataset", clicks: Any, threads: int) -> list[str]:
     """Return lines about what is trained on what, with every setting."""
 
     config = model.config.to_dict()
@@ -230,7 +245,7 @@ def _introduction(model: "Recommender", data: "Dataset", clicks: Any) -> list[st
     lines += [
         f"  {section:<6} {settings_line(config[section])}" for section in ("model", "train") if config.get(section)
     ]
-    return [*lines, f"  seed   {config['seed']}, device {model.device}"]
+    return [*lines, f"  seed   {config['seed']}, device {model.device}, {amount(threads, 'thread')}"]
 
 
 def settings_line(options: Mapping[str, Any]) -> str:

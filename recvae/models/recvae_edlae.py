@@ -18,7 +18,7 @@ from recvae.options import Between, option
 from recvae.products import gathered_sum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecVAEEDLAEOptions(RecVAEOptions):
     """Options of RecVAE with a linear path; those of the path are EDLAE's, and how much it counts."""
 

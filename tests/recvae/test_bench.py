@@ -151,7 +151,12 @@ def test_the_table_says_where_the_settings_come_from(cli, dataset, tmp_path, mon
 
     evaluation = Evaluation({"ndcg@5": Metric(0.5, 0.1, 20)}, {"ndcg@5": np.linspace(0, 1, 20)}, 0, 0.1, 0.1)
     result = ModelResult(evaluation, train_seconds=1.0, peak_memory_mb=300.0)
-    monkeypatch.setattr(bench, "_in_a_process", lambda task, events: result)
+
+    def measured(task, events):
+        task.keep.mkdir(parents=True)  # the trained model
+        return result
+
+    monkeypatch.setattr(bench, "_in_a_process", measured)
     command = ("benchmark", dataset, "--models", "ease,popularity", "--metrics", "ndcg@5", "--out", tmp_path / "bench")
     answer = cli(*command)
     assert answer.status == 0, answer.err
