@@ -20,7 +20,7 @@ from recvae.cli.options import (
     Seed,
     Threads,
 )
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Follower, Interrupted, Terminal, print_traceback, share
 from recvae.cli.threads import use_threads
 
