@@ -86,7 +86,8 @@ def diagnose(
 
 def _tables(value: Mapping[str, Any]) -> "list[Table | str]":
     """Return the diagnosis as sentences and tables."""
-    from recvae.diagnose_report import reliability, thresholds
+    from recvae.collapse import thresholds
+    from recvae.diagnose_report import reliability
 
     parts: list[Table | str] = []
     if value["training"]:
