@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from recvae.bench import OnEpoch, OnStep, facts
 from recvae.checkpoint import versions
-from recvae.config import RunConfig, run_config
+from recvae.config import RunConfig, run_config, value_of
+from recvae.defaults import Size
 from recvae.errors import InputError, WorkError
 from recvae.feed import learned_from, validate_with
 from recvae.files import refuse_existing
 from recvae.options import Between, OneOf, Space
 from recvae.registry import entry
-from recvae.spaces import Plan, plan, value_of
+from recvae.spaces import Plan, plan
 from recvae.studies import STUDY, Study, Trial, read_study, tidy
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def tune(
     """
     _require_optuna()
     events = events or Events()
+    plan = plan.for_data(Size.of(data.train))
     study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
     validation = validate_with(data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device))
     runner = _Runner(data, validation, device, events)

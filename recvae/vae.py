@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.edlae import edlae_weights
 from recvae.batches import Batch, Clicks
 from recvae.errors import InputError
@@ -103,6 +104,7 @@ class MultDAE(NeuralRecommender):
     name = "mult-dae"
     model_defaults = MultDAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = MultDAENetwork
 
 
@@ -112,6 +114,7 @@ class MultVAE(NeuralRecommender):
     name = "mult-vae"
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = MultVAENetwork
 
 
@@ -121,6 +124,7 @@ class VampVAE(NeuralRecommender):
     name = "vamp-vae"
     model_defaults = VampVAEOptions()
     train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
+    follows: ClassVar[defaults.Rule] = defaults.VAMP
     build = VampVAENetwork
 
 
@@ -130,6 +134,7 @@ class RecVAE(NeuralRecommender):
     name = "recvae"
     model_defaults = RecVAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE
     build = RecVAENetwork
 
 
@@ -139,6 +144,7 @@ class RecVAEEDLAE(NeuralRecommender):
     name = "recvae-edlae"
     model_defaults = RecVAEEDLAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
 

@@ -7,13 +7,14 @@ type, and fold-in of users it never saw.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.options import Between, OneOf, option
@@ -42,6 +43,7 @@ class ImplicitALS(Recommender):
 
     name = "implicit-als"
     model_defaults = ImplicitALSOptions()
+    follows: ClassVar[defaults.Rule] = defaults.IMPLICIT_ALS
 
     def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)

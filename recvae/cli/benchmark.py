@@ -69,7 +69,7 @@ def benchmark(
     terminal = Terminal(json=json, quiet=quiet)
     check_folder(out, marker=bench.RESULTS, overwrite=overwrite)
     names = [name.strip() for name in models.split(",") if name.strip()]
-    chosen = bench.contestants(Dataset.load(folder).name, names, config or [], seed)
+    chosen = bench.contestants(Dataset.load(folder).manifest, names, config or [], seed)
     show = _Show(terminal, metric, {c.config.name: c for c in chosen})
     try:
         outcome = bench.benchmark(

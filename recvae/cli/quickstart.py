@@ -70,7 +70,7 @@ def quickstart(
     models: dict[str, Recommender] = {}
     measured: dict[str, ModelResult] = {}
     with _one_thread():
-        for contestant in contestants(data.name, MODELS, seed=seed):
+        for contestant in contestants(data.manifest, MODELS, seed=seed):
             name = contestant.config.name
             models[name], measured[name] = _measured(terminal, contestant, data, device)
     ceiling = _ceiling(data)
