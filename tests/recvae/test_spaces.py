@@ -117,7 +117,7 @@ def test_the_shipped_configuration_is_the_second_start(tmp_path, monkeypatch):
     monkeypatch.setattr("recvae.config.shipped", lambda: {"clicks-ease": file})
     made = plan("ease", manifest=ML_1M, seed=5)
     assert [(source, config.seed) for source, config in made.starts] == [("given", 5), ("shipped clicks-ease", 5)]
-    assert [config.model.l2 for _, config in made.starts] == [linear_l2(Size(4834, 3497, 462_827), 24.0), 3.0]
+    assert [config.model.l2 for _, config in made.starts] == [linear_l2(Size(4834, 3497, 462_827), 40.0), 3.0]
     assert len(plan("ease", config="clicks-ease", manifest=ML_1M).starts) == 1
     assert len(plan("ease", settings=["model.l2=7"], manifest=ML_1M).starts) == 1
     assert len(plan("ease", manifest={**ML_1M, "before_split": {}}).starts) == 1
