@@ -255,7 +255,9 @@ def _distribution(space: Space) -> Any:
 
 
 def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | None:
-    """Return where a configuration lies in the space: at the nearest point of a range, None where it has no place."""
+    """Return where a configuration lies in the space: at the nearest point of a range or of choices that have an order,
+    None where it has no place.
+    """
     params: dict[str, Any] = {}
     for key, kind in space.items():
         value = value_of(config, key)
@@ -263,6 +265,8 @@ def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | N
             params[key] = min(max(value, kind.low), kind.high)
         elif isinstance(kind, OneOf) and value in kind.values:
             params[key] = kind.values.index(value)
+        elif isinstance(kind, OneOf) and _ordered(kind) and isinstance(value, int | float):
+            params[key] = min(range(len(kind.values)), key=lambda place: abs(kind.values[place] - value))
         else:
             return None
     return params

@@ -143,7 +143,7 @@ class RecVAEEDLAE(NeuralRecommender):
 
     name = "recvae-edlae"
     model_defaults = RecVAEEDLAEOptions()
-    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4, average=0.7, patience=10)
     follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
