@@ -1,4 +1,4 @@
-"""The recommended model at the defaults that follow the data, against strong baselines: README's recipe for one's own data.
+"""The recommended model at the defaults that follow the data, against baselines: the recipe in README for own data.
 
     python benchmarks/defaults.py DATA --seeds 98765 1 2
 

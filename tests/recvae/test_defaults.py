@@ -39,7 +39,9 @@ def test_at_movielens_20m_the_defaults_are_the_papers():
 
 def test_small_data_are_gone_through_in_many_updates():
     train, model = (resolved("recvae", ML_100K).train, resolved("recvae", ML_100K).model)
-    assert (train.batch_size, train.epochs, model.gamma) == (40, 53, 0.018)
+    assert (train.batch_size, train.epochs, train.learning_rate) == (40, 53, 0.0019)
+    assert (model.gamma, model.hidden, model.layers) == (0.018, 300, 2)
+    assert resolved("recvae-edlae", ML_100K).model.path_weight == 6.3
     assert resolved("recvae-edlae", ML_100K).model.path_l2 == resolved("edlae", ML_100K).model.l2 == 110.0
 
 
@@ -53,6 +55,8 @@ def test_the_rules_stay_within_bounds(size):
     train = resolved("recvae", size).train
     assert 20 <= train.batch_size <= 500
     assert 50 <= train.epochs <= 200
+    assert 5e-4 <= train.learning_rate <= 3e-3
+    assert 4 <= resolved("recvae-edlae", size).model.path_weight <= 100
 
 
 @given(size=sizes, more=st.integers(1, 1000))
@@ -61,6 +65,9 @@ def test_the_rules_are_monotone(size, more):
     assert defaults.batch_size(users) >= defaults.batch_size(size)
     assert defaults.epochs(users, 50, 1000) <= defaults.epochs(size, 50, 1000)
     assert defaults.gamma(clicks) <= defaults.gamma(size)
+    assert defaults.learning_rate(clicks) <= defaults.learning_rate(size)
+    assert (defaults.hidden(clicks), defaults.layers(clicks)) >= (defaults.hidden(size), defaults.layers(size))
+    assert defaults.path_weight(clicks) <= defaults.path_weight(size)
     assert defaults.linear_l2(clicks, 20.0) >= defaults.linear_l2(size, 20.0)
     assert defaults.als_regularization(clicks) >= defaults.als_regularization(size)
 
@@ -100,7 +107,7 @@ def test_a_run_says_and_keeps_what_followed(cli, dataset, tmp_path):
     assert answer.status == 0, answer.err
     expected = resolve("recvae", None, [s for s in small if s != "--set"]).for_data(size)
     assert (expected.train.batch_size, expected.model.gamma) == (20, 0.16)
-    assert "  follow batch_size=20 gamma=0.16: for 160 users, 40 items, 1,938 clicks" in answer.out
+    assert "  follow batch_size=20 learning_rate=0.0015 gamma=0.16: for 160 users, 40 items, 1,938 clicks" in answer.out
     assert run_config(read_run(out).config) == expected == load(out).config
     more = cli("train", dataset, "--out", out, "--resume", "--set", "train.epochs=2", "--json")
     assert run_config(more.json["config"]) == replace(expected, train=replace(expected.train, epochs=2))
@@ -161,4 +168,4 @@ def test_an_unresolved_configuration_stays_open_in_json():
     asked = resolve("recvae-edlae", None, ["train.epochs=3"])
     kept = json.loads(json.dumps(asked.to_dict()))
     assert "batch_size" not in kept["train"]
-    assert run_config(kept).open == asked.open == {"train.batch_size", "model.gamma", "model.path_l2"}
+    assert run_config(kept).open == asked.open == set(recvae.RecVAEEDLAE.follows) - {"train.epochs"}
