@@ -67,8 +67,21 @@ def figures(data: Dataset, model: str, config: str | None) -> dict[str, Any]:
     }
 
 
+def table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Return Markdown: for each data set and model the mean over the splits, on validation and on test users."""
+    splits: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for key, row in rows.items():
+        name, _, model = key.split(" ")
+        splits.setdefault((name, model), []).append(row)
+    lines = ["| data | splits | model | validation | test |", "|---|---|---|---|---|"]
+    for (name, model), found in sorted(splits.items(), key=lambda pair: list(SOURCES).index(pair[0][0])):
+        means = (sum(row[part] for row in found) / len(found) for part in ("validation", "test"))
+        lines.append(f"| {name} | {len(found)} | `{model}` | " + " | ".join(f"{m:.4f}"[1:] for m in means) + " |")
+    return lines
+
+
 def main() -> None:
-    """Measure what is missing, and print a line for each row."""
+    """Measure what is missing, and print a line for each row, and the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[98765])
@@ -89,6 +102,7 @@ def main() -> None:
                 print(
                     f"{key:<40} {row['validation']:.4f} {row['test']:.4f} ±{row['se']:.4f} {row['train_seconds']:.0f} s"
                 )
+    print("\n".join(table(found["rows"])))
 
 
 if __name__ == "__main__":
