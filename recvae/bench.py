@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval import LIST_SET, Evaluation, MetricName, evaluate, parse_metric, parse_metrics
 from recvae.bench_kept import RESULTS, Kept
-from recvae.config import RunConfig, load_toml, resolve, run_config, shipped
+from recvae.config import RunConfig, load_toml, resolve, run_config, shipped_for
 from recvae.config import find as find_config
+from recvae.defaults import Size
 from recvae.errors import InputError, RecvaeError, WorkError
 from recvae.feed import held_out, learned_from, validate_with
 from recvae.files import write_text
@@ -69,12 +70,13 @@ class Events:
 
 
 def contestants(
-    dataset: str, models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
+    manifest: Mapping[str, Any], models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
 ) -> list[Contestant]:
     """Return the models to compare, each with its settings.
 
     A model's settings are those of the one among ``configs`` (names or files) that is for it, else the shipped ones for
-    this dataset, else the defaults. Raises :class:`InputError` for an unknown model or a configuration without use.
+    the dataset with this manifest, else the defaults; what is open in them follows the manifest's counts. Raises
+    :class:`InputError` for an unknown model or a configuration without use.
     """
     if not models:
         raise InputError("No model is named. Name at least one, for example --models recvae,ease,popularity.")
@@ -90,13 +92,14 @@ def contestants(
         given[name] = config
     chosen = []
     for name in dict.fromkeys(models):
-        known = f"{dataset}-{name}"
+        known = shipped_for(manifest, name)
         if name in given:
-            chosen.append(Contestant(resolve(name, given[name], seed=seed), f"--config {given[name]}"))
-        elif known in shipped():
-            chosen.append(Contestant(resolve(name, known, seed=seed), f"shipped {known}"))
+            settings, source = resolve(name, given[name], seed=seed), f"--config {given[name]}"
+        elif known is not None:
+            settings, source = resolve(name, known, seed=seed), f"shipped {known}"
         else:
-            chosen.append(Contestant(resolve(name, seed=seed), "defaults"))
+            settings, source = resolve(name, seed=seed), "defaults"
+        chosen.append(Contestant(settings.for_data(Size.of_training(manifest)), source))
     return chosen
 
 
@@ -172,7 +175,7 @@ def measure(
     if config.train is None:
         model.metrics = {"validation": validation(model)}
     evaluation = evaluated(model, data, metrics)
-    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=config.to_dict())
+    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=model.config.to_dict())
     return model, result
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recvae import defaults
 from recvae.arguments import items, shown
 from recvae.batches import Batch
 from recvae.errors import DataError, InputError, did_you_mean
@@ -35,6 +36,7 @@ class ConditionalVAE(NeuralRecommender):
     name = "conditional-vae"
     model_defaults = ConditionalVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = ConditionalVAENetwork
     network: ConditionalVAENetwork
     _given: tuple[Tags | None, Attributes | None] = (None, None)

@@ -29,6 +29,7 @@ from recvae.checkpoint import (
 )
 from recvae.conditions import checked, encoded, is_table, of_each_user
 from recvae.config import RunConfig, run_config
+from recvae.defaults import Rule, Size
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
 from recvae.forks import expect_forks
@@ -43,13 +44,15 @@ Validation = Callable[["Recommender"], float]
 class Recommender(ABC):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
-    Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Matrices are
+    Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
+    their default from the training matrix's size in :meth:`fit`, after which ``config`` holds them. Matrices are
     scipy.sparse CSR, users x items, and row i of a result answers row i of the histories.
     """
 
     name: ClassVar[str]
     model_defaults: ClassVar[Any]
     train_defaults: ClassVar[Any] = None
+    follows: ClassVar[Rule] = {}  # the options whose default is a function of the training matrix's size
 
     def __init_subclass__(cls, **more: Any) -> None:
         """Let ``help`` and notebooks know the options of a model that has them as keyword arguments."""
@@ -71,7 +74,7 @@ class Recommender(ABC):
 
     def _configure(self, config: RunConfig, device: str) -> None:
         expect_forks()
-        self.config = config
+        self.config = self._asked = config
         self.device = torch_device(device)
         self.process = os.getpid()
         self.items = Vocabulary([], [])
@@ -160,6 +163,15 @@ class Recommender(ABC):
         return float(self.config.model.liked_from) if self.of_ratings else 1.0
 
     # --- what everybody uses -----------------------------------------------------------------------------------
+
+    def follow(self, matrix: Any) -> str:
+        """Give the options that nobody set their values for a training matrix (n_users, n_items), and return these.
+
+        :meth:`fit` does so itself; call it before to see them. The text is empty where every option was set.
+        """
+        size = Size.of(matrix)
+        self.config = self._asked.for_data(size)
+        return self._asked.following(size)
 
     @property
     def n_items(self) -> int:
@@ -393,6 +405,7 @@ class Recommender(ABC):
                 raise DataError(f"There are {len(values)} {what} for {n_items} columns.")
         if len(set(ids)) != n_items:
             raise DataError("The item ids are not distinct; each column needs its own.")
+        self.follow(matrix)
         self.items = Vocabulary(ids, names)
         self.__dict__.pop("columns", None)
         self.best_epoch, self.metrics = None, {}

@@ -194,8 +194,7 @@ class InFolder:
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
             raise InputError(f"{self.folder} was trained with {was}; resume=True needs the same settings.")
-        schedules = {"config.model.anneal": ("share", "cyclical"), "config.train.decay": ("cosine",)}
-        tied = [key.removeprefix("config.") for key, values in schedules.items() if mine.get(key) in values]
+        tied = tied_to_epochs(ours.config)
         epochs = theirs.get("config.train.epochs")
         if tied and epochs != mine.get("config.train.epochs"):
             raise InputError(
@@ -217,6 +216,13 @@ def under_way(folder: Path) -> Path:
     recover(folder, marker=checkpoint.RUN, whole=checkpoint.WEIGHTS)
     begun = next_of(folder)
     return begun if all((place / checkpoint.RUN).is_file() for place in (folder, begun)) else folder
+
+
+def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
+    """Return the options whose schedule goes over all epochs, so that more of them make another run from the start."""
+    schedules = {"model.anneal": ("share", "cyclical"), "train.decay": ("cosine",)}
+    values = _flat(config)
+    return [key for key, long in schedules.items() if values.get(key) in long]
 
 
 def note_best(model: "NeuralRecommender", report: EpochReport) -> None:

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from recvae.bench import OnEpoch, OnStep, facts
 from recvae.checkpoint import versions
-from recvae.config import RunConfig, run_config
+from recvae.config import RunConfig, run_config, value_of
+from recvae.defaults import Size
 from recvae.errors import InputError, WorkError
 from recvae.feed import learned_from, validate_with
 from recvae.files import refuse_existing, writing
 from recvae.options import Between, OneOf, Space
 from recvae.registry import entry
-from recvae.spaces import Plan, plan, value_of
+from recvae.spaces import Plan, plan
 from recvae.studies import STUDY, Study, Trial, read_study
 from recvae.swap import clear_inside
 
@@ -87,6 +88,7 @@ def tune(
     _require_optuna()
     events = events or Events()
     with nullcontext() if folder is None else writing(Path(folder)):
+        plan = plan.for_data(Size.of(data.train))
         study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
         validation = validate_with(
             data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device)
@@ -257,7 +259,9 @@ def _distribution(space: Space) -> Any:
 
 
 def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | None:
-    """Return where a configuration lies in the space: at the nearest point of a range, None where it has no place."""
+    """Return where a configuration lies in the space: at the nearest point of a range or of choices that have an order,
+    None where it has no place.
+    """
     params: dict[str, Any] = {}
     for key, kind in space.items():
         value = value_of(config, key)
@@ -265,6 +269,8 @@ def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | N
             params[key] = min(max(value, kind.low), kind.high)
         elif isinstance(kind, OneOf) and value in kind.values:
             params[key] = kind.values.index(value)
+        elif isinstance(kind, OneOf) and _ordered(kind) and isinstance(value, int | float):
+            params[key] = min(range(len(kind.values)), key=lambda place: abs(kind.values[place] - value))
         else:
             return None
     return params

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from recvae import defaults
 from recvae.arguments import flag, function, path_of
 from recvae.baselines.edlae import edlae_weights
 from recvae.batches import Batch, Clicks
@@ -114,6 +115,7 @@ class MultDAE(NeuralRecommender):
     name = "mult-dae"
     model_defaults = MultDAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = MultDAENetwork
 
     @takes(MultDAEArguments)
@@ -132,6 +134,7 @@ class MultVAE(NeuralRecommender):
     name = "mult-vae"
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = MultVAENetwork
 
     @takes(MultVAEArguments)
@@ -150,6 +153,7 @@ class VampVAE(NeuralRecommender):
     name = "vamp-vae"
     model_defaults = VampVAEOptions()
     train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
+    follows: ClassVar[defaults.Rule] = defaults.VAMP
     build = VampVAENetwork
 
     @takes(VampVAEArguments)
@@ -168,6 +172,7 @@ class RecVAE(NeuralRecommender):
     name = "recvae"
     model_defaults = RecVAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE
     build = RecVAENetwork
 
     @takes(RecVAEArguments)
@@ -185,7 +190,8 @@ class RecVAEEDLAE(NeuralRecommender):
 
     name = "recvae-edlae"
     model_defaults = RecVAEEDLAEOptions()
-    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4, average=0.7, patience=10)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
 

@@ -1,12 +1,13 @@
 """The public VAE with arbitrary conditioning: clicks or ratings in, a ranking or the missing ratings out."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recvae import defaults
 from recvae.arguments import whole_number
 from recvae.batches import Batch, as_csr, canonical
 from recvae.config import RunConfig
@@ -35,6 +36,7 @@ class VAEAC(NeuralRecommender):
     name = "vaeac"
     model_defaults = VAEACOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = VAEACNetwork
     network: VAEACNetwork
 

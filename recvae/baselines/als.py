@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.forks import after_fork
@@ -49,6 +50,7 @@ class ImplicitALS(Recommender):
 
     name = "implicit-als"
     model_defaults = ImplicitALSOptions()
+    follows: ClassVar[defaults.Rule] = defaults.IMPLICIT_ALS
 
     @takes(ImplicitALSArguments)
     def __init__(self, **options: Any) -> None:

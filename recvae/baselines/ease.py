@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.batches import Batch
 from recvae.errors import WorkError
@@ -42,6 +43,7 @@ class EASE(Recommender):
 
     name = "ease"
     model_defaults = EASEOptions()
+    follows: ClassVar[defaults.Rule] = defaults.EASE
 
     @takes(EASEArguments)
     def __init__(self, **options: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.ease import EASE, closed_form
 from recvae.baselines.popularity import item_counts
 from recvae.options import Between, OfEveryModel, option, takes
@@ -39,6 +40,7 @@ class EDLAE(EASE):
 
     name = "edlae"
     model_defaults: ClassVar[Any] = EDLAEOptions()
+    follows: ClassVar[defaults.Rule] = defaults.EDLAE
 
     @takes(EDLAEArguments)
     def __init__(self, **options: Any) -> None:

@@ -103,7 +103,7 @@ def benchmark(
             kept = bench_kept.go_on(out, plan, facts)
         else:
             names = [name.strip() for name in (models or MODELS).split(",") if name.strip()]
-            found = bench.contestants(data.name, names, config or [], seed)
+            found = bench.contestants(data.manifest, names, config or [], seed)
             settings = tuple((contestant.config, contestant.source) for contestant in found)
             plan = bench_kept.Plan(settings, metrics or METRICS, metric or METRIC, facts)
             kept = stack.enter_context(bench_kept.begin(out, plan, overwrite=overwrite))

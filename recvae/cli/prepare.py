@@ -196,7 +196,7 @@ def prepare(
     data.save(out, overwrite=overwrite)
     about = data.describe()
     terminal.note(*summary(data, about), f"\nWritten to {out}.")
-    terminal.next(*next_commands(out, data.name))
+    terminal.next(*next_commands(out, data))
     terminal.document({"folder": str(out), "dataset": about})
 
 
@@ -226,12 +226,17 @@ def _given(
     return train, test
 
 
-def next_commands(folder: Path, name: str) -> list[str]:
-    """Return what one does with a new dataset folder."""
-    where = shlex.quote(str(folder))
+def next_commands(folder: Path, data: "Dataset") -> list[str]:
+    """Return what one does with a new dataset folder: train the model for data of its size, and compare them all."""
+    from recvae.config import shipped_for
+    from recvae.defaults import Size, recommended
+
+    where, model = shlex.quote(str(folder)), recommended(Size.of_training(data.manifest))
+    known = shipped_for(data.manifest, model)
+    settings = f"--model {model}" if known is None else f"--config {known}"
     return [
-        f"recvae train {where} --model recvae --out {shlex.quote(f'runs/{name}-recvae')}",
-        f"recvae benchmark {where} --out {shlex.quote(f'benchmarks/{name}')}",
+        f"recvae train {where} {settings} --out {shlex.quote(f'runs/{data.name}-{model}')}",
+        f"recvae benchmark {where} --out {shlex.quote(f'benchmarks/{data.name}')}",
     ]
 
 

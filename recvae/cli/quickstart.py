@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from recvae.recommender import Recommender
     from recvae.report import ModelResult
 
-MODELS = ("recvae", "mult-vae", "ease", "implicit-als", "popularity")
+FLAGSHIP = "recvae-edlae"
+MODELS = (FLAGSHIP, "mult-vae", "ease", "implicit-als", "popularity")
 METRICS = ("ndcg@10", "recall@20", "ndcg@100")
 METRIC = METRICS[0]
 _BAR = 14  # characters of the ceiling's bar
@@ -73,13 +74,13 @@ def quickstart(
     _introduce(terminal, data)
     models: dict[str, Recommender] = {}
     measured: dict[str, ModelResult] = {}
-    for contestant in contestants(data.name, MODELS, seed=seed):
+    for contestant in contestants(data.manifest, MODELS, seed=seed):
         name = contestant.config.name
         models[name], measured[name] = _measured(terminal, contestant, data, device)
     ceiling = _ceiling(data)
     value = results(measured, facts(data, split="test", validation_metric=METRIC), environment(), metric=METRIC)
-    person = _person(models["recvae"], data)
-    value |= _findings(value, ceiling, models["recvae"], person)
+    person = _person(models[FLAGSHIP], data)
+    value |= _findings(value, ceiling, models[FLAGSHIP], person)
     if out is not None:
         with whole_folder(out, marker=RESULTS, overwrite=overwrite) as folder:
             data.save(folder / "dataset")
@@ -236,6 +237,8 @@ def _recommended(data: "Dataset", person: _Person) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from recvae.registry import entry
+
     def film(column: int | None) -> Text:
         return Text("" if column is None else str(data.item_titles[column]).rpartition(" (")[0])
 
@@ -249,7 +252,7 @@ def _recommended(data: "Dataset", person: _Person) -> "Table":
     )
     table.add_column("has watched", overflow="fold")
     table.add_column("", justify="right")
-    table.add_column("RecVAE recommends", overflow="fold")
+    table.add_column(f"{entry(FLAGSHIP).title} recommends", overflow="fold")
     for place, (watched, ranked) in enumerate(zip_longest(person.watched, person.ranked), start=1):
         star = Text(" ★" if ranked in person.hidden else "", style="yellow")
         table.add_row(film(watched), "" if ranked is None else str(place), film(ranked) + star)
@@ -260,7 +263,7 @@ def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
     """Return commands to go on with: the kept models, else real data."""
     if out is not None:
         title = shlex.quote(str(data.item_titles[person.watched[0]]))
-        run = shlex.quote(str(out / "recvae"))
+        run = shlex.quote(str(out / FLAGSHIP))
         return [
             f"recvae recommend {run} --item {title}",
             f"recvae similar {run} --item {title}",
@@ -268,6 +271,6 @@ def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
         ]
     return [
         "recvae prepare ml-100k --out ml-100k        # MovieLens, a download of 5 MB",
-        "recvae train ml-100k --model recvae --out runs/ml-100k-recvae",
+        f"recvae train ml-100k --config ml-100k-{FLAGSHIP} --out runs/ml-100k",
         "recvae quickstart --out sample              # this again, keeping the data and the models",
     ]

@@ -99,9 +99,10 @@ def train(
         recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
     else:
         recommender.dataset = facts(data, validation_metric=metric)
-    terminal.note(*_introduction(recommender, data, clicks, used))
+    following = recommender.follow(clicks)
+    terminal.note(*_introduction(recommender, data, clicks, following, used))
     if config is None and not continued and not is_refit:
-        _mention_shipped(terminal, data.name, chosen.name)
+        _mention_shipped(terminal, data, chosen.name)
     began = time.perf_counter()
     if chosen.train is not None:
         epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device, used)
@@ -122,6 +123,13 @@ def train(
             f"Refitted on the training and validation clicks{length}, {seconds:.1f} s. The model is in {out}."
         )
     run, dataset = shlex.quote(str(out)), shlex.quote(str(folder))
+    if (
+        score is not None
+        and epochs is not None
+        and recommender.best_epoch == epochs
+        and not recommender.config.train.stop_after
+    ):
+        terminal.note(_more_epochs(recommender, dataset, run, epochs))
     terminal.next(f"recvae evaluate {run} {dataset}", f"recvae recommend {run} --item {_example(data)}")
     terminal.document(
         {
@@ -133,7 +141,7 @@ def train(
             "metrics": {} if is_refit else {metric: score},
             "seconds": round(seconds, 3),
             "threads": used,
-            "config": chosen.to_dict(),
+            "config": recommender.config.to_dict(),
         }
     )
 
@@ -234,9 +242,8 @@ def _fit(
     return len(read_metrics(out))
 
 
-def _introduction(model: "Recommender", data: "Dataset", clicks: Any, threads: int) -> list[str]:
-    """Return lines about what is trained on what, with every setting."""
-
+def _introduction(model: "Recommender", data: "Dataset", clicks: Any, following: str, threads: int) -> list[str]:
+    """Return lines about what is trained on what, with every setting, and with which of them follow the data."""
     config = model.config.to_dict()
     n_users, n_items = clicks.shape
     entries = amount(clicks.nnz, "rating" if model.of_ratings else "click")
@@ -245,7 +252,24 @@ def _introduction(model: "Recommender", data: "Dataset", clicks: Any, threads: i
     lines += [
         f"  {section:<6} {settings_line(config[section])}" for section in ("model", "train") if config.get(section)
     ]
+    if following:
+        lines.append(f"  follow {following}: for {counts}; --set has the last word")
     return [*lines, f"  seed   {config['seed']}, device {model.device}, {amount(threads, 'thread')}"]
+
+
+def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> str:
+    """Return what to do after a run whose best epoch was its last."""
+    from recvae.runs import tied_to_epochs
+
+    more = f"--set train.epochs={2 * epochs}"
+    said = f"The best epoch was the last one, so more may be better: recvae train {dataset} --out {run}"
+    tied = tied_to_epochs(model.config.to_dict())
+    if not tied:
+        return f"{said} --resume {more}"
+    return (
+        f"The best epoch was the last one, so more may be better. {tied[0]} goes over all epochs, so train again "
+        f"as now with {more} --overwrite."
+    )
 
 
 def settings_line(options: Mapping[str, Any]) -> str:
@@ -255,11 +279,12 @@ def settings_line(options: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in shown.items())
 
 
-def _mention_shipped(terminal: Terminal, dataset: str, model: str) -> None:
-    from recvae.config import shipped
+def _mention_shipped(terminal: Terminal, data: "Dataset", model: str) -> None:
+    from recvae.config import shipped_for
 
-    if f"{dataset}-{model}" in shipped():
-        terminal.note(f"  Settings found for this dataset are shipped: --config {dataset}-{model}")
+    name = shipped_for(data.manifest, model)
+    if name is not None:
+        terminal.note(f"  Settings found for this dataset are shipped: --config {name}")
 
 
 def _example(data: "Dataset") -> str:

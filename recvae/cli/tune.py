@@ -160,7 +160,7 @@ def _plan(
         if key in space:
             raise ConfigError(f"{key} is searched twice. Give one --search for it.")
         space[key] = kind
-    made = plan(model, config=config, settings=settings, space=space, seed=seed, dataset=data.name)
+    made = plan(model, config=config, settings=settings, space=space, seed=seed, manifest=data.manifest)
     return replace(made, metric=metric or _default_metric(made.start))
 
 

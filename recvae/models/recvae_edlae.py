@@ -26,7 +26,7 @@ class RecVAEEDLAEOptions(RecVAEOptions):
         6.0, "Weight of the linear path's scores beside RecVAE's logits.", search=Between(2.0, 16.0, log=True), ge=0
     )
     path_dropout: float = option(
-        0.4, "Share of clicks dropped from the linear path's input.", search=Between(0.2, 0.7), ge=0, lt=1
+        0.5, "Share of clicks dropped from the linear path's input.", search=Between(0.2, 0.7), ge=0, lt=1
     )
     path_l2: float = option(
         300.0, "Lambda of the linear path's squared weights.", search=Between(100.0, 1000.0, log=True), gt=0

@@ -26,7 +26,7 @@ def test_prepare_says_what_was_read_kept_and_split(cli, clicks, titles, tmp_path
         "validation  20 users",
         "test        20 users",
         f"Written to {out}.",
-        f"recvae train '{out}' --model recvae --out runs/clicks-recvae",
+        f"recvae train '{out}' --model recvae-edlae --out runs/clicks-recvae-edlae",
     ):
         assert said in answer.out
     assert answer.err == "read clicks.csv ...\n"

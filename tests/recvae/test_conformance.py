@@ -29,6 +29,8 @@ def make(name, **more):
     options = {key: value for key, value in SMALL.items() if key in known}
     if isinstance(known.get("hidden"), tuple):
         options["hidden"] = (options["hidden"],)
+    if "encoder_passes" in known:
+        options["layers"] = 5  # the paper's, where a board this small would get two
     return kind(seed=1, device="cpu", **{**options, **more})
 
 
