@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from eval import LIST_SET, Evaluation, evaluate, parse_metric, parse_metrics
 from recvae.config import RunConfig, load_toml, resolve, run_config, shipped
 from recvae.config import find as find_config
-from recvae.errors import InputError, RecvaeError, WorkError
+from recvae.errors import InputError, RecvaeError, WorkError, is_out_of_memory
 from recvae.feed import held_out, learned_from, validate_with
 from recvae.registry import entry
 from recvae.report import ModelResult, environment, markdown_table, results, write_results
@@ -321,6 +321,8 @@ def _work(connection: "Connection", task: _Task) -> None:
         return
     except Exception as error:  # noqa: BLE001 - one model's failure must not lose the others' work
         sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            sentence = "There is not enough memory for it."
         with suppress(BrokenPipeError):
             connection.send(("failure", sentence, traceback.format_exc()))
 

@@ -18,6 +18,7 @@ from recvae.errors import ConfigError, InputError, did_you_mean
 
 Options = TypeVar("Options")
 
+LONGEST_SHOWN = 100  # characters of a wrong value in a sentence
 SEED = 98765  # the papers' seed; one for everything
 
 
@@ -51,12 +52,12 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     seed = _plain(values.pop("seed", SEED))
     mistakes = []
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {seed!r}")
+        mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {shown(seed)}")
     made = {}
     for section, defaults in (("model", kind.model_defaults), ("train", kind.train_defaults)):
         given = values.pop(section, {})
         if not isinstance(given, Mapping):
-            mistakes.append(f"{section}: must be a table of options, got {given!r}")
+            mistakes.append(f"{section}: must be a table of options, got {shown(given)}")
         elif defaults is not None:
             made[section], wrong = _checked(defaults, given, section)
             mistakes += wrong
@@ -92,11 +93,23 @@ def resolve(
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raise :class:`InputError` where it is missing and :class:`ConfigError` where it is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return from_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """Return what TOML text holds; raise ValueError, also where it is too deep or has a number too long to be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python reads no number of more digits than sys.get_int_max_str_digits()
+        raise ValueError("a number in it has too many digits") from None
 
 
 def find(name: str) -> Path:
@@ -129,9 +142,11 @@ def _set(values: dict[str, Any], setting: str) -> None:
     if not equals or not all(parts) or len(parts) > 2:
         raise ConfigError(f"--set needs the form section.key=value, such as train.epochs=50; got '{setting}'.")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = from_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except ValueError as error:
+        raise ConfigError(f"--set {key.strip()} cannot be read: {error}.") from error
     if len(parts) == 1:
         values[parts[0]] = value
         return
@@ -166,8 +181,11 @@ def _schema(kind: type[Any]) -> Any:
         bounds = dict(f.metadata.get("bounds", {}))
         annotation = hints[f.name]
         if get_origin(annotation) is tuple:  # TOML has lists; the bounds are those of the elements
+            longest = bounds.pop("max_length", None)
             annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]
-            bounds = {"strict": False}
+            bounds = {"strict": False, "max_length": longest}
+        elif annotation is int:
+            bounds.setdefault("le", 2**63 - 1)  # what NumPy and PyTorch hold
         assert f.default is not MISSING
         declared[f.name] = (annotation, Field(f.default, description=f.metadata.get("meaning"), **bounds))
     config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
@@ -180,8 +198,20 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
     name = f"{section}.{key}" if section else key
     if error["type"] == "extra_forbidden":
         return _unknown(name, key, [f.name for f in fields(kind)])
+    if error["type"] == "too_long":
+        most, here = error["ctx"]["max_length"], error["ctx"]["actual_length"]
+        return f"{name}: may have {most} values, and has {here}"
     reason = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{name}: must be {reason}, got {error['input']!r}"
+    return f"{name}: must be {reason}, got {shown(error['input'])}"
+
+
+def shown(value: object) -> str:
+    """Return a value for a sentence, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of very many digits, or a list in a list in a list
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} ..."
 
 
 def _unknown(name: str, key: str, known: list[str]) -> str:
