@@ -140,9 +140,9 @@ class ConditionalVAE(NeuralRecommender):
         tables = (repr(None if table is None else table.tolist()) for table in self._tables)
         return "\n".join((repr(self.condition_names), *tables)).encode()
 
-    def _network(self) -> ConditionalVAENetwork:
+    def _bare_network(self) -> ConditionalVAENetwork:
         options, seed = self.config.model, self.config.seed
-        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names)).to(self.device)
+        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names))
 
     def _prepare(self, matrix: Any) -> None:
         self.network.learn_from(*(None if table is None else torch.from_numpy(table) for table in self._tables))

@@ -2,11 +2,12 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import RecvaeError
+from recvae.errors import OtherMachineWarning, RecvaeError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -49,6 +50,22 @@ class Terminal:
     def warn(self, sentence: str) -> None:
         """Print a warning on stderr, also when quiet."""
         _labelled(self.err, "Warning: ", "bold yellow", sentence)
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print what the library warns of, a line each; warnings of other kinds stay what they are."""
+        with warnings.catch_warnings():
+            others = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+                if issubclass(category, OtherMachineWarning):
+                    self.warn(str(message))
+                else:
+                    others(message, category, *where)
+
+            warnings.simplefilter("always", OtherMachineWarning)
+            warnings.showwarning = show  # type: ignore[assignment]  # typed with names for what goes on in order
+            yield
 
     def say(self, sentence: str) -> None:
         """Print progress on stderr."""

@@ -194,7 +194,7 @@ def _fit(
     options = model.config.train
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
-        with terminal.epochs(metric, epochs=epochs, done=done) as display:
+        with terminal.warnings(), terminal.epochs(metric, epochs=epochs, done=done) as display:
             model.fit(
                 **given,
                 validation=validation,
@@ -272,6 +272,6 @@ def _leave_nothing_unfinished(run: Path, *, fresh: bool) -> Iterator[None]:
     except BaseException:
         if fresh and run.is_dir() and not (run / "model.safetensors").is_file():
             names = {path.name for path in run.iterdir() if not path.name.endswith(".part")}
-            if names <= {"run.json", "items.csv", "metrics.jsonl", "resume"}:
+            if names <= {"run.json", "items.csv", "metrics.jsonl", "resume", "seal.json"}:
                 shutil.rmtree(run)
         raise
