@@ -223,7 +223,7 @@ def from_json(text: str) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no number")
+        raise ValueError(f"{text[:20]} is too large to be a number" if text[-1].isdigit() else f"{text} is no number")
     return value
 
 
