@@ -81,14 +81,15 @@ def _enter(stack: ExitStack, path: Path) -> None:
     for last in (False, False, True):
         stack.callback(remove_empty, make_folders(path.parent))
         try:
-            stack.enter_context(lock(path))
+            first = stack.enter_context(lock(path))
         except FileNotFoundError:
             if last:
                 raise
         else:
             break
     recover(path)
-    clear_parts(path)
+    if first:  # later on, parts may be this writer's own
+        clear_parts(path)
 
 
 @contextmanager
