@@ -1,0 +1,56 @@
+"""Kills: a verb ends without a word right before each of its file operations, and in the middle of each write.
+
+Afterwards the old output is whole or the new one is, and the same command again ends in the bytes of an uninterrupted one,
+with nothing else left. What a kill leaves is a state of the disk; a state that was judged once is not judged again.
+"""
+
+import numpy as np
+
+from .figures import AGAIN, Figures, complaints
+from .scenarios import Scenario, difference, key, scenarios, tree
+from .tracing import Tracer
+from .world import World, run
+
+SHORT = 12  # kill points of each verb in the short form
+
+
+def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
+    """Kill every verb at every operation; in the short form at a few drawn ones."""
+    for scenario in scenarios(long=long):
+        wrong = scenario.rehearse(world)
+        if wrong:
+            figures.fail(scenario.name, wrong)
+            continue
+        count = len(scenario.operations)
+        points = [("before", n) for n in range(1, count + 1)]
+        points += [("within", n) for n, name in enumerate(scenario.operations, 1) if name in ("write", "pwrite64")]
+        if not long:
+            points = [points[i] for i in sorted(rng.choice(len(points), min(SHORT, len(points)), replace=False))]
+        judged: dict[str, list[str]] = {}
+        for how, n in points:
+            _kill(world, figures, scenario, how, n, judged)
+
+
+def _kill(
+    world: World, figures: Figures, scenario: Scenario, how: str, n: int, judged: dict[str, list[str]]
+) -> None:
+    attack = f"{scenario.name}, killed {how} operation {n} ({scenario.operations[n - 1]})"
+    with world.copy() as folder:
+        scenario.place(world, folder)
+        killed = run(scenario.command, folder, watch=Tracer(folder, **{f"kill_{how}": n}))
+        if killed.status != -9:
+            figures.fail(attack, [f"was not killed, ended with {killed.status}"], killed)
+            return
+        left = tree(folder)
+        state = key(left)
+        if state in judged:
+            figures.judge(attack, judged[state], AGAIN, killed)
+            return
+        reasons, outcomes = scenario.wrong_output(folder, left)
+        again = run(scenario.again, folder)
+        reasons += [f"again: {complaint}" for complaint in complaints(again, statuses=(0,))]
+        now = tree(folder)
+        if not again.status and now != scenario.end:
+            reasons.append(f"again: not as uninterrupted, {difference(now, scenario.end)}")
+        judged[state] = reasons
+        figures.judge(attack, reasons, AGAIN, killed, *outcomes, again)
