@@ -51,8 +51,8 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
     given = parser.parse_args()
     names = given.only or [*PARTS]
-    if {"kills", "failures"} & {*names} and not can_trace():
-        print("Kills and failures need Linux on x86-64 and the right to trace a child process (ptrace).", file=sys.stderr)
+    if {"kills", "failures", "writers"} & {*names} and not can_trace():
+        print("Kills, failures and writers need Linux on x86-64 and the right to trace a child process (ptrace).", file=sys.stderr)
         return 3
     found = campaign(names, long=given.long, seed=given.seed)
     print(table(found))

@@ -49,7 +49,7 @@ def mutations(world: World, figures: Figures, rng: np.random.Generator, *, long:
         goals = [goals[i] for i in sorted(rng.choice(len(goals), min(SHORT, len(goals)), replace=False))]
     for number in range(LONG if long else SHORT):
         target = goals[number % len(goals)]
-        reader = target.readers[number // len(goals) % len(target.readers)]
+        reader = target.readers[int(rng.integers(0, len(target.readers)))]
         _mutate(world, figures, target, reader, rng)
 
 

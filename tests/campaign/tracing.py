@@ -10,6 +10,7 @@ import platform
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Tracer:
 
     ``kill_before``, ``kill_within`` (a write: half of it is done): the number of the operation, from 1, at which the
     process is killed, ``end`` by this signal. ``fail``: the number at which an operation fails with ``errno``, and with
-    ``on`` all that need space after it too.
+    ``on`` all that need space after it too. ``pause``: the number before which ``meanwhile`` runs here, while the
+    process stands still.
     """
 
     root: Path
@@ -49,6 +51,8 @@ class Tracer:
     errno: int = 0
     on: bool = False
     end: signal.Signals = signal.SIGKILL
+    pause: int = 0
+    meanwhile: Callable[[], object] | None = None
     operations: list[str] = field(default_factory=list)
 
     def prepare(self) -> None:
@@ -88,6 +92,8 @@ class Tracer:
             return
         self.operations.append(name)
         n = len(self.operations)
+        if n == self.pause and self.meanwhile is not None:
+            self.meanwhile()
         if n == self.kill_before:
             os.killpg(group, self.end)
         elif n == self.kill_within:
