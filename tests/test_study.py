@@ -246,7 +246,6 @@ def test_a_row_without_a_configuration_starts_where_it_says(modules):
     assert shipped.start.train.decay == "cosine"
 
 
-@pytest.mark.slow
 def test_processes_do_the_jobs_and_one_that_dies_takes_no_other_with_it(modules, tmp_path):
     queue = modules["study_queue"]
     jobs = [

@@ -44,7 +44,9 @@ def campaign(names: list[str], *, long: bool, seed: int) -> list[Figures]:
 
 def main() -> int:
     """Run the campaign, print its figures, and return 1 where an attack was not survived."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description="A campaign of faults against recvae.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaign", description="A campaign of faults against recvae."
+    )
     parser.add_argument("--long", action="store_true", help="every point and thousands of inputs, in place of a few")
     parser.add_argument("--only", metavar="PART", action="append", choices=[*PARTS], help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--seed", metavar="N", type=int, default=98765)
@@ -52,7 +54,10 @@ def main() -> int:
     given = parser.parse_args()
     names = given.only or [*PARTS]
     if {"kills", "failures", "writers"} & {*names} and not can_trace():
-        print("Kills, failures and writers need Linux on x86-64 and the right to trace a child process (ptrace).", file=sys.stderr)
+        print(
+            "Kills, failures and writers need Linux on x86-64 and the right to trace a child process (ptrace).",
+            file=sys.stderr,
+        )
         return 3
     found = campaign(names, long=given.long, seed=given.seed)
     print(table(found))

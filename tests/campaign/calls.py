@@ -116,7 +116,10 @@ class _Calls:
         model = self.model(name)
         histories, k = odd.matrix(ITEMS), odd.number(5)
         more = odd.some(
-            allow=odd.items, deny=odd.items, conditions=odd.conditions, exclude_seen=lambda: odd.one_of(True, False, 0, "no")
+            allow=odd.items,
+            deny=odd.items,
+            conditions=odd.conditions,
+            exclude_seen=lambda: odd.one_of(True, False, 0, "no"),
         )
         return Call(
             f"{name}.recommend({odd.text(histories)}, {odd.text(k)}, {odd.text(more)})",
@@ -222,7 +225,9 @@ class _Calls:
         from data_prep import Dataset
 
         data = Dataset.load(self.folder / "data")
-        name = odd.one_of("train", "test_in", "", "x", "train.npz", "../data/train", "train_ratings", "\0", "validation")
+        name = odd.one_of(
+            "train", "test_in", "", "x", "train.npz", "../data/train", "train_ratings", "\0", "validation"
+        )
         uses: dict[str, tuple[Callable[[], Any], type]] = {
             "matrix": (lambda: data.matrix(name), sparse.csr_array),
             "ratings": (lambda: data.ratings(name), sparse.csr_array),
@@ -266,9 +271,16 @@ class _Calls:
         values = {"name": odd.one_of("ease", "recvae", "nope", None, 5), **odd.some(seed=lambda: odd.number(1))}
         values |= odd.some(model=odd.options, train=odd.options, odd=odd.options)
         model, seed = odd.one_of("recvae", "mult-vae", None, "nope"), odd.mostly(lambda: None, lambda: odd.number(1))
-        path, search = odd.path(self.folder), odd.word() + "=" + odd.one_of("1:2", "1:2:log", "0:1:log", ":", "a,b", "2:1", "")
+        path, search = (
+            odd.path(self.folder),
+            odd.word() + "=" + odd.one_of("1:2", "1:2:log", "0:1:log", ":", "a,b", "2:1", ""),
+        )
         drawn = [
-            Call(f"resolve({model!r}, None, {odd.text(settings)}, {odd.text(seed)})", lambda: resolve(model, None, settings, seed), is_one),
+            Call(
+                f"resolve({model!r}, None, {odd.text(settings)}, {odd.text(seed)})",
+                lambda: resolve(model, None, settings, seed),
+                is_one,
+            ),
             Call(f"run_config({odd.text(values)})", lambda: run_config(values), is_one),
             Call(f"load_toml({odd.text(path)})", lambda: load_toml(Path(path)), lambda _: ""),
             Call(f"parse_search({search!r})", lambda: parse_search(search), lambda _: ""),
@@ -279,7 +291,10 @@ class _Calls:
         import recvae
 
         name = str(rng.choice(["RecVAE", "MultVAE", "MultDAE", "EASE", "ItemKNN", "VAEAC", "ImplicitALS", "VampVAE"]))
-        options = {**odd.options(), **odd.some(seed=lambda: odd.number(1), device=lambda: odd.one_of("cpu", "nope", "", "0"))}
+        options = {
+            **odd.options(),
+            **odd.some(seed=lambda: odd.number(1), device=lambda: odd.one_of("cpu", "nope", "", "0")),
+        }
         return Call(
             f"{name}({odd.text(options)})",
             lambda: getattr(recvae, name)(**options),

@@ -42,7 +42,12 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
     names = (*SETTINGS, "blend") if long else ("item-knn", "mult-vae")
     for name in names:
         for kind, alter in TENSORS.items():
-            yield f"{name} with tensors {kind}", {"run": f"runs/{name}"}, lambda f, a=alter: _tensors(f / "run", a), shown  # type: ignore[misc]
+            yield (
+                f"{name} with tensors {kind}",
+                {"run": f"runs/{name}"},
+                lambda f, a=alter: _tensors(f / "run", a),
+                shown,
+            )  # type: ignore[misc]
     for key, values in CONFIG.items():
         for value in values if long else values[:1]:
             yield (
@@ -54,12 +59,24 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
     data = {"data": "data"}
     for name in ("train", "validation_in", "test_out") if long else ("train",):
         for kind, arrays in ARRAYS.items():
-            reader = ["evaluate", "run", "data", "--json", "--device", "cpu"] if name == "test_out" else train("ease", "out")
-            yield f"{name}.npz with {kind}", {**data, "run": "runs/ease"}, lambda f, n=name, a=arrays: _matrix(f / "data", n, a), reader  # type: ignore[misc]
+            reader = (
+                ["evaluate", "run", "data", "--json", "--device", "cpu"] if name == "test_out" else train("ease", "out")
+            )
+            yield (
+                f"{name}.npz with {kind}",
+                {**data, "run": "runs/ease"},
+                lambda f, n=name, a=arrays: _matrix(f / "data", n, a),
+                reader,
+            )  # type: ignore[misc]
     inputs = {name: name for name in ("clicks.csv", "titles.csv", "people.csv")}
     prepare = [*PREPARE, "--out", "out"]
     for name, text in TOML.items():
-        yield f"TOML, {name}", data, lambda f, t=text: _write(f / "odd.toml", t), ["train", "data", "--config", "odd.toml", "--out", "out", "--quiet"]  # type: ignore[misc]
+        yield (
+            f"TOML, {name}",
+            data,
+            lambda f, t=text: _write(f / "odd.toml", t),
+            ["train", "data", "--config", "odd.toml", "--out", "out", "--quiet"],
+        )  # type: ignore[misc]
     for name, made in FORMATS.items():
         change = lambda f, m=made: (f / "clicks.csv").write_bytes(m((f / "clicks.csv").read_bytes())) and None  # type: ignore[misc, return-value]  # noqa: E731
         yield f"clicks.csv as {name}", inputs, change, prepare
@@ -87,7 +104,13 @@ def _tensors(run_folder: Path, alter: Callable[[np.ndarray], np.ndarray]) -> Non
     about = header.pop("__metadata__")
     kinds = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1"}
     names = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "<i4": "I32", "|u1": "U8"}
-    torch_names = {"F32": "torch.float32", "F64": "torch.float64", "I64": "torch.int64", "I32": "torch.int32", "U8": "torch.uint8"}
+    torch_names = {
+        "F32": "torch.float32",
+        "F64": "torch.float64",
+        "I64": "torch.int64",
+        "I32": "torch.int32",
+        "U8": "torch.uint8",
+    }
     arrays = {}
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
@@ -180,7 +203,9 @@ FORMATS: dict[str, Callable[[bytes], bytes]] = {
     "gzip of gzip": lambda data: gzip.compress(gzip.compress(data)),
 }
 ARRAYS: dict[str, Callable[[dict[str, np.ndarray]], None]] = {
-    "a column out of range": lambda m: m.update(indices=np.where(m["indices"] == m["indices"].max(), 10**6, m["indices"])),
+    "a column out of range": lambda m: m.update(
+        indices=np.where(m["indices"] == m["indices"].max(), 10**6, m["indices"])
+    ),
     "a column below zero": lambda m: m.update(indices=m["indices"] - 1),
     "row pointers out of range": lambda m: m.update(indptr=m["indptr"] * 1000),
     "row pointers that fall": lambda m: m.update(indptr=m["indptr"][::-1].copy()),
@@ -273,5 +298,3 @@ def _zip_of(path: Path, members: list[tuple[str, bytes, int, int | None]]) -> No
             archive.NameToInfo[name] = info
             archive.start_dir = archive.fp.tell()  # type: ignore[attr-defined, union-attr]
             archive._didModify = True  # type: ignore[attr-defined]
-
-

@@ -37,9 +37,7 @@ def failures(world: World, figures: Figures, rng: np.random.Generator, *, long: 
             _fail(world, figures, scenario, Tracer(world.folder, fail=n, errno=number, on=on), judged)
 
 
-def _fail(
-    world: World, figures: Figures, scenario: Scenario, tracer: Tracer, judged: dict[str, list[str]]
-) -> None:
+def _fail(world: World, figures: Figures, scenario: Scenario, tracer: Tracer, judged: dict[str, list[str]]) -> None:
     operation = scenario.operations[tracer.fail - 1]
     which = f"operation {tracer.fail} ({operation})"
     attack = f"{scenario.name}, {which} fails with {errno.errorcode[tracer.errno]}{' and all after it' * tracer.on}"
@@ -73,5 +71,3 @@ def _fail(
                 judged[state].append(f"again: not as undisturbed, {difference(now, scenario.end)}")
         reasons += judged[state]
         figures.judge(attack, reasons, REFUSED if failed.status else UNCHANGED, *outcomes)
-
-

@@ -31,9 +31,7 @@ def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
             _kill(world, figures, scenario, how, n, judged)
 
 
-def _kill(
-    world: World, figures: Figures, scenario: Scenario, how: str, n: int, judged: dict[str, list[str]]
-) -> None:
+def _kill(world: World, figures: Figures, scenario: Scenario, how: str, n: int, judged: dict[str, list[str]]) -> None:
     attack = f"{scenario.name}, killed {how} operation {n} ({scenario.operations[n - 1]})"
     with world.copy() as folder:
         scenario.place(world, folder)

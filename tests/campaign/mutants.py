@@ -17,7 +17,9 @@ DEEP = 100_000
 
 def any_bytes(data: bytes, rng: Rng) -> Mutant:
     """Alter bytes at a drawn place, whatever they mean."""
-    kind = str(rng.choice(["flip", "flip", "flip", "flips", "cut", "insert", "double", "delete", "zero", "append", "empty"]))
+    kind = str(
+        rng.choice(["flip", "flip", "flip", "flips", "cut", "insert", "double", "delete", "zero", "append", "empty"])
+    )
     place = int(rng.integers(0, max(1, len(data))))
     block = int(rng.integers(1, 65))
     piece = data[place : place + block]
@@ -46,7 +48,9 @@ def odd_json(data: bytes, rng: Rng) -> Mutant:
     if len(lines) > 1 and all(line.startswith("{") for line in lines):  # JSON lines
         place = int(rng.integers(0, len(lines)))
         what, line = odd_json(lines[place].encode(), rng)
-        return f"line {place + 1}: {what}", b"\n".join([*map(str.encode, lines[:place]), line, *map(str.encode, lines[place + 1 :])]) + b"\n"
+        return f"line {place + 1}: {what}", b"\n".join(
+            [*map(str.encode, lines[:place]), line, *map(str.encode, lines[place + 1 :])]
+        ) + b"\n"
     document = json.loads(data)
     parents = _parents(document)
     parent, name = parents[int(rng.integers(0, len(parents)))]

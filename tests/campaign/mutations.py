@@ -115,7 +115,9 @@ def targets(world: World) -> Iterator[Target]:
 
 def _of_datasets(world: World) -> Iterator[Target]:
     conditional = train("conditional-vae", "out", "--set", "train.epochs=1")
-    rated = train("vaeac", "out", "--set", "model.ratings=true", "--set", "model.liked_from=3.0", "--set", "train.epochs=1")
+    rated = train(
+        "vaeac", "out", "--set", "model.ratings=true", "--set", "model.liked_from=3.0", "--set", "train.epochs=1"
+    )
     users = {
         "users.csv": [["train", "data", "--refit", "run", "--out", "out", "--quiet", "--device", "cpu"]],
         "item_tags.csv": [conditional],
@@ -161,7 +163,9 @@ def _of_runs(world: World) -> Iterator[Target]:
             else:
                 readers.append(Reader(shown))
                 readers += [Reader(resume)] * (name in SETTINGS and (folder / "resume").exists())
-            yield Target(f"run/{file}", {"run": f"runs/{name}", "data": "data"}, readers, _ways(path), swaps=_swaps(world, path))
+            yield Target(
+                f"run/{file}", {"run": f"runs/{name}", "data": "data"}, readers, _ways(path), swaps=_swaps(world, path)
+            )
 
 
 def _of_inputs(world: World) -> Iterator[Target]:
@@ -184,8 +188,16 @@ def _of_inputs(world: World) -> Iterator[Target]:
         ("train.txt", {"train.txt": "train.txt", "test.txt": "test.txt"}, [*GIVEN, "--out", "out"]),
         ("test.txt", {"train.txt": "train.txt", "test.txt": "test.txt"}, [*GIVEN, "--out", "out"]),
         ("histories.csv", {"histories.csv": "histories.csv", "run": "runs/ease"}, listed),
-        ("config.toml", {"config.toml": "config.toml", "data": "data"}, ["train", "data", "--config", "config.toml", "--out", "out", *quiet]),
-        ("study/best.toml", {"study": "study", "data": "data"}, ["train", "data", "--config", "study/best.toml", "--out", "out", *quiet]),
+        (
+            "config.toml",
+            {"config.toml": "config.toml", "data": "data"},
+            ["train", "data", "--config", "config.toml", "--out", "out", *quiet],
+        ),
+        (
+            "study/best.toml",
+            {"study": "study", "data": "data"},
+            ["train", "data", "--config", "study/best.toml", "--out", "out", *quiet],
+        ),
         ("study/study.json", {"study": "study", "data": "data"}, tune),
         ("study/trials.json", {"study": "study", "data": "data"}, tune),
     ]

@@ -37,11 +37,15 @@ class Odd:
 
     def measure(self) -> Any:
         """Return a number that need not be whole."""
-        return self.one_of(0.2, 0.5, 0.0, 1.0, -1.0, 2.0, 1e308, float("nan"), float("inf"), "0.2", None, np.float32(0.3))
+        return self.one_of(
+            0.2, 0.5, 0.0, 1.0, -1.0, 2.0, 1e308, float("nan"), float("inf"), "0.2", None, np.float32(0.3)
+        )
 
     def word(self) -> Any:
         """Return a name."""
-        return self.one_of("user", "item", "stars", "model.l2", "", "nope", "\0", "\ud800", "a" * 1000, ",", "\u202e", "Üser")
+        return self.one_of(
+            "user", "item", "stars", "model.l2", "", "nope", "\0", "\ud800", "a" * 1000, ",", "\u202e", "Üser"
+        )
 
     def matrix(self, columns: int) -> Any:
         """Return something like a CSR of clicks with so many columns."""
@@ -88,49 +92,189 @@ class Odd:
 
     def columns(self, n: int) -> Any:
         """Return columns, as :meth:`similar_items` takes them."""
-        odd = (0, n - 1, n, -1, 10**30, 1.5, "1", None, [], [0, 1], [0] * 50, [[1]], [True], {1}, range(3), float("nan"))
-        return self.one_of(*odd, np.array(3), np.array([1, 2], np.uint8), np.array([[0]]), [None], ["1"], np.array([2**63], np.uint64), b"1")
+        odd = (
+            0,
+            n - 1,
+            n,
+            -1,
+            10**30,
+            1.5,
+            "1",
+            None,
+            [],
+            [0, 1],
+            [0] * 50,
+            [[1]],
+            [True],
+            {1},
+            range(3),
+            float("nan"),
+        )
+        return self.one_of(
+            *odd,
+            np.array(3),
+            np.array([1, 2], np.uint8),
+            np.array([[0]]),
+            [None],
+            ["1"],
+            np.array([2**63], np.uint64),
+            b"1",
+        )
 
     def items(self) -> Any:
         """Return items that are allowed or denied."""
         odd = ([], [0], [1, 2, 3], [-1], [10**6], [1.5], ["a"], 5, "1", [None], {1, 2}, range(4), [10**30], [[1]], True)
-        masks = (np.array([1, 2]), np.ones(18, bool), np.array([np.nan]), sparse.csr_array(np.ones((3, 18), np.float32)))
+        masks = (
+            np.array([1, 2]),
+            np.ones(18, bool),
+            np.array([np.nan]),
+            sparse.csr_array(np.ones((3, 18), np.float32)),
+        )
         return self.one_of(*odd, *masks, sparse.csr_array((1, 5)), sparse.csc_array((3, 18)), object())
 
     def names(self) -> Any:
         """Return raw ids that are allowed or denied."""
-        return self.one_of([], ["100"], ["100", "nope"], "100", 5, [None], [100], ["\ud800"], {"100"}, iter(["100"]), [["100"]], [float("nan")])
+        return self.one_of(
+            [],
+            ["100"],
+            ["100", "nope"],
+            "100",
+            5,
+            [None],
+            [100],
+            ["\ud800"],
+            {"100"},
+            iter(["100"]),
+            [["100"]],
+            [float("nan")],
+        )
 
     def histories(self) -> Any:
         """Return lists of raw ids."""
-        odd = (None, [None], [[None]], ["100"], "100", 5, [5], [[100]], [["nope"]], [["100", "100"]], [[]], [], [["\ud800"]])
-        more = (({"100": 1},), [("100", "101")], [iter(["100"])], iter([["100"]]), [[["100"]]], [[b"100"]], np.array([["100", "101"]]))
-        return self.mostly(lambda: [["100", "101"], ["104"]], lambda: self.one_of(*odd, *more, [[float("nan")]], {"a": 1}, [["x" * 10**6]]))
+        odd = (
+            None,
+            [None],
+            [[None]],
+            ["100"],
+            "100",
+            5,
+            [5],
+            [[100]],
+            [["nope"]],
+            [["100", "100"]],
+            [[]],
+            [],
+            [["\ud800"]],
+        )
+        more = (
+            ({"100": 1},),
+            [("100", "101")],
+            [iter(["100"])],
+            iter([["100"]]),
+            [[["100"]]],
+            [[b"100"]],
+            np.array([["100", "101"]]),
+        )
+        return self.mostly(
+            lambda: [["100", "101"], ["104"]],
+            lambda: self.one_of(*odd, *more, [[float("nan")]], {"a": 1}, [["x" * 10**6]]),
+        )
 
     def conditions(self) -> Any:
         """Return conditions."""
-        odd = (None, 5, "Comedy", ["Comedy"], [["Comedy"]], ["nope"], [None], [], [[]], {"Comedy"}, [["Comedy"], ["Drama"]], "")
-        return self.one_of(*odd, [5], 1.5, np.array(["Comedy"]), sparse.csr_array((1, 2)), sparse.csr_array(np.ones((3, 4))), "gender=F", object(), np.ones((2, 2)))
+        odd = (
+            None,
+            5,
+            "Comedy",
+            ["Comedy"],
+            [["Comedy"]],
+            ["nope"],
+            [None],
+            [],
+            [[]],
+            {"Comedy"},
+            [["Comedy"], ["Drama"]],
+            "",
+        )
+        return self.one_of(
+            *odd,
+            [5],
+            1.5,
+            np.array(["Comedy"]),
+            sparse.csr_array((1, 2)),
+            sparse.csr_array(np.ones((3, 4))),
+            "gender=F",
+            object(),
+            np.ones((2, 2)),
+        )
 
     def labels(self, n: int) -> Any:
         """Return names of columns."""
         usual = [f"i{i}" for i in range(n)]
-        odd = (usual[:-1], [*usual[:-1], "i0"], "a" * n, list(range(n)), [None] * n, 5, {*usual}, [["a"]] * n, iter(usual))
-        return self.one_of(usual, np.array(usual), *odd, ["\ud800", *usual[1:]], ["a\nb", *usual[1:]], ["", *usual[1:]], [float("nan")] * n)
+        odd = (
+            usual[:-1],
+            [*usual[:-1], "i0"],
+            "a" * n,
+            list(range(n)),
+            [None] * n,
+            5,
+            {*usual},
+            [["a"]] * n,
+            iter(usual),
+        )
+        return self.one_of(
+            usual,
+            np.array(usual),
+            *odd,
+            ["\ud800", *usual[1:]],
+            ["a\nb", *usual[1:]],
+            ["", *usual[1:]],
+            [float("nan")] * n,
+        )
 
     def metric(self) -> Any:
         """Return a metric's name."""
-        odd = ("ndcg@5", "recall@20", "ndcg", "ndcg@0", "ndcg@-1", "ndcg@1e3", "nope@5", "", "@", "coverage@5", "ndcg@" + "9" * 5000)
+        odd = (
+            "ndcg@5",
+            "recall@20",
+            "ndcg",
+            "ndcg@0",
+            "ndcg@-1",
+            "ndcg@1e3",
+            "nope@5",
+            "",
+            "@",
+            "coverage@5",
+            "ndcg@" + "9" * 5000,
+        )
         return self.one_of(*odd, None, 5, ["ndcg@5"], "ndcg@5 ", "NDCG@5", "ndcg@٣", "ndcg@10,recall@5", b"ndcg@5")
 
     def metrics(self) -> Any:
         """Return metrics' names."""
-        return self.mostly(lambda: ("recall@5", "ndcg@10"), lambda: self.one_of(self.metric(), [], [self.metric()], "ndcg@5,ndcg@5", [[]], {"ndcg@5": 1}))
+        return self.mostly(
+            lambda: ("recall@5", "ndcg@10"),
+            lambda: self.one_of(self.metric(), [], [self.metric()], "ndcg@5,ndcg@5", [[]], {"ndcg@5": 1}),
+        )
 
     def path(self, folder: Path) -> Any:
         """Return a path."""
-        odd = ("", ".", "nope", "clicks.csv", "data", "runs/ease", "/dev/null", "\0", "a" * 5000, "\ud800", Path(), "config.toml/x")
-        return self.one_of(*odd, folder / "data", folder / "runs" / "ease", folder / "data" / "train.npz", Path("config.toml"))
+        odd = (
+            "",
+            ".",
+            "nope",
+            "clicks.csv",
+            "data",
+            "runs/ease",
+            "/dev/null",
+            "\0",
+            "a" * 5000,
+            "\ud800",
+            Path(),
+            "config.toml/x",
+        )
+        return self.one_of(
+            *odd, folder / "data", folder / "runs" / "ease", folder / "data" / "train.npz", Path("config.toml")
+        )
 
     def frame(self) -> Any:
         """Return something to prepare in place of a file."""
@@ -162,13 +306,36 @@ class Odd:
 
     def setting(self) -> str:
         """Return a setting of the command line."""
-        key = self.one_of("model.latent", "train.epochs", "seed", "model.hidden", "train", "", ".", "model.", "a.b.c", "name")
-        value = self.one_of("5", "-1", "0", "[1, 2]", "[", "{a=1}", "nan", "inf", "9" * 5000, "'x'", "", "true", "[" * 5000, "1e999", "=", "\ud800", "\0")
+        key = self.one_of(
+            "model.latent", "train.epochs", "seed", "model.hidden", "train", "", ".", "model.", "a.b.c", "name"
+        )
+        value = self.one_of(
+            "5",
+            "-1",
+            "0",
+            "[1, 2]",
+            "[",
+            "{a=1}",
+            "nan",
+            "inf",
+            "9" * 5000,
+            "'x'",
+            "",
+            "true",
+            "[" * 5000,
+            "1e999",
+            "=",
+            "\ud800",
+            "\0",
+        )
         return f"{key}={value}"
 
     def options(self) -> dict[str, Any]:
         """Return options of a model or of training."""
-        draws = {name: lambda: self.number(5) for name in ("latent", "epochs", "hidden", "batch_size", "neighbours", "l2", "factors")}
+        draws = {
+            name: lambda: self.number(5)
+            for name in ("latent", "epochs", "hidden", "batch_size", "neighbours", "l2", "factors")
+        }
         draws |= {"dropout": self.measure, "learning_rate": self.measure, "nope": self.measure, "gamma": self.measure}
         return self.some(**draws)
 

@@ -20,7 +20,9 @@ _AT = {"openat": (257, 0), "mkdirat": (258, 0), "unlinkat": (263, 0), "fchmodat"
 _AT |= {"renameat": (264, 0), "renameat2": (316, 0), "linkat": (265, 2), "symlinkat": (266, 1)}
 _PATH = {"open": 2, "creat": 85, "mkdir": 83, "rmdir": 84, "unlink": 87, "rename": 82, "truncate": 76, "chmod": 90}
 _FILE = {"write": 1, "pwrite64": 18, "writev": 20, "fsync": 74, "fdatasync": 75, "ftruncate": 77, "fchmod": 91}
-NAMES = {number: name for name, (number, _) in _AT.items()} | {n: name for names in (_PATH, _FILE) for name, n in names.items()}
+NAMES = {number: name for name, (number, _) in _AT.items()} | {
+    n: name for names in (_PATH, _FILE) for name, n in names.items()
+}
 
 _RAX, _RDX, _ORIG_RAX = 10, 12, 15  # places in user_regs_struct
 _ARGUMENTS = (14, 13, 12, 7, 9, 8)  # of rdi, rsi, rdx, r10, r8, r9

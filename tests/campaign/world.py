@@ -191,7 +191,15 @@ def new_world(seed: int, *, scratch: Path | None = None) -> Iterator[World]:
             [*PREPARE, "--ratings", "--out", "rated"],
             [*GIVEN, "--out", "given"],
             *(train(model, f"runs/{model}") for model in SETTINGS),
-            train("vaeac", "runs/rated-vaeac", "--set", "model.ratings=true", "--set", "model.liked_from=3.0", data="rated"),
+            train(
+                "vaeac",
+                "runs/rated-vaeac",
+                "--set",
+                "model.ratings=true",
+                "--set",
+                "model.liked_from=3.0",
+                data="rated",
+            ),
             ["train", "data", "--refit", "runs/mult-dae", "--out", "runs/refitted", "--quiet", "--device", "cpu"],
             ["blend", "runs/mult-vae", "runs/ease", "data", "--out", "runs/blend", "--quiet", "--device", "cpu"],
             ["tune", "data", "--model", "ease", "--trials", "2", "--out", "study", "--quiet", "--device", "cpu"],
@@ -235,7 +243,9 @@ def _write_inputs(folder: Path, rng: np.random.Generator) -> None:
     for name, part in (("train.txt", slice(None, -2)), ("test.txt", slice(-2, None))):
         (folder / name).write_text("".join(f"{user} {' '.join(items[part])}\n" for user, items in by_user.items()))
     options = "epochs = 2\nbatch_size = 32"
-    (folder / "config.toml").write_text(f"# small\nname = 'mult-dae'\nseed = 3\n[model]\nlatent = 3\n[train]\n{options}\n")
+    (folder / "config.toml").write_text(
+        f"# small\nname = 'mult-dae'\nseed = 3\n[model]\nlatent = 3\n[train]\n{options}\n"
+    )
 
 
 __all__ = ["GIVEN", "MEMORY", "PREPARE", "SETTINGS", "World", "new_world", "run", "started", "train", "verb", "warm_up"]

@@ -199,7 +199,9 @@ def _pairs() -> list[Pair]:
             train("item-knn", "out", "--overwrite"),
         ),
         pair(
-            "train mult-dae --overwrite twice", {**data, "out": "runs/mult-vae"}, train("mult-dae", "out", "--overwrite")
+            "train mult-dae --overwrite twice",
+            {**data, "out": "runs/mult-vae"},
+            train("mult-dae", "out", "--overwrite"),
         ),
         pair("train --resume twice", {**data, "out": "runs/mult-dae"}, resume),
         pair("prepare twice", inputs, prepare),
