@@ -11,16 +11,16 @@ from pathlib import Path
 # Before NumPy and torch are imported: one thread each, so that forks find no others.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from .calls import calls  # noqa: E402
-from .failures import failures  # noqa: E402
-from .figures import Figures, table  # noqa: E402
-from .kills import kills  # noqa: E402
-from .mutations import mutations  # noqa: E402
-from .tracing import can_trace  # noqa: E402
-from .world import new_world, warm_up  # noqa: E402
-from .writers import writers  # noqa: E402
+from .calls import calls
+from .failures import failures
+from .figures import Figures, table
+from .kills import kills
+from .mutations import mutations
+from .tracing import can_trace
+from .world import new_world, warm_up
+from .writers import writers
 
 PARTS = {"kills": kills, "failures": failures, "mutations": mutations, "writers": writers, "calls": calls}
 
@@ -54,13 +54,10 @@ def main() -> int:
     given = parser.parse_args()
     names = given.only or [*PARTS]
     if {"kills", "failures", "writers"} & {*names} and not can_trace():
-        print(
-            "Kills, failures and writers need Linux on x86-64 and the right to trace a child process (ptrace).",
-            file=sys.stderr,
-        )
+        sys.stderr.write("The campaign needs Linux on x86-64 and the right to trace a process it forks (ptrace).\n")
         return 3
     found = campaign(names, long=given.long, seed=given.seed)
-    print(table(found))
+    sys.stdout.write(table(found) + "\n")
     if given.json is not None:
         values = {"seed": given.seed, "long": given.long, "parts": {part.name: part.to_dict() for part in found}}
         given.json.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,10 @@
 Calls run a hundred to a process, which announces each before it makes it, so that a crash or a hang has a name.
 """
 
+import os
+import signal
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +42,7 @@ def calls(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
     with world.copy("data", "runs/ease", "clicks.csv", "config.toml") as folder:
         while done < total:
             todo = seeds[done : done + EACH]
-            outcome = forked(lambda todo=todo: _make(world, folder, todo), seconds=120)  # type: ignore[misc]
+            outcome = forked(lambda todo=todo: _make(world, folder, todo), seconds=120)
             figures.saw(outcome)
             began: list[str] = []
             ended = 0
@@ -63,10 +67,6 @@ def calls(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
 
 def _make(world: World, folder: Path, seeds: Any) -> int:
     """Make calls and print, for each, what it is and how it ended."""
-    import os
-    import signal
-    import warnings
-
     from recvae.errors import RecvaeError
 
     os.chdir(folder)
@@ -74,21 +74,26 @@ def _make(world: World, folder: Path, seeds: Any) -> int:
     made = _Calls(world, folder)
     for seed in seeds:
         call = made.draw(np.random.default_rng(int(seed)))
-        print(f"call {call.text[:300]}".encode("ascii", "backslashreplace").decode().replace("\n", " "), flush=True)
+        _say(f"call {call.text[:300]}")
         signal.alarm(20)
         try:
             result = call.make()
         except RecvaeError as error:
             sentence = str(error)
-            print(REFUSED if sentence.strip() else "wrong an error without a sentence", flush=True)
+            _say(REFUSED if sentence.strip() else "wrong an error without a sentence")
             continue
         except Exception as error:  # noqa: BLE001 - it is what is looked for
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            print(f"wrong {text}".encode("ascii", "backslashreplace").decode(), flush=True)
+            _say(f"wrong {type(error).__name__}: {str(error)[:200]}")
             continue
         wrong = call.wrong(result)
-        print(f"wrong {wrong}" if wrong else OTHER, flush=True)
+        _say(f"wrong {wrong}" if wrong else OTHER)
     return 0
+
+
+def _say(line: str) -> None:
+    """Write one line for the process that counts."""
+    sys.stdout.write(" ".join(line.encode("ascii", "backslashreplace").decode().split()) + "\n")
+    sys.stdout.flush()
 
 
 class _Calls:
@@ -248,11 +253,12 @@ class _Calls:
         source = odd.mostly(lambda: "clicks.csv", lambda: odd.frame())
         more: dict[str, Any] = {"user_column": "user", "item_column": "item", "min_items_per_user": 3}
         more |= odd.some(
-            user_column=odd.word, item_column=odd.word, rating_column=odd.word, time_column=odd.word, separator=odd.word,
-            min_rating=odd.measure, min_items_per_user=lambda: odd.number(3), min_users_per_item=lambda: odd.number(1),
-            held_out_users=lambda: odd.number(5), held_out_share=odd.measure, seed=lambda: odd.number(1),
-            split=lambda: odd.one_of("strong", "random", "last-out", "temporal", "", "nope"), k_core=lambda: True,
-            titles=lambda: odd.path(self.folder), columns=lambda: odd.one_of([], ["user", "item", "stars"], ["a", "a"], "abc"),
+            user_column=odd.word, item_column=odd.word, rating_column=odd.word, time_column=odd.word,
+            separator=odd.word, min_rating=odd.measure, held_out_share=odd.measure, seed=lambda: odd.number(1),
+            min_items_per_user=lambda: odd.number(3), min_users_per_item=lambda: odd.number(1),
+            held_out_users=lambda: odd.number(5), k_core=lambda: True, titles=lambda: odd.path(self.folder),
+            split=lambda: odd.one_of("strong", "random", "last-out", "temporal", "", "nope"),
+            columns=lambda: odd.one_of([], ["user", "item", "stars"], ["a", "a"], "abc"),
         )  # fmt: skip
         return Call(
             f"prepare({odd.text(source)}, {odd.text(more)})",

@@ -47,13 +47,13 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
                 {"run": f"runs/{name}"},
                 lambda f, a=alter: _tensors(f / "run", a),
                 shown,
-            )  # type: ignore[misc]
+            )
     for key, values in CONFIG.items():
         for value in values if long else values[:1]:
             yield (
                 f"run.json with {key} = {str(value)[:20]}",
                 {"run": "runs/mult-vae" if key != "layers" else "runs/recvae"},
-                lambda f, k=key, v=value: _config(f / "run", k, v),  # type: ignore[misc]
+                lambda f, k=key, v=value: _config(f / "run", k, v),
                 shown,
             )
     data = {"data": "data"}
@@ -67,7 +67,7 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
                 {**data, "run": "runs/ease"},
                 lambda f, n=name, a=arrays: _matrix(f / "data", n, a),
                 reader,
-            )  # type: ignore[misc]
+            )
     inputs = {name: name for name in ("clicks.csv", "titles.csv", "people.csv")}
     prepare = [*PREPARE, "--out", "out"]
     for name, text in TOML.items():
@@ -76,15 +76,14 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
             data,
             lambda f, t=text: _write(f / "odd.toml", t),
             ["train", "data", "--config", "odd.toml", "--out", "out", "--quiet"],
-        )  # type: ignore[misc]
+        )
     for name, made in FORMATS.items():
-        change = lambda f, m=made: (f / "clicks.csv").write_bytes(m((f / "clicks.csv").read_bytes())) and None  # type: ignore[misc, return-value]  # noqa: E731
-        yield f"clicks.csv as {name}", inputs, change, prepare
+        yield f"clicks.csv as {name}", inputs, lambda f, m=made: _rewrite(f / "clicks.csv", m), prepare
     if not long:
         return
     for name in ("clicks.csv", "titles.csv", "people.csv"):
         bombed = [f"{part}.gz" if part == name else part for part in prepare]
-        yield f"{name}.gz of {GIGABYTES} GB", inputs, lambda f, n=name: _gzip_bomb(f / f"{n}.gz"), bombed  # type: ignore[misc]
+        yield f"{name}.gz of {GIGABYTES} GB", inputs, lambda f, n=name: _gzip_bomb(f / f"{n}.gz"), bombed
     yield f"train.npz of {GIGABYTES} GB", data, lambda f: _npz_bomb(f / "data"), train("ease", "out")
     yield (
         f"an archive of {GIGABYTES} GB",
@@ -223,7 +222,7 @@ def _matrix(folder: Path, name: str, alter: Callable[[dict[str, np.ndarray]], No
     with np.load(path) as file:
         members = dict(file)
     alter(members)
-    np.savez(path, **members)  # type: ignore[arg-type]
+    np.savez(path, **members)
     _redigest(folder, path)
 
 
@@ -237,6 +236,10 @@ def _redigest(folder: Path, path: Path) -> None:
         manifest["files"][path.name] = digest
     manifest.pop("seal", None)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def _rewrite(path: Path, made: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(made(path.read_bytes()))
 
 
 def _write(path: Path, text: str) -> None:
@@ -291,10 +294,10 @@ def _zip_of(path: Path, members: list[tuple[str, bytes, int, int | None]]) -> No
                 archive.writestr(info, data)
                 continue
             info.compress_type, info.file_size, info.compress_size, info.CRC = 8, length, len(data), checksum
-            info.header_offset = archive.fp.tell()  # type: ignore[union-attr]
-            archive.fp.write(info.FileHeader(False))  # type: ignore[union-attr]
-            archive.fp.write(data)  # type: ignore[union-attr]
+            info.header_offset = archive.fp.tell()
+            archive.fp.write(info.FileHeader(False))
+            archive.fp.write(data)
             archive.filelist.append(info)
             archive.NameToInfo[name] = info
-            archive.start_dir = archive.fp.tell()  # type: ignore[attr-defined, union-attr]
-            archive._didModify = True  # type: ignore[attr-defined]
+            archive.start_dir = archive.fp.tell()
+            archive._didModify = True

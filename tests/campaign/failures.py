@@ -1,8 +1,8 @@
 """Failures: each file operation of a verb fails once, or all that need space fail from one on.
 
 The verb exits 1 with one sentence, the old output is as it was or the new one is whole, nothing else is left, and the
-command then works. A verb may also succeed, where the operation was one that it could do without: then its output is the
-usual one.
+command then works. A verb may also succeed, where the operation was one that it could do without: then its output is
+the usual one.
 """
 
 import errno

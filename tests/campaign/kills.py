@@ -1,7 +1,7 @@
 """Kills: a verb ends without a word right before each of its file operations, and in the middle of each write.
 
-Afterwards the old output is whole or the new one is, and the same command again ends in the bytes of an uninterrupted one,
-with nothing else left. What a kill leaves is a state of the disk; a state that was judged once is not judged again.
+Afterwards the old output is whole or the new one is, and the same command again ends in the bytes of an uninterrupted
+one, with nothing else left. What a kill leaves is a state of the disk; a state that was judged is not judged again.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Mutations: every file that is read, altered, is refused with a sentence or makes no difference.
 
-Files with a digest (datasets, runs) are never accepted with another outcome, and ``info --verify`` refuses every change.
-Plain inputs (clicks, titles, histories, configurations, studies) may be other data, but no traceback and no hang.
+Files with a digest (datasets, runs) are never accepted with another outcome, and ``info --verify`` refuses every
+change. Plain inputs (clicks, titles, histories, configurations, studies) may be other data, but no traceback and no
+hang.
 """
 
 from collections.abc import Callable, Iterator

@@ -76,9 +76,9 @@ def _be_the_child(work: Work, files: list[int], seconds: int, watch: Watch | Non
         null = os.open(os.devnull, os.O_RDONLY)
         for place, file in enumerate([null, *files]):
             os.dup2(file, place)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (
-            TextIOWrapper(open(n, "wb", closefd=False), encoding="utf-8", errors="replace", line_buffering=True)  # noqa: SIM115, PTH123
+            TextIOWrapper(open(n, "wb", closefd=False), encoding="utf-8", errors="replace", line_buffering=True)  # noqa: SIM115
             for n in (1, 2)
         )
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """The n-th file operation of a process: counted, cut short, made to fail, or the last one it does.
 
-The kernel counts, by ptrace and a seccomp filter, so that whatever library writes is seen: Python, Arrow, safetensors. An
-operation is a system call that changes what is under one folder. Linux on x86-64.
+The kernel counts, by ptrace and a seccomp filter, so that whatever library writes is seen: Python, Arrow, safetensors.
+An operation is a system call that changes what is under one folder. Linux on x86-64.
 """
 
 import ctypes
@@ -116,16 +116,16 @@ class Tracer:
             return False
         try:
             if name in _FILE:
-                path = os.readlink(f"/proc/{who}/fd/{arguments[0]}")
+                path = str(Path(f"/proc/{who}/fd/{arguments[0]}").readlink())
             elif name in _AT:
                 first = _AT[name][1]
                 path = _text(who, arguments[first + 1])
                 if not path.startswith("/"):
                     folder = ctypes.c_int(arguments[first] & 0xFFFFFFFF).value
                     at = "cwd" if folder == -100 else f"fd/{folder}"
-                    path = os.path.join(os.readlink(f"/proc/{who}/{at}"), path)  # noqa: PTH118 - it need not exist
+                    path = str(Path(f"/proc/{who}/{at}").readlink() / path)
             else:
-                path = os.path.join(os.readlink(f"/proc/{who}/cwd"), _text(who, arguments[0]))  # noqa: PTH118
+                path = str(Path(f"/proc/{who}/cwd").readlink() / _text(who, arguments[0]))
         except OSError:
             return False
         return path.startswith(f"{self.root}/")

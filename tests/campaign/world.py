@@ -45,7 +45,7 @@ def warm_up() -> None:
     import pandas  # noqa: F401
     import pyarrow.csv
     import pyarrow.pandas_compat
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow.parquet
     import rich.console
     import rich.progress
     import rich.table  # noqa: F401
@@ -67,7 +67,7 @@ def warm_up() -> None:
     for name in MODELS:
         resolve(name, None, SETTINGS[name])  # makes the options' schemas too
     torch.set_num_threads(1)
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # figures take a second each and are tested elsewhere
+    sys.modules["matplotlib"] = None  # figures take a second each and are tested elsewhere
     _still_clocks()
 
 
@@ -101,14 +101,14 @@ def _still_clocks() -> None:
 
     from recvae import bench, report, studies
 
-    studies.date = report.datetime = _StillDay  # type: ignore[assignment, misc]
+    studies.date = report.datetime = _StillDay
     bench.peak_memory_mb = lambda: 0.0
     # A benchmark's processes are made by fork here, since a spawned one would import everything again.
     fork = multiprocessing.get_context("fork")
-    multiprocessing.get_context = lambda *_: fork  # type: ignore[assignment, misc]
+    multiprocessing.get_context = lambda *_: fork
     for name, module in list(sys.modules.items()):
         if name.startswith(("recvae.", "eval.")) and getattr(module, "time", None) is time:
-            module.time = _Still()  # type: ignore[attr-defined]
+            module.time = _Still()
 
 
 def verb(arguments: Sequence[str | Path], folder: Path) -> int:

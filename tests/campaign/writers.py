@@ -1,10 +1,10 @@
 """Writers: two processes write one output, or one writes it while another reads.
 
-Half of the pairs begin together, some milliseconds apart. Of the other half the first is held at one of its file operations
-until the second has ended or evidently waits for it.
+Half of the pairs begin together, some milliseconds apart. Of the other half the first is held at one of its file
+operations until the second has ended or evidently waits for it.
 
-Of two writers one wins, or both do one after the other; who loses says so in a sentence. The output is what one of them alone
-would have made, and nothing else is left. A reader finds a whole output at every moment.
+Of two writers one wins, or both do one after the other; who loses says so in a sentence. The output is what one of them
+alone would have made, and nothing else is left. A reader finds a whole output at every moment.
 """
 
 import os
