@@ -90,8 +90,11 @@ def table(parts: Iterable[Figures]) -> str:
     return "\n".join(lines)
 
 
-def complaints(outcome: Outcome, *, statuses: tuple[int, ...]) -> list[str]:
-    """Return what is wrong with how a verb ended, whatever it was asked: nothing where it behaved."""
+def complaints(outcome: Outcome, *, statuses: tuple[int, ...], sentence: bool = True) -> list[str]:
+    """Return what is wrong with how a verb ended, whatever it was asked: nothing where it behaved.
+
+    It ends with one of ``statuses``, and with a ``sentence`` where that is not 0.
+    """
     wrong = []
     if outcome.status == -14:
         wrong.append("hangs")
@@ -103,7 +106,7 @@ def complaints(outcome: Outcome, *, statuses: tuple[int, ...]) -> list[str]:
         wrong.append("'a bug in recvae'")
     if "not enough memory" in outcome.err or outcome.memory > MEMORY:
         wrong.append(f"memory ({outcome.memory >> 20} MB)")
-    if not wrong and outcome.status and not _one_sentence(outcome.err):
+    if sentence and not wrong and outcome.status and not _one_sentence(outcome.err):
         wrong.append("not one sentence")
     return wrong
 

@@ -1,23 +1,28 @@
 """Kills: a verb ends without a word right before each of its file operations, and in the middle of each write.
 
+A kill is a SIGKILL. A SIGTERM, at some of the operations, moreover leaves nothing beside the output, unless it comes in
+the very call that makes a temporary file, whose name the program then has not learned.
+
 Afterwards the old output is whole or the new one is, and the same command again ends in the bytes of an uninterrupted
 one, with nothing else left. What a kill leaves is a state of the disk; a state that was judged is not judged again.
 """
 
+import signal
+
 import numpy as np
 
 from .figures import AGAIN, Figures, complaints
-from .scenarios import Scenario, difference, key, scenarios, tree
+from .scenarios import Scenario, difference, key, rehearsed, tree
 from .tracing import Tracer
 from .world import World, run
 
-SHORT = 12  # kill points of each verb in the short form
+_MAKING = ("openat", "mkdir", "mkdirat")
+SHORT = 6  # kill points of each verb in the short form
 
 
 def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
     """Kill every verb at every operation; in the short form at a few drawn ones."""
-    for scenario in scenarios(long=long):
-        wrong = scenario.rehearse(world)
+    for scenario, wrong in rehearsed(world, long=long):
         if wrong:
             figures.fail(scenario.name, wrong)
             continue
@@ -29,6 +34,9 @@ def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
         judged: dict[str, list[str]] = {}
         for how, n in points:
             _kill(world, figures, scenario, how, n, judged)
+        ends = range(1, count + 1, 5) if long else [int(rng.integers(1, count + 1))]
+        for n in ends:
+            _end(world, figures, scenario, n)
 
 
 def _kill(world: World, figures: Figures, scenario: Scenario, how: str, n: int, judged: dict[str, list[str]]) -> None:
@@ -52,3 +60,24 @@ def _kill(world: World, figures: Figures, scenario: Scenario, how: str, n: int, 
             reasons.append(f"again: not as uninterrupted, {difference(now, scenario.end)}")
         judged[state] = reasons
         figures.judge(attack, reasons, AGAIN, killed, *outcomes, again)
+
+
+def _end(world: World, figures: Figures, scenario: Scenario, n: int) -> None:
+    """Ask a verb to end at an operation."""
+    attack = f"{scenario.name}, asked to end at operation {n} ({scenario.operations[n - 1]})"
+    with world.copy() as folder:
+        scenario.place(world, folder)
+        asked = run(scenario.command, folder, watch=Tracer(folder, kill_before=n, end=signal.SIGTERM))
+        reasons = complaints(asked, statuses=(0, 128 + signal.SIGTERM), sentence=False)
+        left = tree(folder)
+        wrong, outcomes = scenario.wrong_output(folder, left)
+        more = sorted({*left} - {*scenario.start, *scenario.end, *scenario.part(left)})
+        reasons += wrong
+        if more and scenario.operations[n - 1] not in _MAKING:
+            reasons.append(f"left behind: {', '.join(more[:4])}")
+        again = run(scenario.again, folder)
+        reasons += [f"again: {complaint}" for complaint in complaints(again, statuses=(0,))]
+        now = tree(folder)
+        if not again.status and now != scenario.end:
+            reasons.append(f"again: not as uninterrupted, {difference(now, scenario.end)}")
+        figures.judge(attack, reasons, AGAIN, asked, *outcomes, again)

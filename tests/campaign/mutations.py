@@ -18,7 +18,7 @@ from .processes import Outcome
 from .scenarios import Tree, tree
 from .world import GIVEN, PREPARE, SETTINGS, World, run, train
 
-SHORT, LONG = 90, 4200
+SHORT, LONG = 50, 4200
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Target:
 
 def mutations(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
     """Alter every file in turn, in drawn ways, and let a verb that reads it read it."""
-    crafted(world, figures, long=long)
+    crafted(world, figures, rng, long=long)
     goals = list(targets(world))
     if not long:
         goals = [goals[i] for i in sorted(rng.choice(len(goals), min(SHORT, len(goals)), replace=False))]

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .processes import Outcome, forked
@@ -119,6 +120,12 @@ def _read_results(folder: Path) -> int:
 
     read_results(folder / "out" / "results.json")
     return 0
+
+
+@cache
+def rehearsed(world: World, *, long: bool) -> list[tuple[Scenario, list[str]]]:
+    """Return the verbs that write, each with what went wrong when it was not disturbed."""
+    return [(scenario, scenario.rehearse(world)) for scenario in scenarios(long=long)]
 
 
 def scenarios(*, long: bool) -> list[Scenario]:

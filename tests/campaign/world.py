@@ -26,7 +26,7 @@ SETTINGS = {
     "recvae-edlae": ["model.hidden=6", "model.layers=2", *SMALL],
     "mult-vae": ["model.hidden=[5]", *SMALL],
     "conditional-vae": ["model.hidden=[5]", "model.min_items=2", 'model.user_attributes=["gender"]', *SMALL],
-    "vamp-vae": ["model.hidden=5", "model.pseudo_inputs=4", *SMALL],
+    "vamp-vae": ["model.hidden=5", 'model.anneal="constant"', "model.pseudo_inputs=4", *SMALL],
     "vaeac": ["model.hidden=5", *SMALL],
     "mult-dae": SMALL,
     "ease": [],

@@ -22,9 +22,9 @@ from .scenarios import Tree, difference, tree
 from .tracing import Tracer
 from .world import PREPARE, World, train, verb
 
-SHORT, LONG = 14, 120  # pairs
+SHORT, LONG = 12, 120  # pairs
 PATIENCE = 2.0  # seconds until a second writer is taken to wait for the first
-READS, WRITES = 30, 4  # at least so many reads beside so many writes
+READS, WRITES = 15, 3  # at least so many reads beside so many writes
 
 Work = Callable[[Path], int]
 
