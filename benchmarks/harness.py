@@ -224,7 +224,6 @@ def machine() -> dict[str, Any]:
     about["versions"] |= {name: version(name) for name in PEERS if name in sys.modules}
     torch = sys.modules.get("torch")
     if torch is not None:
-        about["threads"] = torch.get_num_threads()
         about["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
         about["device"] = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
     return about

@@ -30,6 +30,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "serving": (),
     "preparing": (),
     "startup": (),
+    "threads": (),
     "gpu": (),
 }
 ONLY_BY_NAME = ("gpu",)  # run where there is such a device; its section is on the page all the same
@@ -65,7 +66,8 @@ def main() -> int:
     more: dict[str, tuple[str, ...]] = {}
     if arguments.ml_1m is not None:
         more = {"training": ("--ml-1m", str(arguments.ml_1m)), "precision": (str(arguments.ml_1m),)}
-    here = [name for name in names if name != "precision" or more]
+        more["threads"] = more["training"]
+    here = [name for name in names if name not in ("precision", "threads") or more]
     failed = []
     if arguments.small:
         with tempfile.TemporaryDirectory() as temporary:

@@ -21,7 +21,7 @@ from typing import Any
 
 import peers
 from harness import RESULTS, machine
-from study_jobs import Place, Source, jobs, winner, work
+from study_jobs import Place, Source, dataset, jobs, winner, work
 from study_page import write_page
 from study_queue import Outcome, Tell, run_jobs
 from study_rows import BLENDS, OTHERWISE, ROWS, SEEDS, Row
@@ -92,9 +92,18 @@ def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
                 f"the split of seed {place.seeds[0]}, ndcg@100 {best.value:.4f}.",
                 f"Found by benchmarks/study.py on {date.today().isoformat()}; docs/results.md has its test figures.",
             ]
-            text = "".join(f"# {line}\n" for line in about) + to_toml(_less(best.config, defaults))
+            kept = _less(best.config, defaults)
+            kept = {"name": kept.pop("name"), "for": _found_on(place), **kept}
+            text = "".join(f"# {line}\n" for line in about) + to_toml(kept)
             write_text(folder / f"{names[-1]}.toml", text)
     return names
+
+
+def _found_on(place: Place) -> dict[str, Any]:
+    """Return what a configuration says of the data it was found on."""
+    manifest = dataset(place.split(place.seeds[0])).manifest
+    source = manifest.get("source", {}).get("name")
+    return {**({"source": source} if source else {}), **manifest["before_split"]}
 
 
 def _less(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """From Arrow columns to :class:`Interactions`, and the sentences about rows and columns that cannot be used."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.interactions import Codes, Ids, Interactions
+from data_prep.kinds import not_utf8
 from recvae.errors import DataError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _ID_KINDS = "ids must be text or whole numbers"
+_WHOLE_FLOAT = re.compile(r"(?:0|-?[1-9][0-9]*)\.0")
+_TIMES = "times are numbers, or dates such as 2020-01-31, 2020-01-31 10:20:30 or 2020-01-31T10:20:30Z"
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,16 @@ def row_error(label: object, row: int, problem: str) -> DataError:
     return DataError(f"{label}, row {row:,} (header not counted): {problem} Correct or remove that row.")
 
 
-def not_utf8(label: object, where: str) -> DataError:
-    """Return the error for text in another encoding."""
-    return DataError(
-        f"{label} is not UTF-8 text ({where}). Convert it, for example: iconv -f latin1 -t utf-8 OLD > NEW"
-    )
-
-
 def one_line(error: Exception) -> str:
     """Return an exception's message as one line of at most about 200 characters."""
     text = " ".join(str(error).split())
     return text if len(text) < 200 else text[:200] + " ..."
+
+
+def no_number(what: str, value: object, name: str) -> str:
+    """Return what is wrong with a rating or a time that cannot be read."""
+    wanted = f"time: {_TIMES}" if what == "time" else "number"
+    return f"the {what} {str(value)[:100]!r} in column '{name}' is not a {wanted}."
 
 
 def is_number(value: bytes) -> bool:
@@ -99,12 +102,7 @@ def _codes(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, Ids
         row = _first_true(column.is_null()) + 1
         raise row_error(label, row, f"the id in column '{name}' is missing.")
     if pa.types.is_floating(kind):
-        values = column.cast(kind).to_numpy()
-        uneven = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
-        if uneven.size:
-            problem = f"the id {values[uneven[0]]} in column '{name}' is not whole; {_ID_KINDS}."
-            raise row_error(label, int(uneven[0]) + 1, problem)
-        column = pa.chunked_array([pa.array(values.astype(np.int64))])
+        column = pa.chunked_array([pa.array(_whole(column.cast(kind).to_numpy(), label, name))])
     elif pa.types.is_nested(kind) or pa.types.is_null(kind):
         raise DataError(f"Column '{name}' of {label} holds {kind}; {_ID_KINDS}.")
     if pa.types.is_decimal(kind) or pa.types.is_binary(kind):
@@ -114,13 +112,40 @@ def _codes(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, Ids
     chunks = column.unify_dictionaries().chunks
     codes = np.concatenate([chunk.indices.to_numpy().astype(np.int32, copy=False) for chunk in chunks])
     dictionary = _as_text(chunks[0].dictionary, label, name)
-    ids = np.asarray(dictionary.to_numpy(zero_copy_only=False), dtype=np.object_)
+    ids = np.array(whole_ids(dictionary.to_numpy(zero_copy_only=False)), dtype=np.object_)
     empty = np.flatnonzero(ids == "")
     if empty.size:
         rows = np.flatnonzero(codes == empty[0])
         if rows.size:
             raise row_error(label, int(rows[0]) + 1, f"the id in column '{name}' is empty.")
     return codes, ids
+
+
+def whole_ids(ids: Iterable[str]) -> list[str]:
+    """Return a column's distinct ids, without the ``.0`` where all of them are whole numbers written as floats.
+
+    That is how a column of floats is written to text. It is the same column when it is read from Parquet or a frame.
+    """
+    texts = list(ids)
+    return [text[:-2] for text in texts] if all(map(_WHOLE_FLOAT.fullmatch, texts)) else texts
+
+
+def _whole(values: npt.NDArray[np.floating[Any]], label: str, name: str) -> npt.NDArray[np.int64]:
+    """Return ids that came as floats as int64 (n,); raise :class:`DataError` for one that is not whole, or rounded."""
+    uneven = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
+    if uneven.size:
+        problem = f"the id {values[uneven[0]]} in column '{name}' is not whole; {_ID_KINDS}."
+        raise row_error(label, int(uneven[0]) + 1, problem)
+    bits = np.finfo(values.dtype).nmant + 1
+    large = np.flatnonzero(np.abs(values.astype(np.float64)) >= 2.0**bits)
+    if large.size:
+        raise row_error(
+            label,
+            int(large[0]) + 1,
+            f"the id {values[large[0]]:.0f} in column '{name}' is a float of {values.dtype.itemsize * 8} bits, in which"
+            f" different ids from 2^{bits} on become one. Write ids as whole numbers or text.",
+        )
+    return values.astype(np.int64)
 
 
 def _as_text(values: Any, label: str, name: str) -> Any:
@@ -152,7 +177,7 @@ def _numbers(column: "pa.ChunkedArray", label: str, name: str, what: str) -> npt
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         texts = [str(value) for value in column.to_pylist()]  # only on the way to an error
         row = next((row for row, text in enumerate(texts) if not is_number(text.encode())), 0)
-        raise row_error(label, row + 1, f"the {what} {texts[row]!r} in column '{name}' is not a number.") from None
+        raise row_error(label, row + 1, no_number(what, texts[row], name)) from None
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         value = column[int(bad[0])].as_py()
@@ -165,6 +190,7 @@ def _times(column: "pa.ChunkedArray", label: str, name: str) -> npt.NDArray[np.i
     """Return a time column as int64 where it holds integers or timestamps (microseconds), else as float64."""
     import pyarrow as pa
 
+    column = _dates(column)
     kind = column.type
     if column.null_count:
         raise row_error(label, _first_true(column.is_null()) + 1, f"the time in column '{name}' is missing.")
@@ -172,5 +198,25 @@ def _times(column: "pa.ChunkedArray", label: str, name: str) -> npt.NDArray[np.i
         microseconds = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
         return np.asarray(microseconds.cast(pa.int64()).to_numpy(), dtype=np.int64)
     if pa.types.is_integer(kind):
-        return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+        values = column.to_numpy()
+        large = np.flatnonzero(values > np.iinfo(np.int64).max)
+        if large.size:
+            problem = f"the time {values[large[0]]} in column '{name}' is larger than 2^63 - 1."
+            raise row_error(label, int(large[0]) + 1, problem)
+        return np.asarray(values, dtype=np.int64)
     return _numbers(column, label, name, "time")
+
+
+def _dates(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Return a column of dates that are text as timestamps, any other as it is, without a dictionary."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        for zone in (None, "UTC"):
+            try:
+                return column.cast(pa.timestamp("us", tz=zone))
+            except pa.ArrowInvalid:
+                continue
+    return column

@@ -2,7 +2,8 @@
 
 The folder (format version 1) is a contract that everything else reads:
 
-    manifest.json        format version, name, source and its SHA-256, filters, protocol, counts, SHA-256 of each file
+    manifest.json        format version, name, source and its SHA-256, filters, protocol, counts, SHA-256 of each file,
+                         and a seal over all of this
     items.csv            index,item_id,title      row i is column i of every matrix; the title may be empty
     users.csv            split,row,user_id
     train.npz            SciPy CSR, canonical, float32 ones
@@ -20,22 +21,14 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from data_prep.folder import DatasetFolder
 from data_prep.interactions import Ids
-from data_prep.manifest import (
-    AGAIN,
-    FORMAT_VERSION,
-    KIND,
-    MATRICES,
-    OPTIONAL,
-    RATINGS,
-    REQUIRED,
-    SPLITS,
-    check_manifest,
-)
-from data_prep.matrices import check_matrix, load_matrix, save_matrix
+from data_prep.manifest import AGAIN, FORMAT_VERSION, KIND, MATRICES, RATINGS, SPLITS, check_about, write_manifest
+from data_prep.matrices import check_matrix, save_matrix
 from data_prep.splits import Split
+from recvae.arguments import flag, path_of, shown
 from recvae.errors import FormatError, InputError
-from recvae.files import file_hash, read_json, read_table, vocabulary_hash, whole_folder, write_json, write_table
+from recvae.files import file_hash, recover, same_vocabulary, vocabulary_hash, whole_folder, write_table
 
 _ITEMS = ("index", "item_id", "title")
 _USERS = ("split", "row", "user_id")
@@ -50,14 +43,15 @@ class Dataset:
     """A prepared dataset; get one from :func:`data_prep.prepare`, :meth:`load` or :meth:`from_split`.
 
     Matrices are users x items, canonical ``csr_array`` of float32 ones, read on first access and kept. ``manifest`` is
-    the manifest as a dict; ``path`` the folder, or None for a dataset that was not loaded from one.
+    the manifest as a dict; ``path`` the folder, or None for a dataset that was not loaded from one. Files are compared
+    with the manifest's SHA-256 when they are read, so that all are of one version of the folder.
     """
 
     def __init__(
         self,
         manifest: dict[str, Any],
         *,
-        path: Path | None = None,
+        folder: DatasetFolder | None = None,
         split: Split | None = None,
         titles: Mapping[str, str] | None = None,
         item_tags: Tags | None = None,
@@ -65,7 +59,8 @@ class Dataset:
         ratings: Mapping[str, csr_array] | None = None,
     ) -> None:
         self.manifest = manifest
-        self.path = path
+        self.path = None if folder is None else folder.path
+        self._folder = folder
         self._matrices: dict[str, csr_array] = {}
         if split is None:
             return
@@ -98,6 +93,8 @@ class Dataset:
         are looked up by id; ids outside the split are left out. ``ratings``: as of
         :func:`data_prep.ratings.split_ratings`. Raises :class:`FormatError` for a matrix that is not canonical.
         """
+        if not isinstance(split, Split):
+            raise InputError(f"A split is what data_prep.make_split makes, and not {shown(split)}.")
         for matrix in MATRICES:
             check_matrix(f"The {matrix} matrix", getattr(split, matrix))
         manifest: dict[str, Any] = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
@@ -110,9 +107,19 @@ class Dataset:
         if ratings:  # not among the counts: what a run was trained on is the same split with and without them
             manifest["ratings"] = {name: int(matrix.nnz) for name, matrix in ratings.items()}
         manifest["vocabulary_hash"] = vocabulary_hash(split.item_ids)
+        check_about(manifest)
         dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags, ratings=ratings)
         dataset._check_shapes()
         return dataset
+
+    def __repr__(self) -> str:
+        """Return the name and the counts: training + validation + test users, items and training clicks."""
+        counts = self.manifest["counts"]
+        users = " + ".join(f"{counts['users'][split]:,}" for split in SPLITS)
+        return (
+            f"Dataset({self.name!r}, {users} users, {counts['items']:,} items, "
+            f"{counts['clicks']['train']:,} training clicks)"
+        )
 
     # --- matrices and ids ----------------------------------------------------------------------------------------
 
@@ -157,8 +164,8 @@ class Dataset:
 
     def matrix(self, name: str) -> csr_array:
         """Return one of ``MATRICES``; raise :class:`FormatError` where its file is damaged or of another shape."""
-        if name not in MATRICES:
-            raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        if not isinstance(name, str) or name not in MATRICES:
+            raise InputError(f"There is no matrix {shown(name)}; there are {', '.join(MATRICES)}.")
         return self._matrix(name)
 
     @property
@@ -171,8 +178,8 @@ class Dataset:
 
         Raises :class:`InputError` where there are none, and :class:`FormatError` as :meth:`matrix`.
         """
-        if name not in MATRICES:
-            raise InputError(f"There is no matrix '{name}'; there are {', '.join(MATRICES)}.")
+        if not isinstance(name, str) or name not in MATRICES:
+            raise InputError(f"There is no matrix {shown(name)}; there are {', '.join(MATRICES)}.")
         if not self.has_ratings:
             raise InputError(f"{self.path or self.name} holds clicks alone. Prepare the dataset with --ratings.")
         return self._matrix(f"{name}_ratings")
@@ -180,16 +187,10 @@ class Dataset:
     def _matrix(self, name: str) -> csr_array:
         """Return one of ``MATRICES`` or ``RATINGS``."""
         if name not in self._matrices:
-            file = self._file(f"{name}.npz")
-            matrix = load_matrix(file, ratings=name in RATINGS)
             shape = (self.n_users(name.split("_")[0]), self.n_items)
-            entries = self._entries(name)
-            if matrix.shape != shape or matrix.nnz != entries:
-                raise FormatError(
-                    f"{file} is {matrix.shape[0]} x {matrix.shape[1]} with {matrix.nnz} entries, and manifest.json says"
-                    f" {shape[0]} x {shape[1]} with {entries}. {AGAIN}"
-                )
-            self._matrices[name] = matrix
+            self._matrices[name] = self._opened(f"{name}.npz").matrix(
+                f"{name}.npz", shape, self._entries(name), ratings=name in RATINGS
+            )
         return self._matrices[name]
 
     def _entries(self, name: str) -> int:
@@ -209,7 +210,7 @@ class Dataset:
         click is among them. Canonical float32 ones, or with ``ratings`` their and the other ratings; errors as
         :meth:`matrix` and :meth:`ratings`.
         """
-        take = self.ratings if ratings else self.matrix
+        take = self.ratings if flag("ratings", ratings) else self.matrix
         places = {user: row for row, user in enumerate(self.user_ids("train"))}
         of_training = np.arange(len(places), dtype=np.int32)
         ids = self.user_ids("validation")
@@ -240,7 +241,7 @@ class Dataset:
 
     @property
     def vocabulary_hash(self) -> str:
-        """SHA-256 of the item ids in column order, joined by line feeds, as UTF-8: what a model's columns mean."""
+        """Hash of the item ids in column order: what a model's columns mean (:func:`recvae.files.vocabulary_hash`)."""
         return vocabulary_hash(self.item_ids)
 
     @cached_property
@@ -261,22 +262,24 @@ class Dataset:
 
     @cached_property
     def _items(self) -> tuple[Ids, Ids]:
-        file = self._file("items.csv")
-        rows = read_table(file, _ITEMS, AGAIN)
-        if [row[0] for row in rows] != [str(i) for i in range(self.n_items)]:
+        folder = self._opened("items.csv")
+        file = folder.path / "items.csv"
+        rows = folder.table("items.csv", _ITEMS)
+        if len(rows) != self.n_items or any(row[0] != str(i) for i, row in enumerate(rows)):
             raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {AGAIN}")
         ids = np.array([row[1] for row in rows], dtype=np.object_)
         if len(set(ids)) != len(ids):
             raise FormatError(f"{file} names an item twice. {AGAIN}")
-        if vocabulary_hash(ids) != self.manifest["vocabulary_hash"]:
+        if not same_vocabulary(ids, self.manifest["vocabulary_hash"]):
             raise FormatError(f"{file} was altered: its items are not those of manifest.json. {AGAIN}")
         return ids, np.array([row[2] for row in rows], dtype=np.object_)
 
     @cached_property
     def _users(self) -> dict[str, Ids]:
-        file = self._file("users.csv")
+        folder = self._opened("users.csv")
+        file = folder.path / "users.csv"
         users: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for split, row, user in read_table(file, _USERS, AGAIN):
+        for split, row, user in folder.table("users.csv", _USERS):
             if split not in users or row != str(len(users[split])):
                 raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {AGAIN}")
             users[split].append(user)
@@ -286,13 +289,13 @@ class Dataset:
         return {split: np.array(ids, dtype=np.object_) for split, ids in users.items()}
 
     def _optional_rows(self, name: str, header: Sequence[str]) -> list[list[str]]:
-        listed = self.path is not None and name in self.manifest["files"]
-        return read_table(self._file(name), header, AGAIN) if listed else []
+        folder = self._folder
+        return folder.table(name, header) if folder is not None and name in folder.names else []
 
-    def _file(self, name: str) -> Path:
-        if self.path is None:
+    def _opened(self, name: str) -> DatasetFolder:
+        if self._folder is None:
             raise FormatError(f"This dataset was never saved and has no {name}.")
-        return self.path / name
+        return self._folder
 
     # --- the folder ----------------------------------------------------------------------------------------------
 
@@ -312,13 +315,13 @@ class Dataset:
             pairs = self.user_tags.items()
             tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
         matrices = {name: self._matrix(name) for name in self._names}  # read before the folder they came from may go
-        with whole_folder(Path(path), marker="manifest.json", overwrite=overwrite) as folder:
+        with whole_folder(path_of(path), marker="manifest.json", overwrite=overwrite) as folder:
             for name, (header, rows) in tables.items():
                 write_table(folder / name, header, rows)
             for name, matrix in matrices.items():
                 save_matrix(folder / f"{name}.npz", matrix)
             files = {file.name: file_hash(file) for file in sorted(folder.iterdir())}
-            write_json(folder / "manifest.json", {**self.manifest, "files": files})
+            write_manifest(folder / "manifest.json", {**self.manifest, "files": files})
 
     @classmethod
     def load(cls, path: str | Path) -> "Dataset":
@@ -327,24 +330,10 @@ class Dataset:
         Raises :class:`InputError` where there is no such folder and :class:`FormatError` where it is not a dataset
         folder of this format version, or is incomplete.
         """
-        folder = Path(path)
-        if not folder.exists():
-            raise InputError(f"There is no dataset folder {folder}. Make one with: recvae prepare ... --out {folder}")
-        if not folder.is_dir():
-            raise FormatError(f"{folder} is a file, not a dataset folder. Give the folder that recvae prepare wrote.")
-        file = folder / "manifest.json"
-        if not file.exists():
-            if (folder / "run.json").exists():
-                what = "is a run folder (a trained model), not a dataset folder"
-            else:
-                what = "is not a dataset folder: it has no manifest.json"
-            raise FormatError(f"{folder} {what}. Give the folder that recvae prepare wrote.")
-        manifest = read_json(file)
-        check_manifest(file, manifest)
-        for name in (*REQUIRED, *(name for name in OPTIONAL if name in manifest["files"])):
-            if not (folder / name).is_file():
-                raise FormatError(f"{folder / name} is missing. {AGAIN}")
-        return cls(manifest, path=folder)
+        place = path_of(path)
+        recover(place)
+        folder = DatasetFolder(place)
+        return cls(folder.manifest, folder=folder)
 
     def verify(self) -> None:
         """Check everything: hashes, canonical form, index ranges, counts, ids, and that no held-out click is shown.
@@ -353,10 +342,9 @@ class Dataset:
         """
         dataset = self
         if self.path is not None:
-            dataset = Dataset.load(self.path)
-            for name, expected in dataset.manifest["files"].items():
-                if name in (*REQUIRED, *OPTIONAL) and file_hash(self.path / name) != expected:
-                    raise FormatError(f"{self.path / name} was altered: its SHA-256 is not the manifest's. {AGAIN}")
+            folder = DatasetFolder(self.path)
+            folder.verify()
+            dataset = Dataset(folder.manifest, folder=folder)
         dataset._check_shapes()
         where = "" if self.path is None else f"{self.path}: "
         for split in ("validation", "test"):
@@ -368,7 +356,7 @@ class Dataset:
         for name in MATRICES if dataset.has_ratings else ():
             if dataset.matrix(name).multiply(dataset.ratings(name)).nnz != dataset.matrix(name).nnz:
                 raise FormatError(f"{where}{name}.npz has clicks that {name}_ratings.npz does not rate. {AGAIN}")
-        if dataset.manifest["vocabulary_hash"] != dataset.vocabulary_hash:
+        if not same_vocabulary(dataset.item_ids, dataset.manifest["vocabulary_hash"]):
             raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {AGAIN}")
         if dataset.manifest.get("protocol", {}).get("split") == "strong":
             everyone = [user for split in SPLITS for user in dataset.user_ids(split)]
@@ -395,6 +383,6 @@ class Dataset:
 
 
 def _known_split(split: str) -> str:
-    if split not in SPLITS:
-        raise InputError(f"There is no split '{split}'; there are {', '.join(SPLITS)}.")
+    if not isinstance(split, str) or split not in SPLITS:
+        raise InputError(f"There is no split {shown(split)}; there are {', '.join(SPLITS)}.")
     return split

@@ -23,9 +23,10 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from data_prep.dataset import Dataset
+from data_prep.doubts import Warn, doubts_about, doubts_about_titles
 from data_prep.interactions import Ids, Interactions
 from data_prep.lines import looks_like_lines, read_lines
-from data_prep.pipeline import check_min_rating, filter_interactions, matching_titles, matching_user_tags
+from data_prep.pipeline import check_min_rating, check_name, filter_interactions, matching_titles, matching_user_tags
 from data_prep.readers import column_names, read_interactions
 from data_prep.splits import (
     LIANG_SEED,
@@ -36,10 +37,10 @@ from data_prep.splits import (
     clicks_matrix,
     random_order,
 )
-from data_prep.streams import ByteSource, Progress
+from data_prep.spool import all_rereadable
+from data_prep.streams import ByteSource, Progress, readable
 from data_prep.titles import Titles
 from recvae.errors import DataError, InputError
-from recvae.files import file_hash
 
 if TYPE_CHECKING:
     from data_prep.readers import Frame
@@ -63,7 +64,9 @@ def prepare_given(
     columns: Sequence[str] | None = None,
     separator: str | None = None,
     seed: int = LIANG_SEED,
+    name: str | None = None,
     progress: Progress | None = None,
+    warn: Warn = lambda sentence: None,
 ) -> Dataset:
     """Make a dataset of clicks that arrive split into training and test; nothing is written (:meth:`Dataset.save`).
 
@@ -71,24 +74,32 @@ def prepare_given(
     or text files with lines of ``user item item ...``: files are taken for lines where their first line has blanks
     alone between its words, unless a ``separator`` is given. Ratings below ``min_rating`` are left out and
     repeated clicks collapsed; there is no other filter. :func:`split_given` says what becomes of the clicks, and the
-    manifest how many were dropped and why. The dataset is named after the training file, or after its folder where the
-    file is called train.
+    manifest how many were dropped and why. The dataset is called ``name``, else after the training file, or after its
+    folder where the file is called train. Files may be pipes, and ``warn`` is called, as in :func:`prepare`.
 
     Raises :class:`InputError` or its child :class:`DataError` for what cannot be used.
     """
     check_min_rating(min_rating)
+    check_name(name)
     _check_options(validation_share, seed)
     table: dict[str, Any] = {"rating_column": rating_column, "columns": columns, "separator": separator}
     parts: list[Interactions] = []
     dropped: dict[str, int] = {}
-    for source in (train, test):
-        data, counts = filter_interactions(_read(source, user_column, item_column, progress, **table), min_rating, 0, 0)
-        parts.append(data)
-        dropped = {reason: dropped.get(reason, 0) + count for reason, count in counts.items()}
-    everything = _joined(*parts)
-    texts = Titles() if titles is None else matching_titles(titles, everything)
-    people = None if user_tags is None else matching_user_tags(user_tags, everything)
-    (file, digest), (test_file, test_digest) = _source(train), _source(test)
+    with all_rereadable((train, test, titles, user_tags), progress) as (*clicks, titles_file, tags_file):
+        for source in clicks:
+            read, is_table = _read(source, user_column, item_column, progress, **table)
+            if is_table:
+                doubts = doubts_about(source, read, **table, unused_ratings=min_rating is None)
+                for doubt in doubts:
+                    warn(doubt)
+            data, counts = filter_interactions(read, min_rating, 0, 0)
+            parts.append(data)
+            dropped = {reason: dropped.get(reason, 0) + count for reason, count in counts.items()}
+        everything = _joined(*parts)
+        texts = Titles() if titles_file is None else matching_titles(titles_file, everything)
+        people = None if tags_file is None else matching_user_tags(tags_file, everything)
+        (file, digest), (test_file, test_digest) = map(_source, clicks)
+        name = name or _name(clicks[0])
     about = {
         "source": {"kind": "given", "file": file, "sha256": digest, "test_file": test_file, "test_sha256": test_digest},
         "filters": {"min_rating": min_rating, "min_items_per_user": 0, "min_users_per_item": 0, "k_core": False},
@@ -103,8 +114,11 @@ def prepare_given(
         "dropped": dropped,
     }
     split = split_given(*parts, validation_share=validation_share, seed=seed)
+    if titles is not None:
+        for doubt in doubts_about_titles(titles, texts, split):
+            warn(doubt)
     return Dataset.from_split(
-        split, name=_name(train), about=about, titles=texts.titles, item_tags=texts.tags, user_tags=people
+        split, name=name, about=about, titles=texts.titles, item_tags=texts.tags, user_tags=people
     )
 
 
@@ -214,7 +228,7 @@ def _repeated(data: Interactions, n_train: int) -> npt.NDArray[np.bool_]:
 
 
 def _read(
-    source: "str | Path | Frame",
+    source: "ByteSource | Frame",
     user_column: str | None,
     item_column: str | None,
     progress: Progress | None,
@@ -222,42 +236,33 @@ def _read(
     rating_column: str | None,
     columns: Sequence[str] | None,
     separator: str | None,
-) -> Interactions:
-    """Read a table where its columns are named, else lines."""
-    if isinstance(source, str | Path) and separator is None and looks_like_lines(source):
+) -> tuple[Interactions, bool]:
+    """Read a table where its columns are named, else lines; also say whether it is a table."""
+    if isinstance(source, ByteSource) and separator is None and looks_like_lines(source):
         if any(option is not None for option in (user_column, item_column, rating_column, columns)):
             raise InputError(
                 f"{source} holds lines of 'user item item ...', which have no columns: leave out the options about"
                 " columns. If it is a table, give its --separator."
             )
-        return read_lines(source, progress=progress)
+        return read_lines(source, progress=progress), False
     if user_column is None or item_column is None:
         has = ", ".join(column_names(source, columns=columns, separator=separator)[:20])
-        what = str(source) if isinstance(source, str | Path) else "The data frame"
+        what = str(source) if isinstance(source, ByteSource) else "The data frame"
         raise InputError(
             f"{what} holds no lines of 'user item item ...' with blanks between the ids: for a table, name the columns"
             f" with --user-column and --item-column (it has {has})."
         )
-    return read_interactions(
-        source,
-        user_column,
-        item_column,
-        rating_column=rating_column,
-        columns=columns,
-        separator=separator,
-        progress=progress,
-    )
+    options: dict[str, Any] = {"rating_column": rating_column, "columns": columns, "separator": separator}
+    return read_interactions(source, user_column, item_column, progress=progress, **options), True
 
 
-def _source(source: "str | Path | Frame") -> tuple[str | None, str | None]:
+def _source(source: "ByteSource | Frame") -> tuple[str | None, str | None]:
     """Return a file's name and SHA-256, nothing for a frame."""
-    if not isinstance(source, str | Path):
-        return None, None
-    return Path(source).name, file_hash(Path(source))
+    return (source.origin, source.digest()) if isinstance(source, ByteSource) else (None, None)
 
 
-def _name(train: "str | Path | Frame") -> str:
-    if not isinstance(train, str | Path):
+def _name(train: "ByteSource | Frame") -> str:
+    if not isinstance(train, ByteSource):
         return "data frame"
-    stem = Path(ByteSource(Path(train)).name).stem
-    return (Path(train).resolve().parent.name or stem) if stem.lower() == "train" else stem
+    stem = Path(train.name).stem
+    return (readable(train.path.resolve().parent.name) or stem) if stem.lower() == "train" else stem

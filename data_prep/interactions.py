@@ -17,7 +17,7 @@ from recvae.errors import DataError, InputError
 Codes = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.object_]
 
-_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def ascending(ids: Sequence[str] | Ids) -> npt.NDArray[np.int64]:
     code point otherwise, so that "007" and "7" stay two ids with a defined order.
     """
     keys: list[Any] = list(ids)
-    if all(map(_CANONICAL_INTEGER.fullmatch, keys)):
+    if all(map(CANONICAL_INTEGER.fullmatch, keys)):
         try:
             return np.argsort(np.array([int(key) for key in keys], dtype=np.int64), kind="stable").astype(np.int64)
         except OverflowError:

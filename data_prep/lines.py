@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.columns import Columns, from_table, not_utf8
+from data_prep.columns import Columns, from_table
 from data_prep.interactions import Interactions
+from data_prep.kinds import not_utf8
 from data_prep.readers import checked_head
+from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
 from recvae.errors import DataError
 
@@ -25,8 +27,8 @@ def looks_like_lines(source: str | Path | ByteSource) -> bool:
     line among the first holds a user and an item. Raises :class:`InputError` for a missing file and
     :class:`DataError` for one that is empty, an archive or UTF-16.
     """
-    file = source if isinstance(source, ByteSource) else ByteSource(Path(source))
-    lines = checked_head(file).removeprefix(_BYTE_ORDER_MARK).splitlines()
+    with rereadable(source) as file:
+        lines = checked_head(file).removeprefix(_BYTE_ORDER_MARK).splitlines()
     first = next((line for line in lines if line.strip()), b"")
     if first.startswith(b"PAR1") or any(separator in first for separator in _OF_TABLES):
         return False
@@ -42,10 +44,10 @@ def read_lines(source: str | Path | ByteSource, *, progress: Progress | None = N
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    file = source if isinstance(source, ByteSource) else ByteSource(Path(source))
-    checked_head(file)
-    with file.open(progress) as stream:
-        lines = stream.read().removeprefix(_BYTE_ORDER_MARK).splitlines()
+    with rereadable(source, progress) as file:
+        checked_head(file)
+        with file.open(progress) as stream:
+            lines = stream.read().removeprefix(_BYTE_ORDER_MARK).splitlines()
     try:
         texts = pa.array(lines, type=pa.large_binary()).cast(pa.large_string())
     except pa.ArrowInvalid as error:

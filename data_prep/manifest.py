@@ -1,10 +1,18 @@
-"""What a dataset folder holds, by name, and the check of its manifest."""
+"""What a dataset folder holds, by name, and the manifest: written with a seal, checked when it is read.
 
-from collections.abc import Sequence
+The seal, the manifest's last entry, is the SHA-256 of the file's own bytes with 64 zeros in the seal's place. Manifests
+of the first version have none, and end with the list of files.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recvae.errors import FormatError
+from recvae.errors import FormatError, InputError
+from recvae.files import write_text
 
 KIND = "recvae-dataset"
 FORMAT_VERSION = 1
@@ -15,15 +23,66 @@ REQUIRED = ("items.csv", "users.csv", *(f"{name}.npz" for name in MATRICES))
 OPTIONAL = ("item_tags.csv", "user_tags.csv", *(f"{name}.npz" for name in RATINGS))
 AGAIN = "Prepare the dataset again."
 
+_NO_SEAL = "0" * 64
+_MOST_BYTES = 1 << 24  # a manifest has a few thousand
 
-def check_manifest(file: Path, manifest: Any) -> None:
+
+def write_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest and its seal, whole or not at all."""
+    value = {**{key: entry for key, entry in manifest.items() if key not in ("files", "seal")}}
+    value |= {"files": manifest["files"], "seal": _NO_SEAL}  # last, in this order
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    before, _, after = text.rpartition(_NO_SEAL)
+    write_text(file, before + hashlib.sha256(text.encode()).hexdigest() + after)
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """Return a manifest without its seal; raise :class:`FormatError` where it is damaged, altered or no manifest."""
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise FormatError(f"{file} is not a dataset's manifest: it is too large. {AGAIN}")
+        text = file.read_bytes().decode()
+        manifest = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except FileNotFoundError as error:
+        raise FormatError(f"{file} is missing. {AGAIN}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{file} is damaged or not JSON ({str(error)[:100]}). {AGAIN}") from error
+    _check(file, manifest)
+    seal = manifest.pop("seal", None)
+    if seal is None:
+        sealed = next(reversed(manifest)) == "files"  # the first version's last entry
+    else:
+        before, _, after = text.rpartition(str(seal))
+        sealed = hashlib.sha256((before + _NO_SEAL + after).encode()).hexdigest() == seal
+    if not sealed:
+        raise FormatError(f"{file} was altered: it is not as it was written. {AGAIN}")
+    return dict(manifest)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def check_about(manifest: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` where what is said about a dataset could not be read from its manifest again."""
+    if not _about_fits(manifest):
+        raise InputError(
+            "A dataset's name must be text and its source, filters and protocol dicts; dropped and before_split are"
+            " dicts of counts."
+        )
+
+
+def _check(file: Path, manifest: Any) -> None:
     """Raise :class:`FormatError` unless a manifest is of our kind and version and has what is read from it."""
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise FormatError(f"{file} is not a dataset's manifest. Give the folder that recvae prepare wrote.")
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise FormatError(
-            f"{file} has format version {version}, and this recvae reads version {FORMAT_VERSION}."
+            f"{file} has format version {str(version)[:20]}, and this recvae reads version {FORMAT_VERSION}."
             " Prepare the dataset again, or install the recvae that wrote it."
         )
     counts, files = manifest.get("counts"), manifest.get("files")
@@ -33,9 +92,10 @@ def check_manifest(file: Path, manifest: Any) -> None:
         and _are_counts(counts.get("users"), SPLITS)
         and _are_counts(counts.get("clicks"), MATRICES)
         and isinstance(files, dict)
-        and set(REQUIRED) <= set(files)
-        and all(isinstance(manifest.get(key), str) for key in ("name", "vocabulary_hash"))
-        and all(isinstance(manifest.get(key, {}), dict) for key in ("protocol", "filters", "source", "dropped"))
+        and set(REQUIRED) <= set(files) <= {*REQUIRED, *OPTIONAL}
+        and all(isinstance(digest, str) for digest in files.values())
+        and isinstance(manifest.get("vocabulary_hash"), str)
+        and _about_fits(manifest)
         and ("ratings" not in manifest or _are_counts(manifest["ratings"], MATRICES))
         and ("ratings" not in manifest or {f"{name}.npz" for name in RATINGS} <= set(files))
     )
@@ -43,9 +103,28 @@ def check_manifest(file: Path, manifest: Any) -> None:
         raise FormatError(f"{file} is incomplete or altered. {AGAIN}")
 
 
+def _about_fits(manifest: Mapping[str, Any]) -> bool:
+    """Say whether the entries that describe a dataset are of the kinds that are read."""
+    parts: list[Any] = [manifest.get(key, {}) for key in ("source", "filters", "protocol", "dropped", "before_split")]
+    if not all(isinstance(part, dict) for part in parts) or not isinstance(manifest.get("name"), str):
+        return False
+    source, filters, protocol, dropped, before = parts
+    try:
+        json.dumps(manifest, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which cannot be written to any file
+        return False
+    return (
+        all(source.get(key) is None or isinstance(source[key], str) for key in ("file", "licence", "citation"))
+        and (filters.get("min_rating") is None or isinstance(filters["min_rating"], int | float))
+        and (protocol.get("split") is None or isinstance(protocol["split"], str))
+        and all(map(_is_count, dropped.values()))
+        and (not before or _are_counts(before, ("users", "items", "clicks")))
+    )
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _are_counts(values: object, names: Sequence[str]) -> bool:
-    return isinstance(values, dict) and all(_is_count(values.get(name)) for name in names)
+    return isinstance(values, dict) and set(names) <= set(values) and all(map(_is_count, values.values()))

@@ -1,7 +1,12 @@
 """Canonical CSR matrices of clicks on disk: saved without pickle, and checked in full when loaded."""
 
+import io
+import lzma
+import struct
 import zipfile
+import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from scipy.sparse import csr_array, load_npz, save_npz
@@ -9,6 +14,14 @@ from scipy.sparse import csr_array, load_npz, save_npz
 from recvae.errors import FormatError
 
 _AGAIN = "Prepare the dataset again."
+_HEADERS = 1 << 16
+_PACKED = 1 << 26  # what a compressed file may unpack to; ours are not compressed
+
+# What zipfile, NumPy and SciPy raise for damaged archives, arrays and odd headers.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, MemoryError, OverflowError),
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, NotImplementedError, RuntimeError),
+)
 
 
 def save_matrix(path: Path, matrix: csr_array) -> None:
@@ -16,22 +29,42 @@ def save_matrix(path: Path, matrix: csr_array) -> None:
     save_npz(path, matrix, compressed=False)
 
 
-def load_matrix(path: Path, *, ratings: bool = False) -> csr_array:
-    """Read a CSR matrix of clicks, or of ratings, and check it; raise :class:`FormatError` naming the file."""
+def read_matrix(path: Path, file: IO[bytes], shape: tuple[int, int], entries: int, *, ratings: bool) -> csr_array:
+    """Read a CSR matrix of clicks, or of ratings, of this shape with this many entries, and check it.
+
+    ``file`` is ``path``, opened. Raises :class:`FormatError` naming the file, and does so before memory is taken where
+    its arrays would be larger than such a matrix is.
+    """
     try:
-        with path.open("rb") as file:  # opened here, because NumPy leaves a damaged file open
-            matrix = load_npz(file)
-    except FileNotFoundError as error:
-        raise FormatError(f"{path} is missing. {_AGAIN}") from error
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, MemoryError, TypeError, IndexError) as error:
+        _check_sizes(path, file, shape, entries)
+        matrix = load_npz(file)
+    except FormatError:
+        raise
+    except _DAMAGE as error:
         raise FormatError(f"{path} is truncated, altered or not a sparse matrix. {_AGAIN}") from error
-    except (AttributeError, SyntaxError, NotImplementedError, RuntimeError) as error:  # what odd headers raise
-        raise FormatError(f"{path} is not a sparse matrix that can be read. {_AGAIN}") from error
     if matrix.format != "csr" or matrix.ndim != 2:
         raise FormatError(f"{path} holds a {matrix.format} matrix, not CSR. {_AGAIN}")
     matrix = csr_array(matrix)
+    if matrix.shape != shape or matrix.nnz != entries:
+        raise FormatError(
+            f"{path} is {matrix.shape[0]} x {matrix.shape[1]} with {matrix.nnz} entries, and manifest.json says"
+            f" {shape[0]} x {shape[1]} with {entries}. {_AGAIN}"
+        )
     check_matrix(str(path), matrix, ratings=ratings)
     return matrix
+
+
+def _check_sizes(path: Path, file: IO[bytes], shape: tuple[int, int], entries: int) -> None:
+    """Raise :class:`FormatError` where the archive's own table promises more than the matrix or the file can hold."""
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    on_disk = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    # Values and columns of at most eight bytes each, row pointers of eight, and what the headers take.
+    if unpacked > min(16 * entries + 8 * (shape[0] + 1) + _HEADERS, max(on_disk, _PACKED)):
+        raise FormatError(
+            f"{path} unpacks to {unpacked:,} bytes, too many for {entries:,} entries in a file of {on_disk:,}. {_AGAIN}"
+        )
 
 
 def check_matrix(label: str, matrix: csr_array, *, ratings: bool = False) -> None:

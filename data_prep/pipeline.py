@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.dataset import Dataset
+from data_prep.doubts import Warn, doubts_about, doubts_about_titles
 from data_prep.interactions import Interactions
 from data_prep.ratings import split_ratings
 from data_prep.readers import column_names, read_interactions
 from data_prep.sources import RELEASES, Release, find_release, locate
 from data_prep.splits import LIANG_SEED, default_held_out_users, make_split
+from data_prep.spool import all_rereadable, is_stdin
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_titles, read_user_tags
 from recvae.errors import DataError, InputError
-from recvae.files import file_hash
 
 if TYPE_CHECKING:
     from data_prep.readers import Frame
@@ -55,13 +56,17 @@ def prepare(
     separator: str | None = None,
     seed: int = LIANG_SEED,
     ratings: bool = False,
+    name: str | None = None,
     progress: Progress | None = None,
+    warn: Warn = lambda sentence: None,
     cache: Path | None = None,
 ) -> Dataset:
     """Read, filter and split a known dataset, a file or a data frame; nothing is written (see :meth:`Dataset.save`).
 
     The name of a known dataset wins over a file so named; ``source`` is then a local archive or unpacked folder, and
-    without it the archive is downloaded (to ``cache``). A file needs ``user_column`` and ``item_column``.
+    without it the archive is downloaded (to ``cache``). A file needs ``user_column`` and ``item_column``; it may be a
+    pipe, and ``-`` is standard input, as for ``titles`` and ``user_tags``. The dataset is called ``name``, or as its
+    source is. ``warn`` is called with a sentence for what can be used and is probably not meant.
 
     Order: rating at least ``min_rating`` (known datasets: 4 unless given, the papers' "> 3.5"; files: none unless
     given); duplicate clicks collapsed to the first; then items with at least ``min_users_per_item`` users and after
@@ -75,6 +80,7 @@ def prepare(
     failed download.
     """
     check_min_rating(min_rating)
+    check_name(name)
     if ratings and split != "strong":
         raise InputError(f"Ratings are kept for the strong split alone: leave --ratings or --split {split} out.")
     if min_items_per_user < 0 or min_users_per_item < 0:
@@ -86,16 +92,23 @@ def prepare(
         if columns is not None or separator is not None:
             raise InputError(f"The form of {release.name} is known; leave --columns and --separator out.")
         min_rating = release.min_rating if min_rating is None else min_rating
-        raw = _read_release(release, source, split in _NEEDS_TIME, progress, cache)
     else:
         if source is not None:
             raise InputError("--source belongs to the name of a known dataset; a file is its own source.")
         if min_rating is not None and rating_column is None:
             raise InputError("A minimum rating needs the column of the ratings: name it with --rating-column.")
-        options = {"rating_column": rating_column, "time_column": time_column, "separator": separator}
-        raw = _read_other(name_or_file, user_column, item_column, progress, columns=columns, **options)
-    texts = raw.titles if titles is None else matching_titles(titles, raw.data)
-    people = raw.user_tags if user_tags is None else matching_user_tags(user_tags, raw.data)
+    options = {"rating_column": rating_column, "time_column": time_column, "separator": separator}
+    clicks = None if release is not None else name_or_file
+    with all_rereadable((clicks, titles, user_tags), progress) as (file, titles_file, tags_file):
+        if release is not None:
+            raw = _read_release(release, source, split in _NEEDS_TIME, progress, cache)
+        else:
+            raw = _read_other(file, user_column, item_column, progress, columns=columns, **options)
+            unused = min_rating is None and not ratings
+            for doubt in doubts_about(file, raw.data, columns, separator, rating_column, unused_ratings=unused):
+                warn(doubt)
+        texts = raw.titles if titles_file is None else matching_titles(titles_file, raw.data)
+        people = raw.user_tags if tags_file is None else matching_user_tags(tags_file, raw.data)
 
     data, dropped = filter_interactions(raw.data, min_rating, min_items_per_user, min_users_per_item, k_core=k_core)
     n_users = data.n_users
@@ -123,9 +136,12 @@ def prepare(
     graded = None
     if ratings:
         graded = split_ratings(raw.data, parts, min_rating=min_rating, held_out_share=held_out_share, seed=seed)
+    if titles is not None:
+        for doubt in doubts_about_titles(titles, texts, parts):
+            warn(doubt)
     return Dataset.from_split(
         parts,
-        name=raw.name,
+        name=name or raw.name,
         about=about,
         titles=texts.titles,
         item_tags=texts.tags,
@@ -163,7 +179,7 @@ def filter_interactions(
 
 def _release(name_or_file: Any) -> Release | None:
     """Return the known dataset that is meant, or None for a file or frame; raise :class:`InputError` for neither."""
-    if not isinstance(name_or_file, str):
+    if not isinstance(name_or_file, str) or is_stdin(name_or_file):
         return None
     if name_or_file.lower() in RELEASES:
         return RELEASES[name_or_file.lower()]
@@ -215,11 +231,17 @@ def _read_other(
         separator=separator,
         progress=progress,
     )
-    if isinstance(source, str | Path):
-        path = Path(source)
-        name = ByteSource(path).name
-        return _Raw(Path(name).stem, data, {"kind": "file", "file": path.name, "sha256": file_hash(path)})
+    if isinstance(source, ByteSource):
+        return _Raw(Path(source.name).stem, data, {"kind": "file", "file": source.origin, "sha256": source.digest()})
     return _Raw("data frame", data, {"kind": "frame", "file": None, "sha256": None})
+
+
+def check_name(name: str | None) -> None:
+    """Raise :class:`InputError` for a dataset's name that cannot be shown on a line."""
+    if name is not None and not (name.strip() and name.isprintable() and len(name) <= 200):
+        raise InputError(
+            f"The name {name[:200]!r} cannot be used: at most 200 characters that can be printed, not blank."
+        )
 
 
 def check_min_rating(min_rating: float | None) -> None:
@@ -228,7 +250,7 @@ def check_min_rating(min_rating: float | None) -> None:
         raise InputError(f"The minimum rating must be a number, and {min_rating} is not.")
 
 
-def matching_user_tags(file: str | Path, data: Interactions) -> dict[str, dict[str, str]]:
+def matching_user_tags(file: str | Path | ByteSource, data: Interactions) -> dict[str, dict[str, str]]:
     """Read user attributes; raise :class:`DataError` where they are of none of the users of ``data``."""
     tags = read_user_tags(file)
     if not any(user in tags for user in data.user_ids):
@@ -239,7 +261,7 @@ def matching_user_tags(file: str | Path, data: Interactions) -> dict[str, dict[s
     return tags
 
 
-def matching_titles(file: str | Path, data: Interactions) -> Titles:
+def matching_titles(file: str | Path | ByteSource, data: Interactions) -> Titles:
     """Read titles and tags; raise :class:`DataError` where they name none of the items of ``data``."""
     texts = read_titles(file)
     if not any(item in texts.titles for item in data.item_ids):

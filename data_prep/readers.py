@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from data_prep.columns import Columns, check_columns, from_table, not_utf8, one_line
+from data_prep.columns import Columns, check_columns, from_table, one_line
 from data_prep.interactions import Interactions
+from data_prep.kinds import check_kind
 from data_prep.separated import from_text, text_columns
+from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
 from recvae.errors import DataError, InputError
 
@@ -37,7 +39,9 @@ def read_interactions(
     separator: str | None = None,
     progress: Progress | None = None,
 ) -> Interactions:
-    """Read clicks from a text or Parquet file (gzip too, told by content), a pandas DataFrame or an Arrow table.
+    """Read clicks from a text or Parquet file, a pandas DataFrame or an Arrow table.
+
+    Files may be packed (gzip, bzip2, xz, zstd; seen by their content) and may be pipes; ``-`` is standard input.
 
     ``columns`` names all columns of a text file without a header. ``separator`` is guessed from the file where None: a
     comma, else a tab, ``::``, a semicolon or a bar, whichever the first line holds. Times may be numbers or timestamps;
@@ -49,11 +53,11 @@ def read_interactions(
         if columns is not None or separator is not None:
             raise InputError("Column names and a separator are for text files; a data frame has its own.")
         return _from_frame(source, want, "the data frame")
-    file = source if isinstance(source, ByteSource) else ByteSource(Path(source))
-    head = checked_head(file)
-    if head.startswith(_PARQUET):
-        return _from_parquet(file, want)
-    return from_text(file, want, columns, separator or guess_separator(head, file.name), progress)
+    with rereadable(source, progress) as file:
+        head = checked_head(file)
+        if head.startswith(_PARQUET):
+            return _from_parquet(file, want)
+        return from_text(file, want, columns, separator or guess_separator(head, file.name), progress)
 
 
 def column_names(
@@ -62,11 +66,12 @@ def column_names(
     """Return the names of a source's columns; the arguments and errors are those of :func:`read_interactions`."""
     if not isinstance(source, str | Path | ByteSource):
         return _frame_names(source)
-    file = source if isinstance(source, ByteSource) else ByteSource(Path(source))
-    head = checked_head(file)
-    if head.startswith(_PARQUET):
-        return list(_parquet(file).schema_arrow.names)
-    return text_columns(file, columns, separator or guess_separator(head, file.name))
+    with rereadable(source) as file:
+        head = checked_head(file)
+        if head.startswith(_PARQUET):
+            with _parquet(file) as parquet:
+                return list(parquet.schema_arrow.names)
+        return text_columns(file, columns, separator or guess_separator(head, file.name))
 
 
 def guess_separator(head: bytes, name: str) -> str:
@@ -83,12 +88,7 @@ def guess_separator(head: bytes, name: str) -> str:
 def checked_head(file: ByteSource) -> bytes:
     """Return a file's first bytes; raise :class:`DataError` for a file that is empty or of another kind."""
     head = file.head()
-    if not head.strip():
-        raise DataError(f"{file} is empty.")
-    if head.startswith(b"PK\x03\x04"):
-        raise DataError(f"{file} is a zip archive; unpack it, or name a known dataset and give it as --source.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise not_utf8(file, "it looks like UTF-16")
+    check_kind(file, head)
     return head
 
 
@@ -97,9 +97,11 @@ def _parquet(file: ByteSource) -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
     try:
-        with file.path.open("rb") as raw:
+        with file.raw() as raw:
             plain = file.member is None and raw.read(len(_PARQUET)) == _PARQUET
-        return pq.ParquetFile(file.path if plain else pa.BufferReader(file.read()))
+        if not plain:
+            return pq.ParquetFile(pa.BufferReader(file.read()))
+        return pq.ParquetFile(file.path if file.spooled is None else file.spooled.file)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise _damaged(file, error) from error
 
@@ -151,9 +153,10 @@ def _series(series: Any, label: str, name: str) -> "pa.Array":
     import pyarrow as pa
 
     try:
-        return pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-        values = [None if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
-        return pa.array(values, type=pa.string())
-    except UnicodeEncodeError as error:
-        raise DataError(f"Column '{name}' of {label} holds text that is not valid Unicode.") from error
+        try:
+            return pa.array(series, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+            values = [None if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
+            return pa.array(values, type=pa.string())
+    except ValueError as error:  # a lone surrogate, or a number of thousands of digits
+        raise DataError(f"Column '{name}' of {label} holds text that is not valid Unicode, or is too long.") from error

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.columns import Columns, check_columns, from_table, is_number, not_utf8, one_line, row_error
+from data_prep.columns import Columns, check_columns, from_table, is_number, no_number, one_line, row_error
 from data_prep.interactions import Interactions
+from data_prep.kinds import not_utf8
 from data_prep.streams import ByteSource, Progress, Separated, Stream
 from recvae.errors import DataError, InputError
 
@@ -56,18 +57,18 @@ class _Text:
             head = self.stream(stream).read(_HEAD)
             if stream.peek(1):
                 head = _whole_rows(head, quoted=not self.long)
+        if not _is_text(head):
+            if self.columns is None and not _is_text(head.split(b"\n", 1)[0]):
+                raise not_utf8(self.file, "in the header")
+            # Arrow's handler of rows cannot take it. The row is complained about later, with its number.
+            head = head.decode(errors="replace").encode()
         # All at once: a streaming reader that is left early lets go of its Python objects in a thread of its own, which
         # aborts the process where the interpreter is ending by then.
         try:
             table = pc.read_csv(
                 pa.BufferReader(head), read_options=self.read_options(use_threads=False), parse_options=options
             )
-            _ = table.schema.names  # decoded here, so that a header that is not UTF-8 shows
-        except UnicodeDecodeError as error:
-            raise not_utf8(self.file, "in the header") from error
         except pa.ArrowInvalid as error:
-            if "UTF8" in str(error):
-                raise not_utf8(self.file, "in the first rows") from error
             raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
         return table.schema
 
@@ -158,7 +159,8 @@ def _diagnose(text: _Text, want: Columns, types: dict[str, Any]) -> DataError | 
         row = _first_row(table[column], _is_time(types[column]))
         if row:
             value = table[column][row - 1].as_py().decode()
-            return row_error(text.file, row, f"the {what} {value!r} in column '{column}' is not a number.")
+            header = " If it is the header, leave --columns out." if row == 1 and text.columns is not None else ""
+            return row_error(text.file, row, no_number(what, value, column) + header)
     return None
 
 

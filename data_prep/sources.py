@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,14 @@ class Found:
             file = self.find(variant.file)
             if file is None:
                 continue
-            rows = read_rows(file, variant.separator, variant.encoding)[int(variant.header) :]
+            rows = islice(read_rows(file, variant.separator, variant.encoding), int(variant.header), None)
             if variant.genre_names is None:
                 return titles_from_rows(file, rows, title=1, tags=2)
             names_file = self.find(variant.genre_names)
             names = [row[0] for row in read_rows(names_file, "|", variant.encoding)] if names_file else []
-            flagged = [
+            flagged = (
                 (*row[:2], "|".join(n for n, on in zip(names, row[5:], strict=False) if on == "1")) for row in rows
-            ]
+            )
             return titles_from_rows(file, flagged, title=1, tags=2)
         return Titles()
 
@@ -169,7 +170,7 @@ class Found:
         for variant in self.release.users:
             file = self.find(variant.file)
             if file is not None:
-                rows = read_rows(file, variant.separator, variant.encoding)[int(variant.header) :]
+                rows = islice(read_rows(file, variant.separator, variant.encoding), int(variant.header), None)
                 return {row[0]: dict(zip(variant.names, row[1:], strict=False)) for row in rows}
         return {}
 
@@ -201,6 +202,8 @@ def locate(
     path = Path(source)
     if path.is_dir():
         return _open_folder(release, path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file that can be read twice, as an archive must be. Save it first.")
     if not path.exists():
         raise InputError(f"There is no file or folder {path}. Give {release.name}.zip, or the folder it unpacks to.")
     with path.open("rb") as file:

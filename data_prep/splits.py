@@ -237,7 +237,8 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
         if code == _TRAIN:
             matrices["train"] = clicks_matrix(rows, columns, shape)
         else:
-            dropped[f"{name}_clicks_outside_catalogue"] = int(known.size - np.count_nonzero(known))
+            # Only this part's own: validation clicks, which are shown for test, were counted with their part.
+            dropped[f"{name}_clicks_outside_catalogue"] = int(np.count_nonzero(held & ~known))
             matrices[f"{name}_in"], matrices[f"{name}_out"] = _pair(rows[known], columns[known], held[known], shape)
     user_ids = {name: data.user_ids[codes] for name, codes in members.items()}
     return Split(**matrices, user_ids=user_ids, item_ids=data.item_ids[catalogue], dropped=dropped)

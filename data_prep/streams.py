@@ -1,6 +1,10 @@
-"""Bytes from a plain file, a gzip file or a member of a zip archive, read as a stream and never unpacked to disk."""
+"""Bytes from a plain or packed file, a member of a zip archive or a copied pipe: a stream, never unpacked to disk."""
 
+import bz2
 import gzip
+import hashlib
+import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -9,75 +13,168 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from data_prep.kinds import packing
 from recvae.errors import DataError, InputError
 
 Progress = Callable[[str, int, int | None], None]
 """Called as ``progress(what, done, total)`` with amounts in bytes; ``total`` is None where it is not known."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+_MAGIC = 16
 _HEAD = 1 << 16
+_PIECE = 1 << 20
+_ALWAYS = 1 << 26  # 64 MiB may always be unpacked
+_RATIO = 50
+_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile)
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """The copy of a pipe: an open temporary file, its ``label`` in messages, a short ``name``, and its origin."""
+
+    file: IO[bytes]
+    label: str
+    name: str
+    origin: str
 
 
 @dataclass(frozen=True)
 class ByteSource:
-    """A file, or a ``member`` of a zip archive, that can be opened any number of times; gzip is seen by its content."""
+    """A file, a ``member`` of a zip archive or a copied pipe, that can be opened any number of times.
+
+    Packed bytes (gzip, bzip2, xz, zstd) are seen by their content, and unpacked as they are read. Pipes become one with
+    :func:`data_prep.spool.rereadable`.
+    """
 
     path: Path
     member: str | None = None
+    spooled: Spooled | None = None
 
     @property
     def name(self) -> str:
-        """The file's own name, without ``.gz``."""
-        return Path(self.member or self.path).name.removesuffix(".gz")
+        """The file's own name, without ``.gz`` and the like; always valid Unicode."""
+        name = self.origin if self.spooled is None else self.spooled.name
+        return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+
+    @property
+    def origin(self) -> str:
+        """Where the bytes come from, for the manifest: the file's own name, or words for a pipe."""
+        if self.spooled is not None:
+            return self.spooled.origin
+        return readable(Path(self.member or self.path).name)
 
     def __str__(self) -> str:
+        if self.spooled is not None:
+            return self.spooled.label
         return f"{self.member} in {self.path}" if self.member else str(self.path)
 
     @contextmanager
-    def open(self, progress: Progress | None = None) -> Iterator["Stream"]:
-        """Yield the decompressed bytes as a :class:`Stream`.
-
-        Raises :class:`InputError` where there is no such file and :class:`DataError` where it is truncated or damaged,
-        also when that shows only while reading.
-        """
-        if self.path.is_dir():
+    def raw(self) -> Iterator[IO[bytes]]:
+        """Yield the bytes as they are on disk, from the first one on; errors as :meth:`open`."""
+        if self.spooled is None and self.path.is_dir():
             raise InputError(f"{self.path} is a folder; give a file.")
         try:
-            if self.member is None:
-                with self.path.open("rb") as raw:
-                    yield self._stream(raw, self.path.stat().st_size, progress)
+            if self.spooled is not None:
+                self.spooled.file.seek(0)
+                yield self.spooled.file
             else:
-                with zipfile.ZipFile(self.path) as archive, self._member(archive, self.member) as raw:
-                    yield self._stream(raw, archive.getinfo(self.member).file_size, progress)
-        except FileNotFoundError as error:
+                with self.path.open("rb") as file:
+                    yield file
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"There is no file {self.path}. Check the path.") from error
-        except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+        except _DAMAGE as error:
             raise DataError(f"{self} is truncated or damaged ({error}). Download or copy it again.") from error
         except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+            if error.errno is None:  # what bzip2 and zstd raise
+                raise DataError(f"{self} is truncated or damaged ({error}). Download or copy it again.") from error
+            raise InputError(f"{self} cannot be read: {error.strerror or error}.") from error
 
-    def _member(self, archive: zipfile.ZipFile, member: str) -> IO[bytes]:
+    @contextmanager
+    def open(self, progress: Progress | None = None) -> Iterator["Stream"]:
+        """Yield the unpacked bytes as a :class:`Stream`.
+
+        Raises :class:`InputError` where there is no such file and :class:`DataError` where it is truncated or damaged,
+        also when that shows only while reading, or unpacks to more than :func:`most_unpacked`.
+        """
+        with self.raw() as raw:
+            if self.member is None:
+                size = raw.seek(0, io.SEEK_END)
+                raw.seek(0)
+                yield self._stream(raw, size, size, progress)
+                return
+            with zipfile.ZipFile(raw) as archive:
+                about = self._about(archive, self.member)
+                with archive.open(about) as member:
+                    yield self._stream(member, about.file_size, about.compress_size, progress)
+
+    def _about(self, archive: zipfile.ZipFile, member: str) -> zipfile.ZipInfo:
+        """Return a member's entry in the archive's table; raise :class:`DataError` where it cannot be unpacked."""
         try:
-            return archive.open(member)
-        except (RuntimeError, NotImplementedError, KeyError) as error:  # encrypted, a rare compression, not there
+            about = archive.getinfo(member)
+            archive.open(about).close()
+        except (
+            RuntimeError,
+            NotImplementedError,
+            KeyError,
+            ValueError,
+        ) as error:  # encrypted, a rare compression, not there
             raise DataError(f"{self} cannot be unpacked ({error}). Unpack it and give the folder.") from error
+        if about.file_size > most_unpacked(about.compress_size):
+            raise self._too_much(about.compress_size)
+        return about
 
-    def _stream(self, raw: IO[bytes], size: int, progress: Progress | None) -> "Stream":
+    def _stream(self, raw: IO[bytes], size: int, packed: int, progress: Progress | None) -> "Stream":
         stream = Stream(raw, f"read {self.name}", size, progress)
-        if stream.peek(len(_GZIP_MAGIC)) == _GZIP_MAGIC:
-            unpacked = gzip.GzipFile(fileobj=stream, mode="rb")  # type: ignore[call-overload,unused-ignore]  # some stubs do not see that it can read this
-            return Stream(unpacked, "", None, None)
-        return stream
+        how = packing(stream.peek(_MAGIC))
+        if how is None:
+            return stream
+        return Stream(_unpacked(stream, how), "", None, None, most_unpacked(packed), self._too_much(packed))
+
+    def _too_much(self, packed: int) -> DataError:
+        return DataError(
+            f"{self} unpacks to more than {most_unpacked(packed):,} bytes, {_RATIO} times its size or more. If that is"
+            " right, unpack it, and give the unpacked file."
+        )
 
     def head(self) -> bytes:
-        """Return the first 64 KiB of the decompressed bytes."""
+        """Return the first 64 KiB of the unpacked bytes."""
         with self.open() as stream:
             return stream.read(_HEAD)
 
     def read(self) -> bytes:
-        """Return all decompressed bytes, for files that are small."""
+        """Return all unpacked bytes."""
         with self.open() as stream:
             return stream.read()
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the bytes as they are on disk."""
+        with self.raw() as raw:
+            return hashlib.file_digest(raw, "sha256").hexdigest()  # type: ignore[arg-type]  # IO is what it takes
+
+
+def readable(name: str) -> str:
+    """Return a file's name as valid Unicode, with a mark for bytes that are not."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def most_unpacked(packed: int) -> int:
+    """Return how many bytes so many packed ones may unpack to: text packs to a tenth, or a bomb to a thousandth."""
+    return max(_ALWAYS, _RATIO * packed)
+
+
+def _unpacked(stream: "Stream", how: str) -> IO[bytes]:
+    """Return a reader of what is packed in ``stream``."""
+    source: IO[bytes] = stream  # type: ignore[assignment]  # it has the methods that are called
+    if how == "gzip":
+        return gzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[return-value]
+    if how == "bzip2":
+        return bz2.BZ2File(source)
+    if how == "xz":
+        return lzma.LZMAFile(source)
+    import pyarrow as pa
+
+    reader: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")
+    return reader
 
 
 class Stream:
@@ -85,8 +182,17 @@ class Stream:
 
     closed = False
 
-    def __init__(self, raw: IO[bytes], what: str, total: int | None, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        raw: IO[bytes],
+        what: str,
+        total: int | None,
+        progress: Progress | None,
+        most: int | None = None,
+        too_much: DataError | None = None,
+    ) -> None:
         self._raw, self._what, self._total, self._progress = raw, what, total, progress
+        self._most, self._too_much = most, too_much  # raised where more than so many bytes come
         self._done = 0
         self._ahead = b""
 
@@ -98,14 +204,15 @@ class Stream:
     def read(self, n: int = -1) -> bytes:
         """Return the next ``n`` bytes, fewer at the end, all for n < 0."""
         if n < 0:
-            data = self._ahead + self._raw.read()
-            self._ahead = b""
-        elif self._ahead:
+            return b"".join(iter(lambda: self.read(_PIECE), b""))
+        if self._ahead:
             data, self._ahead = self._ahead[:n], self._ahead[n:]
             data += self._raw.read(n - len(data))
         else:
             data = self._raw.read(n)
         self._done += len(data)
+        if self._most is not None and self._done > self._most and self._too_much is not None:
+            raise self._too_much
         if self._progress is not None:
             self._progress(self._what, self._done, self._total)
         return data
@@ -117,6 +224,13 @@ class Stream:
     def seekable(self) -> bool:
         """Say that this reader only goes forward."""
         return False
+
+    def writable(self) -> bool:
+        """Say that this is no writer, as Python's text reader asks."""
+        return False
+
+    def flush(self) -> None:
+        """Do nothing: there is nothing to write."""
 
     def close(self) -> None:
         """Do nothing: the context manager that opened the file closes it."""

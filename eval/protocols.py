@@ -26,6 +26,7 @@ from eval.metrics import (
     per_user_metrics,
 )
 from eval.significance import Metric, summarize
+from recvae.arguments import function, shown, whole_number
 from recvae.errors import ConfigError, DataError, InputError
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Ranker", "evaluate", "validator"]
@@ -114,7 +115,9 @@ def evaluate(
     names = parse_metrics(metrics)
     per_user_names = [name for name in names if name.name in PER_USER]
     list_set_names = [name for name in names if name.name in LIST_SET]
-    n_items = np.shape(held_out)[-1]
+    function("progress", progress)
+    check_matrix(held_out, "held-out")
+    n_items = held_out.shape[1]
     counts = ListCounts(list_set_names, n_items, popularity) if list_set_names else None
     users = _Users(fold_in, held_out, conditions, batch_size=batch_size, everyone=counts is not None)
     per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
@@ -191,8 +194,10 @@ class _Users:
         batch_size: int,
         everyone: bool,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, and is {batch_size}.")
+        try:
+            batch_size = whole_number("batch_size", batch_size, least=1)
+        except InputError as error:
+            raise ConfigError(str(error)) from error
         check_matrix(fold_in, "fold-in")
         check_matrix(held_out, "held-out")
         if fold_in.shape != held_out.shape:
@@ -200,6 +205,8 @@ class _Users:
                 f"The fold-in matrix is {fold_in.shape[0]} x {fold_in.shape[1]} and the held-out matrix "
                 f"{held_out.shape[0]} x {held_out.shape[1]}; they must have the same users and items."
             )
+        if conditions is not None:
+            check_matrix(conditions, "conditions")
         if conditions is not None and conditions.shape[0] != held_out.shape[0]:
             raise DataError(f"There are conditions of {conditions.shape[0]} users, and {held_out.shape[0]} users.")
         _check_disjoint(fold_in, held_out)
@@ -235,10 +242,10 @@ def _check_disjoint(fold_in: csr_array, held_out: csr_array) -> None:
 
 def _one_per_user_metric(metric: str) -> MetricName:
     """Parse exactly one metric with a value per user."""
-    names = parse_metrics(metric)
+    names = parse_metrics([metric] if isinstance(metric, MetricName) else metric)
     if len(names) != 1 or names[0].name not in PER_USER:
         raise ConfigError(
-            f"Validation needs one metric with a value per user, for example ndcg@100, and got '{metric}'."
+            f"Validation needs one metric with a value per user, for example ndcg@100, and got {shown(metric)}."
         )
     return names[0]
 
@@ -247,13 +254,20 @@ def _ranked(ranker: Ranker, histories: csr_array, k: int, conditions: csr_array 
     """Ask for lists of k items, at most the catalogue, and check rows and scores."""
     n, n_items = histories.shape
     asked: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
-    ids, scores = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True, **asked)
     name = type(ranker).__name__
-    if np.shape(ids) != np.shape(scores) or np.ndim(ids) != 2 or len(ids) != n:
+    if not callable(getattr(ranker, "recommend", None)):
+        raise InputError(f"Only what has a function 'recommend' can be evaluated, and {shown(ranker)} has none.")
+    answer = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True, **asked)
+    if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, np.ndarray) for part in answer)):
+        raise InputError(f"{name}.recommend gave {shown(answer)}; it must give two arrays, ids and scores.")
+    ids, scores = answer
+    if ids.shape != scores.shape or ids.ndim != 2 or len(ids) != n:
         raise InputError(
-            f"{name}.recommend gave ids of shape {np.shape(ids)} and scores of shape {np.shape(scores)} "
+            f"{name}.recommend gave ids of shape {ids.shape} and scores of shape {scores.shape} "
             f"for {n} histories; both must be ({n}, k)."
         )
+    if scores.dtype.kind not in "iuf":
+        raise InputError(f"{name}.recommend gave scores of type {scores.dtype}; they must be numbers.")
     if np.isnan(scores).any():
         raise InputError(f"{name}.recommend gave a score that is NaN; its ranking means nothing.")
     return ids

@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from eval.metrics import check_matrix
 from eval.significance import Metric, summarize
+from recvae.arguments import shown
 from recvae.errors import DataError, InputError
 
 __all__ = ["RatingPredictor", "rating_errors", "rating_metrics", "ratings_validator"]
@@ -36,12 +37,23 @@ def rating_errors(model: RatingPredictor, fold_in: csr_array, held_out: csr_arra
     """
     check_matrix(fold_in, "fold-in")
     check_matrix(held_out, "held-out")
+    if fold_in.shape != held_out.shape:
+        raise DataError(
+            f"The fold-in matrix is {fold_in.shape} and the held-out one {held_out.shape}; they must agree."
+        )
     if not held_out.nnz:
         raise DataError("There are no held-out ratings to predict.")
+    name = type(model).__name__
+    if not callable(getattr(model, "predict_ratings", None)):
+        raise InputError(f"Only a model with a function 'predict_ratings' can be asked for them; {name} has none.")
     predicted = model.predict_ratings(fold_in, held_out)
+    if not (issparse(predicted) and predicted.format == "csr" and predicted.shape == held_out.shape):
+        raise InputError(f"{name}.predict_ratings gave {shown(predicted)}, and not a CSR of {held_out.shape}.")
+    if predicted.data.shape != held_out.data.shape or predicted.dtype.kind not in "biuf":
+        raise InputError(f"{name}.predict_ratings gave other entries than those that it was asked for.")
     errors: npt.NDArray[np.float64] = predicted.data.astype(np.float64) - held_out.data
     if not np.isfinite(errors).all():
-        raise InputError(f"{type(model).__name__} predicted a rating that is not a number. Train it again.")
+        raise InputError(f"{name} predicted a rating that is not a number. Train it again.")
     return errors
 
 
@@ -69,6 +81,8 @@ def ratings_validator(fold_in: csr_array, held_out: csr_array) -> Callable[[Rati
     The higher the better, and highest where the RMSE is least; 0 is what predicting their mean gives, 1 no error.
     Arguments and errors as of :func:`rating_errors`.
     """
+    check_matrix(fold_in, "fold-in")
+    check_matrix(held_out, "held-out")
     variance = float(held_out.data.astype(np.float64).var()) if held_out.nnz else 0.0
     if not variance:
         raise DataError("There is nothing to validate on: the held-out ratings are missing or all alike.")

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr  # the t distribution without the slow import of scipy.stats
 
+from eval.metrics import as_floats
+from recvae.arguments import shown, whole_number
 from recvae.errors import ConfigError, InputError
 
 __all__ = ["Comparison", "Metric", "bootstrap_interval", "compare", "summarize"]
@@ -26,6 +28,7 @@ __all__ = ["Comparison", "Metric", "bootstrap_interval", "compare", "summarize"]
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 20  # resampled values held at one time
+MOST_DRAWS = 10_000_000  # of one bootstrap
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def bootstrap_interval(
     Raises :class:`~recvae.errors.ConfigError` for a level outside (0, 1) or fewer than 100 draws, and
     :class:`~recvae.errors.InputError` for wrong shapes or infinite values.
     """
-    _check_options(level, draws)
+    _check_options(level, draws, seed)
     return _interval(*_grouped(*_present(values, clusters)), level=level, draws=draws, seed=seed)
 
 
@@ -115,7 +118,7 @@ def compare(
     Raises :class:`~recvae.errors.InputError` where the shapes differ, a user has a value in one array only, a value is
     infinite, or no user has a value; :class:`~recvae.errors.ConfigError` as :func:`bootstrap_interval`.
     """
-    _check_options(level, draws)
+    _check_options(level, draws, seed)
     first, second = _vector(a, "a"), _vector(b, "b")
     if first.shape != second.shape:
         raise InputError(f"A paired comparison needs the same users: there are {len(first)} values and {len(second)}.")
@@ -145,20 +148,23 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _check_options(level: float, draws: int) -> None:
+def _check_options(level: float, draws: int, seed: int) -> None:
     """Raise ConfigError with all mistakes in the options of the bootstrap."""
     mistakes = []
-    if not 0 < level < 1:
-        mistakes.append(f"level must lie between 0 and 1, and is {level}.")
-    if draws < 100:
-        mistakes.append(f"draws must be at least 100, and is {draws}.")
+    if isinstance(level, bool) or not isinstance(level, float | int | np.floating) or not 0 < level < 1:
+        mistakes.append(f"level must lie between 0 and 1, and is {shown(level)}.")
+    for name, value, least, most in (("draws", draws, 100, MOST_DRAWS), ("seed", seed, 0, 2**64)):
+        try:
+            whole_number(name, value, least=least, most=most)
+        except InputError as error:
+            mistakes.append(str(error))
     if mistakes:
         raise ConfigError(" ".join(mistakes))
 
 
 def _vector(values: npt.ArrayLike, name: str) -> Floats:
-    """``values`` as (n,) float64; raise InputError where it is not a vector or not bounded."""
-    vector = np.asarray(values, dtype=np.float64)
+    """``values`` as (n,) float64; raise InputError where it is not a vector of numbers or not bounded."""
+    vector = as_floats(name, values)
     if vector.ndim != 1:
         raise InputError(f"{name} must hold one value per user, and has shape {vector.shape}.")
     if np.isinf(vector).any():
@@ -172,7 +178,10 @@ def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Flo
     present = ~np.isnan(vector)
     if clusters is None:
         return vector[present], None
-    groups = np.asarray(clusters)
+    try:
+        groups = np.asarray(clusters)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+        groups = np.empty(())
     if groups.shape != vector.shape:
         raise InputError(f"clusters must name a user for each of {len(vector)} values, and has shape {groups.shape}.")
     return vector[present], groups[present]
@@ -182,7 +191,10 @@ def _grouped(values: Floats, clusters: npt.NDArray[Any] | None) -> tuple[Floats,
     """Sum and size of each cluster -> (C,), (C,); without clusters every value is its own."""
     if clusters is None:
         return values, np.ones(len(values))
-    _, group = np.unique(clusters, return_inverse=True)
+    try:
+        _, group = np.unique(clusters, return_inverse=True)
+    except TypeError as error:
+        raise InputError("clusters must name users by values of one kind: these cannot be put in order.") from error
     return np.bincount(group, weights=values).astype(np.float64), np.bincount(group).astype(np.float64)
 
 

@@ -12,18 +12,22 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import LIST_SET, Evaluation, evaluate, parse_metric, parse_metrics
-from recvae.config import RunConfig, load_toml, resolve, run_config, shipped
+from eval import LIST_SET, Evaluation, MetricName, evaluate, parse_metric, parse_metrics
+from recvae.bench_kept import RESULTS, Kept
+from recvae.config import RunConfig, load_toml, resolve, run_config, shipped_for
 from recvae.config import find as find_config
+from recvae.defaults import Size
 from recvae.errors import InputError, RecvaeError, WorkError
 from recvae.feed import held_out, learned_from, validate_with
+from recvae.files import write_text
 from recvae.registry import entry
 from recvae.report import ModelResult, environment, markdown_table, results, write_results
+from recvae.threads import SlowEpochs, limited
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from recvae.recommender import Recommender
 
-RESULTS, TABLE, FIGURE = "results.json", "results.md", "comparison.png"
+TABLE, FIGURE = "results.md", "comparison.png"
 
 OnStep = Callable[[int, int], None]  # updates done in this epoch, updates in an epoch
 OnEpoch = Callable[[Mapping[str, Any]], None]  # the plain values of an EpochReport
@@ -62,15 +66,17 @@ class Events:
     on_step: OnStep = lambda done, total: None
     on_epoch: OnEpoch = lambda row: None
     on_done: Callable[[str, ModelResult | None], None] = lambda name, result: None
+    on_slow: Callable[[str], None] = lambda sentence: None  # other programs keep a model's threads waiting
 
 
 def contestants(
-    dataset: str, models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
+    manifest: Mapping[str, Any], models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
 ) -> list[Contestant]:
     """Return the models to compare, each with its settings.
 
     A model's settings are those of the one among ``configs`` (names or files) that is for it, else the shipped ones for
-    this dataset, else the defaults. Raises :class:`InputError` for an unknown model or a configuration without use.
+    the dataset with this manifest, else the defaults; what is open in them follows the manifest's counts. Raises
+    :class:`InputError` for an unknown model or a configuration without use.
     """
     if not models:
         raise InputError("No model is named. Name at least one, for example --models recvae,ease,popularity.")
@@ -86,13 +92,14 @@ def contestants(
         given[name] = config
     chosen = []
     for name in dict.fromkeys(models):
-        known = f"{dataset}-{name}"
+        known = shipped_for(manifest, name)
         if name in given:
-            chosen.append(Contestant(resolve(name, given[name], seed=seed), f"--config {given[name]}"))
-        elif known in shipped():
-            chosen.append(Contestant(resolve(name, known, seed=seed), f"shipped {known}"))
+            settings, source = resolve(name, given[name], seed=seed), f"--config {given[name]}"
+        elif known is not None:
+            settings, source = resolve(name, known, seed=seed), f"shipped {known}"
         else:
-            chosen.append(Contestant(resolve(name, seed=seed), "defaults"))
+            settings, source = resolve(name, seed=seed), "defaults"
+        chosen.append(Contestant(settings.for_data(Size.of_training(manifest)), source))
     return chosen
 
 
@@ -168,7 +175,7 @@ def measure(
     if config.train is None:
         model.metrics = {"validation": validation(model)}
     evaluation = evaluated(model, data, metrics)
-    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=config.to_dict())
+    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=model.config.to_dict())
     return model, result
 
 
@@ -184,6 +191,8 @@ class _Task:
     metrics: str
     metric: str
     device: str
+    threads: int | None
+    keep: Path | None  # the run folder to write
 
 
 def benchmark(
@@ -193,11 +202,15 @@ def benchmark(
     metrics: str,
     metric: str = "ndcg@100",
     device: str = "auto",
+    threads: int | None = None,
+    kept: Kept | None = None,
     events: Events | None = None,
 ) -> Outcome:
     """Measure each of ``models`` on the dataset in ``folder``, each in a fresh process, one after the other.
 
-    A model that fails is left out of the results and has its sentence in ``failures``. Raises :class:`InputError` for
+    ``threads``: of each process, None for torch's own number. ``kept``: where trained models and their results stay; a
+    model that is finished there is not trained again. A model that fails is left out of the results and has its
+    sentence in ``failures``. Raises :class:`InputError` for
     metrics, a dataset or a model (of ratings, whose histories say more than the others') that cannot be used, before
     any work starts.
     """
@@ -218,23 +231,40 @@ def benchmark(
     measured: dict[str, ModelResult] = {}
     for place, contestant in enumerate(models, start=1):
         name = contestant.config.name
+        finished = None if kept is None else kept.result(name)
+        if finished is not None:
+            measured[name] = finished
+            continue
         events.on_model(name, place, len(models))
-        task = _Task(folder, contestant.config.to_dict(), ",".join(map(str, names)), metric, device)
+        keep = None if kept is None else kept.place(name)
+        asked = ",".join(map(str, names))
+        task = _Task(folder, contestant.config.to_dict(), asked, metric, device, threads, keep)
         answer = _in_a_process(task, events)
         if isinstance(answer, ModelResult):
             measured[name] = answer
+            if kept is not None:
+                kept.add(name, answer)
         else:
             outcome.failures[name], outcome.tracebacks[name] = answer
         events.on_done(name, measured.get(name))
     if measured:
-        main = metric if metric in map(str, names) else str(names[0])
-        outcome.results = results(
-            measured, facts(data, split="test", validation_metric=metric), environment(), metric=main
-        )
+        main = sorting_metric(metric, names)
+        about = environment() if threads is None else {**environment(), "threads": threads}
+        outcome.results = results(measured, facts(data, split="test", validation_metric=metric), about, metric=main)
         for contestant in models:
             if contestant.config.name in measured:
                 outcome.results["models"][contestant.config.name]["config_from"] = contestant.source
     return outcome
+
+
+def sorting_metric(metric: str, names: Sequence[MetricName | str]) -> str:
+    """Return which of the metrics measured, ``names``, the table is sorted by: the validation metric where it is one.
+
+    Else the first that has a value per user, so that models can be compared in it.
+    """
+    parsed = [parse_metric(str(name)) for name in names]
+    per_user = [str(name) for name in parsed if name.name not in LIST_SET]
+    return metric if metric in per_user else next(iter(per_user), str(parsed[0]))
 
 
 def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
@@ -252,6 +282,8 @@ def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
                 events.on_step(*values)
             elif kind == "epoch":
                 events.on_epoch(*values)
+            elif kind == "slow":
+                events.on_slow(*values)
             elif kind == "result":
                 return values[0]  # type: ignore[no-any-return]  # a pipe has no types
             else:
@@ -304,19 +336,29 @@ def _work(connection: "Connection", task: _Task) -> None:
             last = now
             connection.send(("step", done, total))
 
+    def on_epoch(row: Mapping[str, Any]) -> None:
+        connection.send(("epoch", row))
+        if watch is not None and (sentence := watch.sentence(row)):
+            connection.send(("slow", sentence))
+
     try:
         from data_prep.dataset import Dataset
 
-        _, result = measure(
-            run_config(task.config),
-            Dataset.load(task.folder),
-            task.metrics,
-            metric=task.metric,
-            device=task.device,
-            on_step=on_step,
-            on_epoch=lambda row: connection.send(("epoch", row)),
-        )
-        connection.send(("result", ModelResult(**{**vars(result), "peak_memory_mb": peak_memory_mb()})))
+        with nullcontext() if task.threads is None else limited(task.threads):
+            watch = None if task.threads is None else SlowEpochs(task.threads)
+            model, result = measure(
+                run_config(task.config),
+                Dataset.load(task.folder),
+                task.metrics,
+                metric=task.metric,
+                device=task.device,
+                on_step=on_step,
+                on_epoch=on_epoch,
+            )
+        result = ModelResult(**{**vars(result), "peak_memory_mb": peak_memory_mb()})
+        if task.keep is not None:
+            model.save(task.keep, overwrite=True)  # of a process that was killed before it could tell
+        connection.send(("result", result))
     except BrokenPipeError:  # nobody listens any more
         return
     except Exception as error:  # noqa: BLE001 - one model's failure must not lose the others' work
@@ -352,7 +394,7 @@ def write_report(folder: Path, outcome: Outcome) -> list[str]:
         raise WorkError("There are no results to write: every model failed.")
     write_results(folder / RESULTS, outcome.results)
     lines = [f"# {outcome.results['dataset']['name']}\n", markdown_table(outcome.results), _settings(outcome)]
-    (folder / TABLE).write_text("\n".join(lines), encoding="utf-8")
+    write_text(folder / TABLE, "\n".join(lines))
     if importlib.util.find_spec("matplotlib") is None:
         return [RESULTS, TABLE]
     from recvae.plots import comparison

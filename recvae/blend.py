@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae.arguments import flag, items, path_of, shown
 from recvae.batches import canonical
 from recvae.checkpoint import RUN, WEIGHTS, header_hash, read_weights, write_items, write_run, write_weights
 from recvae.config import RunConfig
@@ -40,7 +41,7 @@ Weights = tuple[float, ...]
 Score = Callable[[Any], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlendOptions:
     """What a blend is made of."""
 
@@ -73,9 +74,12 @@ class Blend(Recommender):
         *,
         device: str = "auto",
     ) -> None:
+        components = items("The models of a blend", components)
         if len(components) < 2:
             raise InputError(f"A blend needs at least two models, and was given {len(components)}.")
         for component in components:
+            if not isinstance(component, Recommender):
+                raise InputError(f"A blend is made of fitted models, and not of {shown(component)}.")
             component._need_fit()
         for place, component in enumerate(components, start=1):
             if component.of_ratings:
@@ -120,6 +124,11 @@ class Blend(Recommender):
     ) -> Self:
         """Raise :class:`InputError`: only the components can learn."""
         raise InputError(NOT_TRAINED)
+
+    def __repr__(self) -> str:
+        """Return the models with their weights: Blend(0.40 EASE + 0.60 RecVAE; fitted: 40 items)."""
+        parts = (f"{weight:.2f} {type(c).__name__}" for weight, c in zip(self.weights, self.components, strict=True))
+        return f"{type(self).__name__}({' + '.join(parts)}; {self._state()})"
 
     @property
     def weights(self) -> Weights:
@@ -177,7 +186,8 @@ class Blend(Recommender):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder that holds the components' run folders; whole or not at all."""
         self._need_fit()
-        with whole_folder(Path(folder), marker=RUN, overwrite=overwrite) as temporary:
+        overwrite = flag("overwrite", overwrite)
+        with whole_folder(path_of(folder), marker=RUN, overwrite=overwrite) as temporary:
             seals = []
             for place, component in enumerate(self.components):
                 home = _home(temporary, place, component.name)
@@ -188,10 +198,9 @@ class Blend(Recommender):
             write_run(temporary, self.run())
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> Self:
+    def _read(cls, folder: Path, device: str) -> Self:
         """Return the blend of a run folder; raise :class:`FormatError` where it or a component is damaged."""
-        folder = Path(folder)
-        blend = super().load(folder, device)
+        blend = super()._read(folder, device)
         _, facts = read_weights(folder / WEIGHTS)
         names, seals = blend.config.model.components, facts.get("components", [])
         if len(names) != len(seals):
@@ -286,12 +295,16 @@ def best_weights(trials: Trials) -> Weights:
 
 def normalised(weights: Sequence[float], n: int) -> Weights:
     """Return ``n`` weights divided by their sum; raise :class:`InputError` where they cannot be weights."""
-    values = tuple(float(weight) for weight in weights)
+    given = items("The weights of a blend", weights)
+    try:
+        values = tuple(float(weight) for weight in given)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"The weights of a blend are numbers, and not {shown(given)}.") from error
     if len(values) != n:
         raise InputError(f"The blend has {n} models, and was given {len(values)} weights. Give one for each.")
     if not all(math.isfinite(value) and value >= 0 for value in values) or not any(values):
-        shown = ", ".join(f"{value:g}" for value in values)
-        raise InputError(f"Weights must be 0 or more, and one above 0; got {shown}.")
+        listed = ", ".join(f"{value:g}" for value in values)
+        raise InputError(f"Weights must be 0 or more, and one above 0; got {listed}.")
     total = math.fsum(values)
     return values if math.isclose(total, 1, rel_tol=1e-12) else tuple(value / total for value in values)
 

@@ -22,7 +22,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.files import read_json, read_table, vocabulary_hash, whole_file, write_json, write_table, write_text
+from recvae.files import (
+    read_json,
+    read_table,
+    recover,
+    same_vocabulary,
+    vocabulary_hash,
+    whole_file,
+    write_json,
+    write_table,
+    write_text,
+)
+from recvae.swap import need_utf8
 from recvae.training import TrainState
 
 FORMAT = 1
@@ -78,6 +89,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 def read_run(folder: Path) -> Run:
     """Read run.json; raise :class:`FormatError` where ``folder`` is no run folder or the file is damaged."""
+    recover(folder, marker=RUN, whole=WEIGHTS)
     if not folder.exists():
         raise InputError(f"{folder} does not exist.")
     path = folder / RUN
@@ -119,7 +131,8 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
     path = folder / ITEMS
     rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
     items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
-    if (items.hash(), items.titles_hash(), len(items)) != (run.vocabulary, run.titles, run.n_items):
+    same = same_vocabulary(items.ids, run.vocabulary) and same_vocabulary(items.titles, run.titles)
+    if not same or len(items) != run.n_items:
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
     return items
 
@@ -138,6 +151,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors, on the CPU, and the facts; raise :class:`FormatError` where the file is damaged."""
+    need_utf8(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -1,22 +1,30 @@
 """The conditional VAE behind the common contract: names of conditions, and tables of who and what they apply to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recvae import defaults
+from recvae.arguments import items, shown
 from recvae.batches import Batch
 from recvae.errors import DataError, InputError, did_you_mean
 from recvae.models.conditional import ConditionalVAENetwork, ConditionalVAEOptions
+from recvae.options import OfEveryModel, takes
 from recvae.training import TrainOptions
 from recvae.vae import NeuralRecommender
 
 Tags = Mapping[str, Sequence[str]]
 Attributes = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalVAEArguments(ConditionalVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of ConditionalVAE: its options, those of training, seed and device."""
 
 
 class ConditionalVAE(NeuralRecommender):
@@ -28,10 +36,15 @@ class ConditionalVAE(NeuralRecommender):
     name = "conditional-vae"
     model_defaults = ConditionalVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = ConditionalVAENetwork
     network: ConditionalVAENetwork
     _given: tuple[Tags | None, Attributes | None] = (None, None)
     _tables: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
+
+    @takes(ConditionalVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def fit(
         self, train: Any, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
@@ -42,6 +55,10 @@ class ConditionalVAE(NeuralRecommender):
         row of ``train`` the user's attributes by name, for those that ``model.user_attributes`` lists. Raises
         :class:`InputError` for an attribute that no user has and where no tag has ``model.min_items`` items.
         """
+        if item_tags is not None:
+            item_tags = _checked_tags(item_tags)
+        if user_attributes is not None:
+            user_attributes = _checked_attributes(user_attributes)
         self._given = item_tags, user_attributes
         try:
             return super().fit(train, **more)
@@ -74,10 +91,7 @@ class ConditionalVAE(NeuralRecommender):
         """Return the tags that enough items of the catalogue have, in order."""
         counts: dict[str, int] = {}
         for item in self.items.ids:
-            of_item = item_tags.get(item, ())
-            if isinstance(of_item, str):
-                raise InputError(f"An item's tags are a list, not one text such as '{of_item}'. Write ['{of_item}'].")
-            for tag in set(of_item):
+            for tag in dict.fromkeys(item_tags.get(item, ())):
                 counts[tag] = counts.get(tag, 0) + 1
         least = self.config.model.min_items
         tags = sorted(tag for tag, count in counts.items() if count >= least)
@@ -159,6 +173,27 @@ def under(batch: Batch, conditions: Any) -> Batch:
         return batch
     dense = torch.from_numpy(conditions.toarray().astype(np.float32))
     return replace(batch, conditions=dense.to(batch.values.device))
+
+
+def _checked_tags(item_tags: Tags) -> Tags:
+    """Return tags by item id; raise :class:`InputError` where they are not lists of texts by item id."""
+    if not isinstance(item_tags, Mapping):
+        raise InputError(f"item_tags are lists of tags by item id, a dict, and not {shown(item_tags)}.")
+    lists = {item: items("The tags of an item", tags) for item, tags in item_tags.items()}
+    for tags in lists.values():
+        for tag in tags:
+            if not isinstance(tag, str):
+                raise InputError(f"The tags of an item are texts, and not {shown(tag)}.")
+    return lists
+
+
+def _checked_attributes(user_attributes: Attributes) -> Attributes:
+    """Return attributes of users; raise :class:`InputError` where they are not texts by name for each user."""
+    rows = items("user_attributes", user_attributes)
+    for row in rows:
+        if not isinstance(row, Mapping) or not all(isinstance(text, str) for pair in row.items() for text in pair):
+            raise InputError(f"A user's attributes are texts by name, a dict, and not {shown(row)}.")
+    return rows
 
 
 def _table(rows: Sequence[Sequence[str]], place: Mapping[str, int]) -> NDArray[np.int64]:

@@ -14,26 +14,59 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
+from recvae.arguments import shown
+from recvae.defaults import Size
 from recvae.errors import ConfigError, InputError, did_you_mean
+from recvae.options import SEED
 
 Options = TypeVar("Options")
-
-SEED = 98765  # the papers' seed; one for everything
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A model's name, its options, how it is trained (None for models without epochs) and the run's one seed."""
+    """A model's name, its options, how it is trained (None for models without epochs) and the run's one seed.
+
+    ``open`` names, as ``section.key``, the options that nobody set and whose default follows the data
+    (:mod:`recvae.defaults`). :meth:`for_data` gives them their values; until then they hold the papers'.
+    """
 
     name: str
     model: Any
     train: Any
     seed: int = SEED
+    open: frozenset[str] = frozenset()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, in the shape of the TOML files."""
-        sections = {"name": self.name, "seed": self.seed, "model": asdict(self.model)}
-        return sections if self.train is None else {**sections, "train": asdict(self.train)}
+        """Return plain values, in the shape of the TOML files; options that are open are left out, and stay open."""
+        values: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        for section, options in (("model", self.model), ("train", self.train)):
+            if options is not None:
+                given = asdict(options).items()
+                values[section] = {key: value for key, value in given if f"{section}.{key}" not in self.open}
+        return values
+
+    def for_data(self, size: Size) -> "RunConfig":
+        """Return the configuration with the values that the open options have for a training matrix of this size."""
+        from recvae.registry import entry
+
+        if not self.open:
+            return self
+        rule = entry(self.name).recommender().follows
+        found: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+        for key in self.open:
+            section, _, option = key.partition(".")
+            found[section][option] = rule[key](size)
+        model = replace(self.model, **found["model"])
+        train = replace(self.train, **found["train"]) if found["train"] else self.train
+        return replace(self, model=model, train=train, open=frozenset())
+
+    def following(self, size: Size) -> str:
+        """Return the open options with their values for this size, in the model's order; '' where none is open."""
+        from recvae.registry import entry
+
+        made = self.for_data(size)
+        keys = [key for key in entry(self.name).recommender().follows if key in self.open]
+        return " ".join(f"{key.partition('.')[2]}={value_of(made, key)}" for key in keys)
 
 
 def run_config(values: Mapping[str, Any]) -> RunConfig:
@@ -51,20 +84,22 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     seed = _plain(values.pop("seed", SEED))
     mistakes = []
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {seed!r}")
+        mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {shown(seed)}")
     made = {}
+    is_open = set(kind.follows)
     for section, defaults in (("model", kind.model_defaults), ("train", kind.train_defaults)):
         given = values.pop(section, {})
         if not isinstance(given, Mapping):
-            mistakes.append(f"{section}: must be a table of options, got {given!r}")
+            mistakes.append(f"{section}: must be a table of options, got {shown(given)}")
         elif defaults is not None:
             made[section], wrong = _checked(defaults, given, section)
             mistakes += wrong
+            is_open -= {f"{section}.{key}" for key in given}
         elif given:
             mistakes.append(f"{section}: {name} is not trained by epochs and has no such options")
     mistakes += [_unknown(key, key, ["name", "seed", "model", "train"]) for key in values]
     _refuse(mistakes)
-    return RunConfig(name, made["model"], made.get("train"), seed)
+    return RunConfig(name, made["model"], made.get("train"), seed, frozenset(is_open))
 
 
 def resolve(
@@ -76,6 +111,7 @@ def resolve(
     TOML (a bare word is taken as a string); ``seed`` wins over both.
     """
     values: dict[str, Any] = load_toml(find(config)) if config is not None else {}
+    values.pop("for", None)  # what data it was found on is no setting
     if model is not None:
         if values.get("name", model) != model:
             raise ConfigError(f"The configuration {config} is for '{values['name']}', not for '{model}'.")
@@ -122,6 +158,36 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(found)}
 
 
+def shipped_for(manifest: Mapping[str, Any], model: str) -> str | None:
+    """Return the name of the shipped configuration that was found on a prepared dataset, None where there is none.
+
+    What was read decides, not what a folder is called: users, items and clicks before the split have to be those of the
+    configuration's table ``for``, and so has the source where the data are a known dataset's.
+    """
+    before, source = manifest.get("before_split", {}), manifest.get("source", {})
+    for name, path in shipped().items():
+        if not name.endswith(f"-{model}"):  # spares reading the others
+            continue
+        values = load_toml(path)
+        found_on = dict(values.get("for", {}))
+        place = found_on.pop("source", None)
+        known = source.get("kind") in ("release", "synthetic")
+        if (
+            values.get("name") == model
+            and found_on
+            and all(before.get(key) == count for key, count in found_on.items())
+            and (not known or place in (None, source.get("name")))
+        ):
+            return name
+    return None
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    """Return the value of a ``section.key``."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
+
+
 def _set(values: dict[str, Any], setting: str) -> None:
     """Put one ``section.key=value`` into ``values``."""
     key, equals, text = setting.partition("=")
@@ -145,7 +211,7 @@ def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tupl
     """Return the option set and the mistakes; the set is the defaults where there are any."""
     kind: Any = type(defaults)
     try:
-        given = {key: _plain(value) for key, value in values.items()}
+        given = {key: _listed(kind, key, _plain(value)) for key, value in values.items()}
         made = _schema(kind).model_validate({**asdict(defaults), **given})  # type: ignore[call-overload]
     except ValidationError as error:
         return defaults, [_mistake(kind, e, section) for e in error.errors()]
@@ -154,7 +220,18 @@ def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tupl
 
 def _plain(value: Any) -> Any:
     """Return a NumPy scalar as Python's own number."""
-    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+    numpy_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if numpy_scalar else value
+
+
+def _listed(kind: type[Any], key: str, value: Any) -> Any:
+    """Return a single value as a list of one, where the option is a list: ``model.hidden=600`` means ``[600]``."""
+    single = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return [value] if single and _is_list(kind, key) else value
+
+
+def _is_list(kind: type[Any], key: str) -> bool:
+    return get_origin(get_type_hints(kind).get(key)) is tuple
 
 
 @cache
@@ -181,7 +258,11 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown(name, key, [f.name for f in fields(kind)])
     reason = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{name}: must be {reason}, got {error['input']!r}"
+    if _is_list(kind, key):
+        default = next(f.default for f in fields(kind) if f.name == key)
+        example = f" such as {list(default)}" if isinstance(default, tuple) and default else ""
+        reason = f"a list{example}" + ("" if error["type"] == "tuple_type" else f", each value {reason}")
+    return f"{name}: must be {reason}, got {shown(error['input'])}"
 
 
 def _unknown(name: str, key: str, known: list[str]) -> str:
@@ -192,6 +273,7 @@ def _unknown(name: str, key: str, known: list[str]) -> str:
 
 def _refuse(mistakes: list[str]) -> None:
     """Raise one :class:`ConfigError` for all mistakes."""
+    mistakes = list(dict.fromkeys(mistakes))  # a list may hold the same one often
     if len(mistakes) == 1:
         raise ConfigError(f"Wrong configuration: {mistakes[0]}{'' if mistakes[0].endswith('?') else '.'}")
     if mistakes:

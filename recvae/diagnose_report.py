@@ -6,11 +6,13 @@ every title in it is escaped. The numbers are those of :mod:`recvae.diagnostics`
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from recvae.collapse import thresholds
 from recvae.registry import entry
 from recvae.svg import Bar, Line, Point, bar_chart, line_chart, scatter
+from recvae.text import in_html as escape
+from recvae.text import visible_json
 
 Rows = Sequence[Sequence[str]]
 
@@ -33,7 +35,8 @@ p { margin: .4rem 0; max-width: 46rem; } .quiet, figcaption { color: var(--quiet
 nav a { display: inline-block; margin-right: 1rem; }
 a { color: var(--c0); } a:focus-visible, summary:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
 .verdict { border-left: .4rem solid var(--off); background: var(--soft); padding: .5rem .8rem; }
-.healthy { border-color: var(--good); } .partly { border-color: var(--fair); } .collapsed { border-color: var(--bad); }
+.healthy { border-color: var(--good); } .partly, .undertrained { border-color: var(--fair); }
+.collapsed { border-color: var(--bad); }
 figure { margin: 0; } figcaption { font-size: .9rem; max-width: 46rem; margin-top: .8rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: .5rem 1.5rem; }
 .scroll { overflow-x: auto; } .map svg { min-width: 48rem; }
@@ -77,17 +80,6 @@ def page(diagnosis: Mapping[str, Any]) -> str:
         f"<title>{escape(name)}</title><style>{_CSS}</style></head><body><main>"
         f"<h1>{escape(name)}</h1>{_verdict(diagnosis['latent'])}{notes}<nav>{links}</nav>{bodies}"
         f'</main><script type="application/json" id="diagnosis">{_harmless(diagnosis)}</script></body></html>\n'
-    )
-
-
-def thresholds(verdict: Mapping[str, Any]) -> str:
-    """Return the sentence that says where the verdict's borders are."""
-    at = verdict["thresholds"]
-    return (
-        f"A dimension is active where the posterior mean varies by more than {at['active_above_variance']:g} over "
-        f"users. Collapsed: fewer than {at['collapsed_below_active_share']:.0%} are active, or all of them tell less "
-        f"than {at['collapsed_below_information']:g} nats; partly collapsed: fewer than "
-        f"{at['partly_below_active_share']:.0%} are active."
     )
 
 
@@ -388,4 +380,4 @@ def _short(title: str, most: int = 28) -> str:
 
 def _harmless(value: Mapping[str, Any]) -> str:
     """Return JSON that cannot end the element it stands in."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return visible_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c")

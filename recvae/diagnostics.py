@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from eval import summarize
 from recvae.batches import Batch
 from recvae.bounds import Evidence, evidence
+from recvae.collapse import ACTIVE_VARIANCE, verdict
 from recvae.conditional import under
 from recvae.errors import InputError, WorkError
 from recvae.feed import held_out, known_of_users, learned_from
@@ -38,15 +39,6 @@ Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]  # what, done, in all
 
 SPLITS = ("test", "validation", "train")
-
-ACTIVE_VARIANCE = 0.01
-"""A dimension is active where the posterior mean varies by more than this over users; Burda et al. 2016, section 5."""
-COLLAPSED_SHARE = 0.05
-"""Collapsed: a smaller share of the dimensions is active."""
-COLLAPSED_INFORMATION = 0.1
-"""Collapsed: all dimensions together tell less than this of the user, in nats."""
-PARTLY_SHARE = 0.5
-"""Partly collapsed: a smaller share of the dimensions is active."""
 
 LABELLED = 40  # of the map's items, the most clicked
 MAP_POINTS = 30_000  # the most clicked items; more would make a page that no browser likes
@@ -75,6 +67,7 @@ def diagnose(
     """
     _check(model, data, split, samples, users)
     notes: list[str] = []
+    curves = training(epochs)
     network = model.network if isinstance(model, NeuralRecommender) else None
     latent = likelihood = None
     if network is None:
@@ -89,7 +82,7 @@ def diagnose(
                 found = _evidence(network, batches, samples, Noise(seed, model.device), progress)
                 likelihood = {**_likelihood(found), "prior": _about_prior(network)}
                 sampled = None if network.has_standard_prior else found
-                latent = latent_dimensions(*_posterior(network, batches), sampled)
+                latent = latent_dimensions(*_posterior(network, batches), sampled, curves)
         except InputError as error:  # no posterior, or not one Gaussian
             missing = "no KL and no log p(x) of it" if likelihood is None else "no verdict on its collapse"
             notes.append(f"{error} So there is {missing}.")
@@ -113,7 +106,7 @@ def diagnose(
         "split": split,
         "settings": {"samples": samples, "users": users, "seed": seed},
         "validation_metric": model.dataset.get("validation_metric"),
-        "training": training(epochs),
+        "training": curves,
         "latent": latent,
         "likelihood": likelihood,
         "recall": recall,
@@ -238,7 +231,9 @@ def _posterior(network: Network, batches: Sequence[Batch]) -> tuple[Floats, Floa
     return mu, logvar
 
 
-def latent_dimensions(mu: Floats, logvar: Floats, sampled: Evidence | None = None) -> dict[str, Any]:
+def latent_dimensions(
+    mu: Floats, logvar: Floats, sampled: Evidence | None = None, curves: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return KL, information and activity of each dimension, and the verdict, from posteriors (n, K) of n users.
 
     ``kl``: mean over users of KL(q(z_k | x) || p(z_k)), against N(0, 1) in closed form, or taken from ``sampled`` for
@@ -246,7 +241,7 @@ def latent_dimensions(mu: Floats, logvar: Floats, sampled: Evidence | None = Non
     ``information``: an upper bound on what z_k tells of the user, I(x; z_k) <= mean KL(q(z_k | x) || N(m_k, s_k^2))
     = (log s_k^2 - mean log var_k) / 2, with m_k and s_k^2 the mean and variance of z_k over all users together. It
     depends on no prior, so it can be compared between models; against N(0, 1), kl = information + the KL of
-    N(m_k, s_k^2) from N(0, 1).
+    N(m_k, s_k^2) from N(0, 1). ``curves``, from :func:`training`, are what the verdict knows of the run.
     """
     variance = np.exp(logvar)
     activity = mu.var(axis=0)
@@ -276,36 +271,7 @@ def latent_dimensions(mu: Floats, logvar: Floats, sampled: Evidence | None = Non
             }
             for k in range(mu.shape[1])
         ],
-        "verdict": verdict(int(active.sum()), mu.shape[1], float(information.sum())),
-    }
-
-
-def verdict(active: int, dimensions: int, information: float) -> dict[str, Any]:
-    """Say whether the posterior collapsed onto the prior: "collapsed", "partly collapsed" or "healthy", and why."""
-    counted = f"{active} of {dimensions} dimensions are active, and the code tells at most {information:.2f} nats"
-    if active < COLLAPSED_SHARE * dimensions or information < COLLAPSED_INFORMATION:
-        state = "collapsed"
-        sentence = (
-            f"Collapsed: {counted} of a user, so nearly everybody gets the same ranking. Train with a smaller weight "
-            "of the KL term, or let it grow more slowly."
-        )
-    elif active < PARTLY_SHARE * dimensions:
-        state = "partly collapsed"
-        sentence = (
-            f"Partly collapsed: {counted} of a user. The other dimensions are noise that the decoder does not hear: "
-            "the ranking can be good all the same, and a smaller latent would do, or a smaller weight of the KL term."
-        )
-    else:
-        state, sentence = "healthy", f"Healthy: {counted} of a user."
-    return {
-        "state": state,
-        "sentence": sentence,
-        "thresholds": {
-            "active_above_variance": ACTIVE_VARIANCE,
-            "collapsed_below_active_share": COLLAPSED_SHARE,
-            "collapsed_below_information": COLLAPSED_INFORMATION,
-            "partly_below_active_share": PARTLY_SHARE,
-        },
+        "verdict": verdict(int(active.sum()), mu.shape[1], float(information.sum()), curves),
     }
 
 

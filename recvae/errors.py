@@ -6,7 +6,7 @@ input, 1 for a failure at work.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class RecvaeError(Exception):
@@ -38,9 +38,22 @@ class WorkError(RecvaeError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` with the nearest of ``choices``, or an empty string where none is near."""
-    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    """Return `` Did you mean 'x'?`` with the nearest of ``choices``, whatever its case; an empty string where none is.
+
+    No number is near another: which digit was mistyped nobody knows.
+    """
+    return nearest(name, {choice: choice for choice in choices})
+
+
+def nearest(name: str, choices: Mapping[str, str]) -> str:
+    """Return as :func:`did_you_mean` does, going by the keys of ``choices`` and naming the value."""
+    if not any(character.isalpha() for character in name):
+        return ""
+    keys: dict[str, str] = {}
+    for key, choice in choices.items():
+        keys.setdefault(key.casefold(), choice)
+    near = difflib.get_close_matches(name.casefold(), keys, n=1, cutoff=0.5)
+    return f" Did you mean '{keys[near[0]]}'?" if near else ""
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

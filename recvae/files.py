@@ -5,87 +5,111 @@ old file or the new one and never a part. A folder of files is built beside its 
 """
 
 import csv
-import glob
 import hashlib
+import io
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from recvae.errors import DataError, FormatError, InputError, WorkError
+from recvae.locks import LOCK, lock
+from recvae.swap import (
+    PART,
+    clear_parts,
+    clear_replaced,
+    failure,
+    make_folders,
+    need_utf8,
+    put,
+    recover,
+    remove,
+    remove_empty,
+    sync,
+    target,
+)
 
 __all__ = [
-    "OLD",
-    "PART",
     "file_hash",
-    "find_aside",
-    "put_back",
+    "parse_table",
     "read_json",
     "read_table",
+    "recover",
     "refuse_existing",
-    "set_aside",
+    "same_vocabulary",
     "vocabulary_hash",
     "whole_file",
     "whole_folder",
     "write_json",
     "write_table",
     "write_text",
+    "writing",
 ]
-
-PART = ".part"  # how the names of unfinished files and folders end; they begin with a dot
-OLD = ".old"  # and those of folders that hold what is being replaced
 
 # csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
 _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 
 
-def _failure(path: Path, error: OSError) -> WorkError:
-    """Turn an operating-system error into a sentence that names the path and what to do."""
-    reason = error.strerror or str(error)
-    return WorkError(f"Cannot write {path}: {reason}. Free some space, or choose another place to write to.")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Be the one writer of the output ``path`` in the body; unfinished forms of it that are found are removed.
+
+    A thread that is already may enter again. Folders above ``path`` are made, and removed again where they stay empty.
+    Raises :class:`WorkError` naming the other writer where there is one, and where the operating system refuses.
+    """
+    need_utf8(path)
+    if not target(path).name:
+        raise InputError(f"{path} is the root of a file system. Name a place in it.")
+    with ExitStack() as stack:
+        try:
+            _enter(stack, path)
+        except OSError as error:
+            raise failure(path, error) from error
+        yield
 
 
-def _sync(path: Path) -> None:
-    """Flush one file's or folder's contents to the disk (a folder cannot be opened on Windows)."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:  # some file systems refuse to sync a read-only descriptor; the rename is still atomic
-        pass
-    finally:
-        os.close(descriptor)
+def _enter(stack: ExitStack, path: Path) -> None:
+    """Make the folders above ``path`` and lock it; again where another process removes its empty folders meanwhile."""
+    for last in (False, False, True):
+        stack.callback(remove_empty, make_folders(path.parent))
+        try:
+            stack.enter_context(lock(path))
+        except FileNotFoundError:
+            if last:
+                raise
+        else:
+            break
+    recover(path)
+    clear_parts(path)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in ``path``'s folder; rename it to ``path`` if the body succeeds, else delete it.
 
-    Raises :class:`WorkError` naming ``path`` where the operating system refuses.
+    Other writers are not kept away: that is :func:`writing`'s. Raises :class:`WorkError` naming ``path`` where the
+    operating system refuses.
     """
     temporary: Path | None = None
+    place = target(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        os.close(handle)
+        make_folders(place.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent)
         temporary = Path(name)
+        os.close(handle)
         yield temporary
-        _sync(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
-        temporary.replace(path)
-        _sync(path.parent)
+        sync(temporary)
+        put(temporary, place)
     except OSError as error:
-        raise _failure(path, error) from error
+        raise failure(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
 
 
 @contextmanager
@@ -93,57 +117,28 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
     """Yield a temporary folder beside ``path``; rename it to ``path`` if the body succeeds, else delete it.
 
     Raises :class:`InputError` where ``path`` exists and may not be replaced (before the body runs; see
-    :func:`refuse_existing`), and :class:`WorkError` where the operating system refuses. An existing folder is removed
-    only after the new one is complete.
+    :func:`refuse_existing`), and :class:`WorkError` where another process writes there or the operating system refuses.
+    An existing folder is removed only after the new one has its place.
     """
-    refuse_existing(path, marker=marker, overwrite=overwrite)
+    place = target(path)
     temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent))
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        aside = set_aside(path) if path.exists() else None
+    with writing(path):
+        refuse_existing(path, marker=marker, overwrite=overwrite)
         try:
-            temporary.rename(path)
-        except OSError:
-            if aside is not None:
-                put_back(aside, path)
-            raise
-        if aside is not None:
-            shutil.rmtree(aside.parent, ignore_errors=True)
-        _sync(path.parent)
-    except WorkError as error:  # from a file within: name the place that the user knows
-        raise WorkError(str(error).replace(str(temporary), str(path))) from error
-    except OSError as error:
-        raise _failure(path, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def set_aside(path: Path) -> Path:
-    """Move a folder into a hidden one beside it, and return its new place; raise :class:`WorkError` if refused."""
-    hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=OLD, dir=path.parent))
-    try:
-        return path.rename(hidden / path.name)
-    except OSError as error:
-        hidden.rmdir()
-        raise _failure(path, error) from error
-
-
-def put_back(aside: Path, path: Path) -> None:
-    """Give what :func:`set_aside` moved its place again, instead of whatever is there now."""
-    shutil.rmtree(path, ignore_errors=True)
-    aside.rename(path)
-    aside.parent.rmdir()
-
-
-def find_aside(path: Path) -> Path | None:
-    """Return what a killed process had set aside, None where there is nothing."""
-    return next(path.parent.glob(f".{glob.escape(path.name)}.*{OLD}/{glob.escape(path.name)}"), None)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            for file in (*temporary.rglob("*"), temporary):
+                sync(file)
+            put(temporary, place)
+            clear_replaced(place)
+        except WorkError as error:  # from a file within: name the place that the user knows
+            raise WorkError(str(error).replace(str(temporary), str(path))) from error
+        except OSError as error:
+            raise failure(path, error) from error
+        finally:
+            if temporary is not None:
+                remove(temporary)
 
 
 def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
@@ -156,10 +151,10 @@ def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
     """
     if path.resolve() == Path.cwd():
         raise InputError(f"{path} is the folder you are in. Name another one, which is made.")
-    if not path.exists() or (path.is_dir() and all(file.name.endswith(PART) for file in path.iterdir())):
+    if not path.exists() or (path.is_dir() and all(file.name.endswith((PART, LOCK)) for file in path.iterdir())):
         return
     if not overwrite:
-        raise InputError(f"{path} exists already. Choose another place, or replace it with --overwrite.")
+        raise InputError(f"{path} exists already. Choose another place, or replace it with overwrite=True.")
     if not (path / marker).is_file():
         raise InputError(f"{path} has no {marker}, so it is not replaced. Choose another place.")
 
@@ -172,9 +167,14 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 ``text`` to ``path``, whole or not at all."""
+    """Write UTF-8 ``text`` to ``path``, whole or not at all; raise :class:`DataError` where it is not valid Unicode."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {path.name}. Rename it.") from error
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -188,7 +188,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
 
 
@@ -208,11 +208,19 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
     """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, where the file is not such."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file, strict=True))
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing. {remedy}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
+    return parse_table(path, data, header, remedy)
+
+
+def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> list[list[str]]:
+    """Return the rows of ``data``, a file's bytes; errors as :func:`read_table`."""
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
     if not rows or rows[0] != list(header):
         raise FormatError(f"{path} does not begin with the header {','.join(header)}. {remedy}")
@@ -230,8 +238,25 @@ def _line(row: Sequence[object]) -> str:
 
 
 def vocabulary_hash(item_ids: Iterable[str]) -> str:
-    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is."""
-    return hashlib.sha256("\n".join(item_ids).encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is.
+
+    Where an id itself holds a line feed, all are hashed with line feeds and backslashes escaped, after a byte that
+    UTF-8 never holds, so that no other catalogue has the same bytes.
+    """
+    ids = list(item_ids)
+    if any("\n" in text for text in ids):
+        return _lines_hash((text.replace("\\", r"\\").replace("\n", r"\n") for text in ids), b"\xff")
+    return _lines_hash(ids)
+
+
+def same_vocabulary(item_ids: Iterable[str], digest: str) -> bool:
+    """Say whether ``digest`` is the hash of these ids; it may be the one without escapes that folders had at first."""
+    ids = list(item_ids)
+    return digest in (vocabulary_hash(ids), _lines_hash(ids))
+
+
+def _lines_hash(texts: Iterable[str], prefix: bytes = b"") -> str:
+    return hashlib.sha256(prefix + "\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

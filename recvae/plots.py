@@ -14,6 +14,7 @@ from eval import LIST_SET
 from recvae.errors import InputError
 from recvae.files import whole_file
 from recvae.report import main_metric, ranked_models
+from recvae.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _GREY,
     "xtick.labelcolor": "black",
     "ytick.labelcolor": "black",
+    "text.parse_math": False,  # a name with two dollar signs is a name
     "svg.hashsalt": "recvae",  # the same figure gives the same SVG
 }
 
@@ -71,7 +73,7 @@ def comparison(results: Mapping[str, Any], path: Path) -> None:
             panel.set_visible(False)
         panels[0].set_yticks(range(len(names)), names)
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        figure.suptitle(_comparison_title(results), x=0.01, ha="left", fontsize=11)
+        figure.suptitle(visible(_comparison_title(results)), x=0.01, ha="left", fontsize=11)
         note = "mean over users, with its 95 % interval (1.96 standard errors)"
         if any(outside):
             note += "; a triangle stands for a value below the axis"
@@ -117,7 +119,7 @@ def training_curves(
         if best is not None:
             _mark_best(axes[len(panels) - 1], scores[0], best)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+            figure.suptitle(visible(title), x=0.01, ha="left", fontsize=11)
 
 
 def search(
@@ -161,7 +163,7 @@ def search(
         for row in range(down):
             figure.axes[row * across].set_ylabel(metric)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+            figure.suptitle(visible(title), x=0.01, ha="left", fontsize=11)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recvae.arguments import flag, whole_number
 from recvae.batches import canonical
 from recvae.errors import InputError, WorkError
 
@@ -19,6 +20,7 @@ from recvae.errors import InputError, WorkError
 SCORES_IN_MEMORY = 1 << 22
 SCORES_ON_A_DEVICE = 1 << 27
 FEW_ROWS = 4  # a request or two: what takes time is the number of operations, not their size
+MOST_PLACES = 1 << 27  # of lists longer than the catalogue, whose padding takes memory too: 1 GiB
 NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
@@ -42,12 +44,18 @@ def rank(
     overwrite; row i of the result answers row i of ``histories``. ``allow`` and ``deny``: item indices for all users,
     or a CSR of masks (n, n_items). ``conditions``, a CSR (n, C): where given, ``score`` gets its rows beside those of
     ``histories``. A row with fewer than ``k`` items left is padded with id -1 and score -inf. Raises
-    :class:`InputError` for ``k`` < 1 and for arguments whose shapes do not fit, :class:`WorkError` for NaN scores.
+    :class:`InputError` for ``k`` < 1, for a ``k`` beyond the catalogue with which the lists would have more than
+    :data:`MOST_PLACES` places in all, and for arguments whose shapes do not fit, :class:`WorkError` for NaN scores.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k must be a whole number of at least 1, got {k!r}.")
+    k = whole_number("k", k, least=1)
+    exclude_seen = flag("exclude_seen", exclude_seen)
     histories = canonical(histories)
     n, n_items = histories.shape
+    if k > n_items and k * max(1, n) > MOST_PLACES:
+        raise InputError(
+            f"k is too large: {n:,} lists of that length would be all but empty, for there are {n_items:,} items. "
+            f"Use a k of at most {max(1, n_items):,}."
+        )
     allow = _mask_rows("allow", allow, n, n_items)
     deny = _mask_rows("deny", deny, n, n_items)
     rows_at_once = batch_size or max(1, SCORES_IN_MEMORY // max(1, n_items))
@@ -202,8 +210,11 @@ def _mask_rows(name: str, mask: Any, n: int, n_items: int) -> Any:
         if mask.shape != (n, n_items):
             raise InputError(f"'{name}' has shape {mask.shape}, but the histories have {(n, n_items)}.")
         return mask
-    items = np.asarray(mask)
-    if items.size == 0:
+    try:
+        items = np.asarray(mask)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+        items = np.empty((), dtype=np.object_)
+    if items.size == 0 and items.ndim == 1:
         items = items.astype(np.int64)
     if items.ndim != 1 or items.dtype.kind not in "iu":
         raise InputError(f"'{name}' must be a one-dimensional array of item indices, or a sparse matrix of masks.")

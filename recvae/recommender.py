@@ -1,6 +1,7 @@
 """The one contract of every model and baseline: fit, recommend, similar items, save, load."""
 
 import difflib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae.arguments import flag, function, items, path_of, shown
 from recvae.batches import canonical
 from recvae.checkpoint import (
     RUN,
@@ -25,12 +27,16 @@ from recvae.checkpoint import (
     write_run,
     write_weights,
 )
-from recvae.conditions import checked, encoded, of_each_user
-from recvae.config import SEED, RunConfig, run_config
-from recvae.errors import ConfigError, DataError, FormatError, InputError, did_you_mean, listed
+from recvae.conditions import checked, encoded, is_table, of_each_user
+from recvae.config import RunConfig, run_config
+from recvae.defaults import Rule, Size
+from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
+from recvae.forks import expect_forks
+from recvae.options import SEED, explain
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
+from recvae.swap import one_version
 
 Validation = Callable[["Recommender"], float]
 
@@ -38,13 +44,22 @@ Validation = Callable[["Recommender"], float]
 class Recommender(ABC):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
-    Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Matrices are
+    Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
+    their default from the training matrix's size in :meth:`fit`, after which ``config`` holds them. Matrices are
     scipy.sparse CSR, users x items, and row i of a result answers row i of the histories.
     """
 
     name: ClassVar[str]
     model_defaults: ClassVar[Any]
     train_defaults: ClassVar[Any] = None
+    follows: ClassVar[Rule] = {}  # the options whose default is a function of the training matrix's size
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Let ``help`` and notebooks know the options of a model that has them as keyword arguments."""
+        super().__init_subclass__(**more)
+        init: Any = cls.__init__
+        if hasattr(cls, "model_defaults") and (init is Recommender.__init__ or hasattr(init, "arguments")):
+            explain(cls, cls.model_defaults, *([] if cls.train_defaults is None else [cls.train_defaults]))
 
     def __init__(self, *, seed: int = SEED, device: str = "auto", **options: Any) -> None:
         of_training = [] if self.train_defaults is None else list(vars(self.train_defaults))
@@ -58,17 +73,35 @@ class Recommender(ABC):
         self._configure(run_config({"name": self.name, "seed": seed, **sections}), device)
 
     def _configure(self, config: RunConfig, device: str) -> None:
-        self.config = config
+        expect_forks()
+        self.config = self._asked = config
         self.device = torch_device(device)
+        self.process = os.getpid()
         self.items = Vocabulary([], [])
         self.condition_names: tuple[str, ...] = ()
         self.best_epoch: int | None = None
         self.metrics: dict[str, float] = {}
         self.dataset: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        """Return the options that are not the defaults, and what was learned: RecVAE(latent=100; fitted: 40 items)."""
+        defaults = {**vars(self.model_defaults), **vars(self.train_defaults or self.model_defaults), "seed": SEED}
+        options = {**vars(self.config.model), **vars(self.config.train or self.config.model), "seed": self.config.seed}
+        changed = [f"{name}={shown(value)}" for name, value in options.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed) or 'default options'}; {self._state()})"
+
+    def _state(self) -> str:
+        """Return what was learned, for the repr."""
+        if not self.n_items:
+            return "not fitted"
+        best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        return f"fitted: {self.n_items:,} items{best}"
+
     @classmethod
     def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
         """Return an unfitted model of a configuration; raise :class:`InputError` where it is for another model."""
+        if not isinstance(config, RunConfig):
+            raise InputError(f"A configuration is what recvae.config.run_config makes, not {shown(config)}.")
         if config.name != cls.name:
             raise InputError(f"The configuration is for '{config.name}', not for '{cls.name}'.")
         model = cls.__new__(cls)
@@ -92,7 +125,7 @@ class Recommender(ABC):
         strings) and ``titles`` name the columns; without them an item's id is its column's number. Raises
         :class:`DataError` for a matrix that cannot be used.
         """
-        del validation
+        function("validation", validation)
         self._learn(self._begin_fit(train, item_ids, titles))
         return self
 
@@ -130,6 +163,15 @@ class Recommender(ABC):
         return float(self.config.model.liked_from) if self.of_ratings else 1.0
 
     # --- what everybody uses -----------------------------------------------------------------------------------
+
+    def follow(self, matrix: Any) -> str:
+        """Give the options that nobody set their values for a training matrix (n_users, n_items), and return these.
+
+        :meth:`fit` does so itself; call it before to see them. The text is empty where every option was set.
+        """
+        size = Size.of(matrix)
+        self.config = self._asked.for_data(size)
+        return self._asked.following(size)
 
     @property
     def n_items(self) -> int:
@@ -186,9 +228,9 @@ class Recommender(ABC):
         self._need_fit()
         matrix, unknown = self.encode(histories)
         masks = {}
-        for name, items in (("allow", allow), ("deny", deny)):
-            if items is not None:
-                mask, strange = self.encode([items])
+        for name, named in (("allow", allow), ("deny", deny)):
+            if named is not None:
+                mask, strange = self.encode([items(f"'{name}'", named)])
                 masks[name] = mask.indices
                 unknown += strange
         if unknown and not skip_unknown:
@@ -209,16 +251,18 @@ class Recommender(ABC):
 
         unknown: dict[str, None] = {}
         indptr, indices = [0], []  # type: tuple[list[int], list[int]]
-        for history in histories:
-            if isinstance(history, str):
+        for history in items("The histories", histories):
+            if isinstance(history, str | bytes):
                 raise InputError(
-                    f"A history is a list of item ids, not one text such as '{history}'. Write [['{history}']]."
+                    f"A history is a list of item ids, not one text such as {shown(history)}. "
+                    f"Write [[{shown(history)}]]."
                 )
             row = set()
-            for item in history:
-                column = self.columns.get(str(item))
+            for item in items("A history", history):
+                named = item_name(item)
+                column = self.columns.get(named)
                 if column is None:
-                    unknown[str(item)] = None
+                    unknown[named] = None
                 else:
                     row.add(column)
             indices += sorted(row)
@@ -245,9 +289,14 @@ class Recommender(ABC):
         from scipy.sparse import csr_array
 
         self._need_fit()
-        asked = np.atleast_1d(np.asarray(ids))
-        if asked.dtype.kind not in "iu" or ((asked < 0) | (asked >= self.n_items)).any():
-            raise InputError(f"Items are named by their columns, 0 .. {self.n_items - 1}; got {ids!r}.")
+        try:
+            asked = np.atleast_1d(np.asarray(ids))
+        except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+            asked = np.empty((1, 1))
+        if not asked.size and asked.ndim == 1:
+            asked = asked.astype(np.int64)
+        if asked.dtype.kind not in "iu" or asked.ndim != 1 or ((asked < 0) | (asked >= self.n_items)).any():
+            raise InputError(f"Items are named by a list of their columns, 0 .. {self.n_items - 1}; got {shown(ids)}.")
         rows = np.arange(len(asked))
         one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
         return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), one_hot, k)
@@ -255,15 +304,23 @@ class Recommender(ABC):
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder that loads without the training data; whole or not at all."""
         self._need_fit()
-        with whole_folder(Path(folder), marker=RUN, overwrite=overwrite) as temporary:
+        overwrite = flag("overwrite", overwrite)
+        with whole_folder(path_of(folder), marker=RUN, overwrite=overwrite) as temporary:
             write_items(temporary, self.items)
             write_weights(temporary / WEIGHTS, self.tensors(), self.facts())
             write_run(temporary, self.run())
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> Self:
-        """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model."""
-        folder = Path(folder)
+        """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model.
+
+        Where the folder is being replaced, all of the model is the earlier one or all is the new one.
+        """
+        place = path_of(folder)
+        return one_version(place, lambda: cls._read(place, device))
+
+    @classmethod
+    def _read(cls, folder: Path, device: str) -> Self:
         run = read_run(folder)
         if run.model != cls.name:
             raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
@@ -321,11 +378,13 @@ class Recommender(ABC):
 
     def _conditions(self, conditions: Any, n: int) -> Any:
         """Return the conditions of ``n`` users, as :meth:`recommend` takes them, as canonical CSR (n, C) of ones."""
-        if getattr(conditions, "ndim", 1) == 2 and self.condition_names:
+        if is_table(conditions) and self.condition_names:
             return checked(conditions, n, len(self.condition_names))
+        if not hasattr(conditions, "ndim") and not isinstance(conditions, str):
+            conditions = items("The conditions", conditions)  # once: it may be used up by that
         lists = of_each_user(conditions, n)
         if lists is None:  # the same for all
-            names = [] if getattr(conditions, "ndim", 1) == 2 else list(conditions)
+            names = [] if is_table(conditions) else list(conditions)
             return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
         return self.encode_conditions(lists)
 
@@ -335,13 +394,18 @@ class Recommender(ABC):
         n_users, n_items = matrix.shape
         if not matrix.nnz:
             raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
-        ids = [str(i) for i in item_ids] if item_ids is not None else [str(i) for i in range(n_items)]
-        names = [str(t) for t in titles] if titles is not None else [""] * n_items
+        ids = [str(i) for i in range(n_items)]
+        if item_ids is not None:
+            ids = [item_name(i) for i in items("item_ids", item_ids)]
+        names = [""] * n_items
+        if titles is not None:
+            names = ["" if title is None else str(title) for title in items("titles", titles)]
         for what, values in (("item ids", ids), ("titles", names)):
             if len(values) != n_items:
                 raise DataError(f"There are {len(values)} {what} for {n_items} columns.")
         if len(set(ids)) != n_items:
             raise DataError("The item ids are not distinct; each column needs its own.")
+        self.follow(matrix)
         self.items = Vocabulary(ids, names)
         self.__dict__.pop("columns", None)
         self.best_epoch, self.metrics = None, {}
@@ -350,11 +414,17 @@ class Recommender(ABC):
     def _need_fit(self) -> None:
         if not self.n_items:
             raise InputError(f"This {entry(self.name).title} model is not fitted yet; call fit or load first.")
+        if self.device.type != "cpu" and self.process != os.getpid():
+            raise WorkError(
+                f"This process was forked after the model was put on '{self.device}', which does not survive that. "
+                "Start processes with multiprocessing's method 'spawn', and load the model in each."
+            )
 
 
 def load(folder: str | Path, device: str = "auto") -> Recommender:
     """Return the model of a run folder, whichever it is."""
-    return entry(read_run(Path(folder)).model).recommender().load(folder, device)
+    place = path_of(folder)
+    return one_version(place, lambda: entry(read_run(place).model).recommender().load(place, device))
 
 
 def torch_device(name: str) -> torch.device:
@@ -362,6 +432,8 @@ def torch_device(name: str) -> torch.device:
 
     Raises :class:`InputError` where there is no such device.
     """
+    if not isinstance(name, str | torch.device):
+        raise InputError(f"A device is a name such as 'cpu' or 'cuda', or 'auto' to choose, and not {shown(name)}.")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -369,9 +441,20 @@ def torch_device(name: str) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("holds no values")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"The device '{name}' cannot be used here. Use --device cpu, or auto to choose.") from error
+    except (RuntimeError, AssertionError, NotImplementedError, UnicodeError) as error:
+        raise InputError(
+            f"The device {shown(str(name))} cannot be used here. Use device='cpu', or 'auto' to choose."
+        ) from error
     return device
+
+
+def item_name(item: Any) -> str:
+    """Return a raw item id, a text or a whole number, as text; raise :class:`InputError` for anything else."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, int | np.integer) and not isinstance(item, bool) and -(10**18) < int(item) < 10**18:
+        return str(item)
+    raise InputError(f"An item id is a text, and not {shown(item)}.")
 
 
 def cosines(vectors: Tensor, items: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ to the model that is best in the main metric, on the same users, with its 95 % b
 import math
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -331,9 +332,11 @@ def _fitting(columns: Sequence[_Column], names: int, width: int | None) -> int:
 def environment() -> dict[str, Any]:
     """Return what a timing depends on: date, Python, platform, CPU, cores, memory, versions of packages.
 
-    ``date`` is UTC, ISO 8601; ``cores`` those this process may use; ``memory_gb`` in 10^9 bytes, None where the system
-    does not say. Nothing is imported to learn its version; a package that is not installed is left out.
+    ``date`` is UTC, ISO 8601; ``cores`` those this process may use; ``threads`` torch's number, where
+    it is loaded; ``memory_gb`` in 10^9 bytes, None where the system does not say. Nothing is imported to learn its
+    version; a package that is not installed is left out.
     """
+    torch = sys.modules.get("torch")
     versions = {}
     for package in _PACKAGES:
         try:
@@ -347,6 +350,7 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": _cores(),
         "memory_gb": _memory_gb(),
+        **({} if torch is None else {"threads": torch.get_num_threads()}),
         "versions": versions,
     }
 

@@ -1,8 +1,8 @@
 """Where a training run keeps its best weights: in memory, or in a run folder that survives a kill at any moment."""
 
 import hashlib
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from recvae import checkpoint
 from recvae.config import run_config
-from recvae.errors import ConfigError, FormatError, InputError
-from recvae.files import PART, find_aside, put_back, refuse_existing, set_aside
+from recvae.errors import ConfigError, FormatError, InputError, WorkError
+from recvae.files import refuse_existing, writing
+from recvae.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
 from recvae.training import EpochReport, TrainState
 
 if TYPE_CHECKING:
@@ -49,63 +50,84 @@ class InFolder:
     """Writes the run folder as the run goes: best weights, metrics, and last the state, which makes an epoch done.
 
     run.json is written first of all, so that a folder that was begun is always known for what it is. With ``overwrite``
-    an earlier run is set aside, and deleted only once this one has weights of its own.
+    the run begins in a hidden folder beside the earlier one, whose place it takes with its first weights. Nobody else
+    may write there from :meth:`begin` to :meth:`end`.
     """
 
     def __init__(self, model: "NeuralRecommender", folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
-        self.model, self.folder = model, folder
+        self.model, self.folder = model, target(folder)
+        self.home = self.folder  # where the files are now
         self.resume, self.overwrite = resume, overwrite
         self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted, given=model.given())
         self.rows: list[dict[str, Any]] = []
-        self.aside: Path | None = None
         self.has_weights = False
+        self.new = self.begun = False  # whether the files in ``home`` are this call's, and whether there are any
+        self.held = ExitStack()
 
     def begin(self) -> TrainState | None:
         """Start the folder, or return the state to continue from (None where no epoch was finished)."""
+        self.held.enter_context(writing(self.folder))
         state = None
-        if self.resume and (self.folder / checkpoint.RUN).is_file():
-            self._same_settings(checkpoint.read_run(self.folder))
-            found = checkpoint.read_state(self.folder)
-            if found is not None:
-                state, facts = found
-                if facts["clicks"] != self.clicks:
-                    other = "clicks or tags" if self.model.condition_names else "clicks"
-                    raise InputError(f"{self.folder} was trained on other {other}; resuming needs the same.")
-                self.rows = facts["rows"]
-                done = state.values["done"]
-                if done > self.model.config.train.epochs:
-                    raise InputError(
-                        f"{self.folder} has done {done} epochs; --resume needs train.epochs of at least that."
-                    )
-                checkpoint.write_metrics(self.folder, self.rows)  # a kill may have come between the state and these
-                self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
-                if facts["best_epoch"] is not None:
-                    checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)  # now, not after hours, if it is damaged
-                    self.has_weights = True
+        begun = under_way(self.folder)
+        if self.resume and (begun / checkpoint.RUN).is_file():
+            self.home = begun
+            state = self._continue()
         else:
             refuse_existing(self.folder, marker=checkpoint.RUN, overwrite=self.overwrite)
+            remove(next_of(self.folder))
             if (self.folder / checkpoint.RUN).is_file():
-                earlier = find_aside(self.folder)
-                if earlier is not None and not (self.folder / checkpoint.WEIGHTS).is_file():
-                    put_back(earlier, self.folder)  # what is there now is less than what it was to replace
-                self.aside = set_aside(self.folder)
-        if self.aside is None and not self.has_weights:
-            self.aside = find_aside(self.folder)  # an earlier run, which a killed one was to replace
-        for cut_off in (*self.folder.glob(f".*{PART}"), *self.folder.glob(f"resume/.*{PART}")):
-            cut_off.unlink()  # what a killed write left behind
-        checkpoint.write_run(self.folder, self.model.run())
-        checkpoint.write_items(self.folder, self.model.items)
+                self.home = next_of(self.folder)
+            self.new = True
+        for folder in (self.home, self.home / Path(checkpoint.STATE).parent):
+            clear_inside(folder)
+        self.begun = True
+        with self._named():
+            checkpoint.write_run(self.home, self.model.run())
+            checkpoint.write_items(self.home, self.model.items)
+        self._take_place()
         return state
+
+    def _continue(self) -> TrainState | None:
+        """Return the state in ``home``, None where no epoch was finished there."""
+        self._same_settings(checkpoint.read_run(self.home))
+        found = checkpoint.read_state(self.home)
+        if found is None:
+            return None
+        state, facts = found
+        if facts["clicks"] != self.clicks:
+            other = "clicks or tags" if self.model.condition_names else "clicks"
+            raise InputError(f"{self.folder} was trained on other {other}; resuming needs the same.")
+        self.rows = facts["rows"]
+        done = state.values["done"]
+        if done > self.model.config.train.epochs:
+            raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
+        checkpoint.write_metrics(self.home, self.rows)  # a kill may have come between the state and these
+        self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
+        if facts["best_epoch"] is not None:
+            checkpoint.read_weights(self.home / checkpoint.WEIGHTS)  # now, not after hours, if it is damaged
+            self.has_weights = True
+        return state
+
+    def _take_place(self) -> None:
+        """Put a run that has weights in the place of the one that it replaces, which goes."""
+        if not self.has_weights:
+            return
+        if self.home != self.folder:
+            try:
+                put(self.home, self.folder)
+            except OSError as error:
+                raise failure(self.folder, error) from error
+            self.home = self.folder
+        clear_replaced(self.folder)
 
     def keep_best(self, report: EpochReport) -> None:
         """Write the weights, which carry their own facts, and run.json."""
         note_best(self.model, report)
-        checkpoint.write_weights(self.folder / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
-        self.has_weights = True
-        checkpoint.write_run(self.folder, self.model.run())
-        if self.aside is not None:
-            shutil.rmtree(self.aside.parent, ignore_errors=True)
-            self.aside = None
+        with self._named():
+            checkpoint.write_weights(self.home / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
+            self.has_weights = True
+            checkpoint.write_run(self.home, self.model.run())
+        self._take_place()
 
     def keep_state(self, state: TrainState, report: EpochReport) -> None:
         """Write what the next epoch depends on, and the metrics."""
@@ -116,26 +138,48 @@ class InFolder:
             "best_epoch": self.model.best_epoch,
             "metrics": self.model.metrics,
         }
-        checkpoint.write_state(self.folder, state, facts)
-        checkpoint.write_metrics(self.folder, self.rows)
+        with self._named():
+            checkpoint.write_state(self.home, state, facts)
+            checkpoint.write_metrics(self.home, self.rows)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let a failure name the place that the user knows."""
+        try:
+            yield
+        except WorkError as error:
+            raise WorkError(str(error).replace(str(self.home), str(self.folder))) from error
 
     def end(self) -> None:
-        """Put the best weights back; a run that never had any gives an earlier one its place again."""
-        if self.aside is not None:
-            put_back(self.aside, self.folder)
-        elif self.has_weights:
-            tensors, facts = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
-            # A run killed between weights and state has weights of an epoch that it has yet to do again.
-            self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
-            self.model.network.load_state_dict(tensors)
-        else:
+        """Put the best weights back; a run that never had any leaves nothing, and an earlier one as it was."""
+        with self.held:
+            if self.has_weights and self.home == self.folder:
+                tensors, facts = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
+                # A run killed between weights and state has weights of an epoch that it has yet to do again.
+                self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
+                self.model.network.load_state_dict(tensors)
+                return
             self.model.best_epoch = None
+            if self.begun and self.home != self.folder:
+                remove(self.home)
+            elif self.begun and self.new:
+                for name in (
+                    checkpoint.STATE,
+                    checkpoint.METRICS,
+                    checkpoint.ITEMS,
+                    checkpoint.WEIGHTS,
+                    checkpoint.RUN,
+                ):
+                    remove(self.folder / name)
+                for folder in (self.folder / Path(checkpoint.STATE).parent, self.folder):
+                    with suppress(OSError):
+                        folder.rmdir()
 
     def _same_settings(self, run: checkpoint.Run) -> None:
         """Refuse to continue a run with other settings or other items; more epochs are welcome where they are exact."""
         ours = self.model.run()
         if run.model != ours.model:
-            raise InputError(f"{self.folder} holds a '{run.model}' run; --resume needs the same model.")
+            raise InputError(f"{self.folder} holds a '{run.model}' run; resume=True needs the same model.")
         try:
             config = run_config(run.config).to_dict()  # options that are newer than the run are at their defaults
         except ConfigError as error:
@@ -149,20 +193,36 @@ class InFolder:
         settings = [key for key in changed if key.startswith("config.")]
         if settings:
             was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
-            raise InputError(f"{self.folder} was trained with {was}; --resume needs the same settings.")
-        schedules = {"config.model.anneal": ("share", "cyclical"), "config.train.decay": ("cosine",)}
-        tied = [key.removeprefix("config.") for key, values in schedules.items() if mine.get(key) in values]
+            raise InputError(f"{self.folder} was trained with {was}; resume=True needs the same settings.")
+        tied = tied_to_epochs(ours.config)
         epochs = theirs.get("config.train.epochs")
         if tied and epochs != mine.get("config.train.epochs"):
             raise InputError(
-                f"{self.folder} has a schedule over its {epochs} epochs ({tied[0]}), so --resume cannot change "
+                f"{self.folder} has a schedule over its {epochs} epochs ({tied[0]}), so resume=True cannot change "
                 f"their number. Train again, or with another {tied[0]}."
             )
         if changed == ["dataset.validation_metric"]:
             metric = theirs.get("dataset.validation_metric")
-            raise InputError(f"{self.folder} was validated by {metric}; --resume needs --metric {metric}.")
+            raise InputError(f"{self.folder} was validated by {metric}; resume=True needs --metric {metric}.")
         if run.vocabulary != ours.vocabulary or changed:
-            raise InputError(f"{self.folder} was trained on another dataset; --resume needs the same one.")
+            raise InputError(f"{self.folder} was trained on another dataset; resume=True needs the same one.")
+
+
+def under_way(folder: Path) -> Path:
+    """Return where the run that was begun last is: in ``folder``, or hidden beside it until it has a model.
+
+    An earlier run that a killed process had set aside gets its place back.
+    """
+    recover(folder, marker=checkpoint.RUN, whole=checkpoint.WEIGHTS)
+    begun = next_of(folder)
+    return begun if all((place / checkpoint.RUN).is_file() for place in (folder, begun)) else folder
+
+
+def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
+    """Return the options whose schedule goes over all epochs, so that more of them make another run from the start."""
+    schedules = {"model.anneal": ("share", "cyclical"), "train.decay": ("cosine",)}
+    values = _flat(config)
+    return [key for key, long in schedules.items() if values.get(key) in long]
 
 
 def note_best(model: "NeuralRecommender", report: EpochReport) -> None:

@@ -7,11 +7,12 @@ together with what the user fixed or searches otherwise, checked like any config
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
-from recvae.config import RunConfig, resolve, run_config, shipped
+from recvae.config import RunConfig, resolve, run_config, shipped_for, value_of
+from recvae.defaults import Size
 from recvae.errors import ConfigError
 from recvae.options import Between, OneOf, Space
 
@@ -40,6 +41,10 @@ class Plan:
     def model(self) -> str:
         """The model's registered name."""
         return self.start.name
+
+    def for_data(self, size: Size) -> "Plan":
+        """Return the plan whose starting points have the values that follow from a training matrix of this size."""
+        return replace(self, starts=tuple((source, config.for_data(size)) for source, config in self.starts))
 
     def config(self, settings: Mapping[str, Any]) -> RunConfig:
         """Return the starting point with ``settings``, values by ``section.key``; raise :class:`ConfigError`."""
@@ -81,13 +86,14 @@ def plan(
     space: Mapping[str, Space] | None = None,
     seed: int | None = None,
     metric: str = "ndcg@100",
-    dataset: str | None = None,
+    manifest: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Return the search that the arguments describe: ``plan("ease", space={"model.l2": Between(50, 500, log=True)})``.
 
     ``model``, ``config``, ``settings`` and ``seed`` make the starting point as :func:`recvae.config.resolve` does.
     Searched are the options that are declared searchable, but for those that ``settings`` fixes, and those in
-    ``space``. Where a configuration is shipped for ``dataset`` and the model, it is the second starting point.
+    ``space``. ``manifest`` is that of the dataset to be searched on: what is open in the starting point follows its
+    counts, and where a configuration is shipped for it and the model, that is the second starting point.
 
     Raises :class:`ConfigError` naming what is unknown or out of range, what is both set and searched, and what would
     have trials learn and be scored by different data.
@@ -101,10 +107,12 @@ def plan(
             raise ConfigError(f"{key} is both set and searched. Leave out one of the two.")
     searched: dict[str, Space] = {key: space for key, space in declared(start).items() if key not in fixed}
     searched |= asked
+    if manifest is not None:
+        start = start.for_data(Size.of_training(manifest))
     starts = [("given", start)]
-    known = f"{dataset}-{start.name}"
-    if known in shipped():
-        second = resolve(start.name, known, settings, start.seed)
+    known = None if manifest is None else shipped_for(manifest, start.name)
+    if manifest is not None and known is not None:
+        second = resolve(start.name, known, settings, start.seed).for_data(Size.of_training(manifest))
         if second != start and _task(second) == _task(start):
             starts.append((f"shipped {known}", second))
     return Plan(tuple(starts), _checked(start, searched), metric)
@@ -167,12 +175,6 @@ def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
         section, _, name = key.partition(".")
         values[section] = {**values.get(section, {}), name: value}
     return run_config(values)
-
-
-def value_of(config: RunConfig, key: str) -> Any:
-    """Return the value of a ``section.key``."""
-    section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
 
 
 def _checked(start: RunConfig, space: dict[str, Space]) -> dict[str, Space]:

@@ -22,7 +22,7 @@ from typing import Any
 
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
-from recvae.files import PART, read_json, whole_folder, write_json, write_table, write_text
+from recvae.files import read_json, recover, whole_folder, write_json, write_table, write_text
 from recvae.registry import entry
 from recvae.spaces import Plan, space_to_dict
 
@@ -163,6 +163,7 @@ class Study:
 
 def read_study(folder: Path) -> Study:
     """Return the study of a folder; raise :class:`FormatError` where there is none, or it is damaged."""
+    recover(folder)
     told = read_json(folder / STUDY)
     try:
         if told["kind"] != KIND or told["format"] != FORMAT:
@@ -195,12 +196,6 @@ def to_toml(config: Mapping[str, Any]) -> str:
             lines += ["", f"[{section}]"]
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
     return "\n".join(lines) + "\n"
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a killed write left behind."""
-    for cut_off in folder.glob(f".*{PART}"):
-        cut_off.unlink(missing_ok=True)
 
 
 def _cell(value: Any) -> str:

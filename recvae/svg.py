@@ -7,7 +7,8 @@ in dark. Every mark has a ``<title>``, which browsers show when it is pointed at
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from recvae.text import in_html as escape
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 26, 34  # margins of a chart, in its own units
 _FONT = 11

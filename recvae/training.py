@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from recvae.arguments import shown
 from recvae.batches import Batch, Clicks, number_of_batches
 from recvae.errors import InputError, WorkError
 from recvae.models.base import Loss, Network, Phase
@@ -23,7 +24,7 @@ from recvae.products import precision
 from recvae.schedules import cosine_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How a network is trained; the defaults are those that both papers share."""
 
@@ -241,7 +242,7 @@ class _Loop:
         last = self.done == self.last_epoch
         if self.hooks.validate is not None and (last or self.done % self.options.validate_every == 0):
             with self._averaged():
-                score = float(self.hooks.validate())
+                score = _number(self.hooks.validate())
             if not math.isfinite(score):
                 raise WorkError(f"The validation metric is {score} at epoch {self.done}, not a finite number.")
             best = self.best_score is None or score > self.best_score
@@ -296,7 +297,7 @@ class _Loop:
         device = state.values["device"]
         if device != self.clicks.device.type:
             raise InputError(
-                f"The run was on '{device}', and its random numbers can go on only there. Use --device {device}."
+                f"The run was on '{device}', and its random numbers can go on only there. Use device='{device}'."
             )
         of_network = {
             name.removeprefix("network."): value for name, value in state.tensors.items() if name.startswith("network.")
@@ -317,6 +318,16 @@ class _Loop:
         self.done, self.step = state.values["done"], state.values["step"]
         self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
         self.since_best = state.values["since_best"]
+
+
+def _number(score: Any) -> float:
+    """Return what a validation gave; raise :class:`InputError` where that is no number."""
+    try:
+        return float(score)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(
+            f"The validation gave {shown(score)}. It must return one number, the higher the better."
+        ) from error
 
 
 class _Meter:

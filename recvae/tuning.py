@@ -15,21 +15,23 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae.bench import OnEpoch, OnStep, facts
 from recvae.checkpoint import versions
-from recvae.config import RunConfig, run_config
+from recvae.config import RunConfig, run_config, value_of
+from recvae.defaults import Size
 from recvae.errors import InputError, WorkError
 from recvae.feed import learned_from, validate_with
-from recvae.files import refuse_existing
+from recvae.files import refuse_existing, writing
 from recvae.options import Between, OneOf, Space
 from recvae.registry import entry
-from recvae.spaces import Plan, plan, value_of
-from recvae.studies import STUDY, Study, Trial, read_study, tidy
+from recvae.spaces import Plan, plan
+from recvae.studies import STUDY, Study, Trial, read_study
+from recvae.swap import clear_inside
 
 if TYPE_CHECKING:
     import optuna
@@ -85,16 +87,20 @@ def tune(
     """
     _require_optuna()
     events = events or Events()
-    study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
-    validation = validate_with(data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device))
-    runner = _Runner(data, validation, device, events)
-    try:
-        with _silent():
-            while (trial := _next(study, runner)) is not None:
-                study.add(trial)
-                events.on_done(trial, study)
-    finally:
-        study.draw()
+    with nullcontext() if folder is None else writing(Path(folder)):
+        plan = plan.for_data(Size.of(data.train))
+        study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
+        validation = validate_with(
+            data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device)
+        )
+        runner = _Runner(data, validation, device, events)
+        try:
+            with _silent():
+                while (trial := _next(study, runner)) is not None:
+                    study.add(trial)
+                    events.on_done(trial, study)
+        finally:
+            study.draw()
     if study.best is None:
         first = next((trial.error for trial in study.trials if trial.error), "")
         raise WorkError(f"No trial was complete. The first failure: {first}")
@@ -125,7 +131,7 @@ def _begin(
     if place is not None and resume and (place / STUDY).is_file():
         study = read_study(place)
         _same(study, plan, about)
-        tidy(place)
+        clear_inside(place)
         if given is not None:
             study.trials_wanted, study.seconds_wanted = given
         return study
@@ -253,7 +259,9 @@ def _distribution(space: Space) -> Any:
 
 
 def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | None:
-    """Return where a configuration lies in the space: at the nearest point of a range, None where it has no place."""
+    """Return where a configuration lies in the space: at the nearest point of a range or of choices that have an order,
+    None where it has no place.
+    """
     params: dict[str, Any] = {}
     for key, kind in space.items():
         value = value_of(config, key)
@@ -261,6 +269,8 @@ def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | N
             params[key] = min(max(value, kind.low), kind.high)
         elif isinstance(kind, OneOf) and value in kind.values:
             params[key] = kind.values.index(value)
+        elif isinstance(kind, OneOf) and _ordered(kind) and isinstance(value, int | float):
+            params[key] = min(range(len(kind.values)), key=lambda place: abs(kind.values[place] - value))
         else:
             return None
     return params

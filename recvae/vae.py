@@ -1,11 +1,14 @@
 """The public variational models: a network, trained by the loop, behind the common contract."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from recvae import defaults
+from recvae.arguments import flag, function, path_of
 from recvae.baselines.edlae import edlae_weights
 from recvae.batches import Batch, Clicks
 from recvae.errors import InputError
@@ -14,6 +17,7 @@ from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, M
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.models.recvae_edlae import RecVAEEDLAENetwork, RecVAEEDLAEOptions
 from recvae.models.vamp import VampVAENetwork, VampVAEOptions
+from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender, Validation, cosines
 from recvae.runs import InFolder, InMemory
 from recvae.training import EpochReport, Hooks, TrainOptions, train
@@ -45,13 +49,16 @@ class NeuralRecommender(Recommender):
         ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights so far and
         KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
         """
+        for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
+            function(name, called)
+        resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
         if folder is None and (resume or overwrite):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         matrix = self._begin_fit(train, item_ids, titles)
         self.network = self._network()
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
-            keeper = InFolder(self, Path(folder), matrix, resume=resume, overwrite=overwrite)
+            keeper = InFolder(self, path_of(folder), matrix, resume=resume, overwrite=overwrite)
         hooks = Hooks(
             validate=None if validation is None else lambda: validation(self),
             on_step=on_step,
@@ -97,13 +104,28 @@ class NeuralRecommender(Recommender):
 run_training = train  # fit has an argument called train, as every recommender's fit does
 
 
+@dataclass(frozen=True, kw_only=True)
+class MultDAEArguments(MultDAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of MultDAE: its options, those of training, seed and device."""
+
+
 class MultDAE(NeuralRecommender):
     """Denoising autoencoder with a multinomial likelihood; Liang et al. 2018."""
 
     name = "mult-dae"
     model_defaults = MultDAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = MultDAENetwork
+
+    @takes(MultDAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultVAEArguments(MultVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of MultVAE: its options, those of training, seed and device."""
 
 
 class MultVAE(NeuralRecommender):
@@ -112,7 +134,17 @@ class MultVAE(NeuralRecommender):
     name = "mult-vae"
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = MultVAENetwork
+
+    @takes(MultVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VampVAEArguments(VampVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of VampVAE: its options, those of training, seed and device."""
 
 
 class VampVAE(NeuralRecommender):
@@ -121,7 +153,17 @@ class VampVAE(NeuralRecommender):
     name = "vamp-vae"
     model_defaults = VampVAEOptions()
     train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
+    follows: ClassVar[defaults.Rule] = defaults.VAMP
     build = VampVAENetwork
+
+    @takes(VampVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecVAEArguments(RecVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of RecVAE: its options, those of training, seed and device."""
 
 
 class RecVAE(NeuralRecommender):
@@ -130,7 +172,17 @@ class RecVAE(NeuralRecommender):
     name = "recvae"
     model_defaults = RecVAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE
     build = RecVAENetwork
+
+    @takes(RecVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecVAEEDLAEArguments(RecVAEEDLAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of RecVAEEDLAE: its options, those of training, seed and device."""
 
 
 class RecVAEEDLAE(NeuralRecommender):
@@ -138,9 +190,14 @@ class RecVAEEDLAE(NeuralRecommender):
 
     name = "recvae-edlae"
     model_defaults = RecVAEEDLAEOptions()
-    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4, average=0.7, patience=10)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
+
+    @takes(RecVAEEDLAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _prepare(self, matrix: Any) -> None:
         options = self.config.model

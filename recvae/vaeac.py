@@ -1,21 +1,30 @@
 """The public VAE with arbitrary conditioning: clicks or ratings in, a ranking or the missing ratings out."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recvae.batches import Batch, canonical
+from recvae import defaults
+from recvae.arguments import whole_number
+from recvae.batches import Batch, as_csr, canonical
 from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.models.vaeac import VAEACNetwork, VAEACOptions, check
 from recvae.noise import Noise
+from recvae.options import OfEveryModel, takes
 from recvae.training import TrainOptions
 from recvae.vae import NeuralRecommender
 
 _USERS_AT_ONCE = 1024
+MOST_SAMPLES = 10_000  # of z for a rating: the error of their mean is then a hundredth of that of one
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEACArguments(VAEACOptions, TrainOptions, OfEveryModel):
+    """The arguments of VAEAC: its options, those of training, seed and device."""
 
 
 class VAEAC(NeuralRecommender):
@@ -27,8 +36,13 @@ class VAEAC(NeuralRecommender):
     name = "vaeac"
     model_defaults = VAEACOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
     build = VAEACNetwork
     network: VAEACNetwork
+
+    @takes(VAEACArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _configure(self, config: RunConfig, device: str) -> None:
         check(config.model)
@@ -58,6 +72,7 @@ class VAEAC(NeuralRecommender):
         self._need_fit()
         if self.config.model.likelihood != "gaussian":
             raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
+        samples = whole_number("samples", samples, least=0, most=MOST_SAMPLES)
         histories, where = canonical(histories), _entries(where)
         if histories.shape != where.shape or where.shape[1] != self.n_items:
             raise InputError(
@@ -80,10 +95,8 @@ class VAEAC(NeuralRecommender):
 
 def _entries(where: Any) -> Any:
     """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
-    from scipy.sparse import csr_array, issparse
+    from scipy.sparse import csr_array
 
-    if issparse(where) and where.ndim == 2:
-        where = csr_array(where)
-        ones = np.ones(len(where.indices), np.float32)
-        where = csr_array((ones, where.indices, where.indptr), shape=where.shape)
-    return canonical(where)
+    where = as_csr(where)
+    ones = np.ones(len(where.indices), np.float32)
+    return canonical(csr_array((ones, where.indices, where.indptr), shape=where.shape))

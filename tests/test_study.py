@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,6 +232,8 @@ def test_winners_become_configurations(first, place, modules, tmp_path):
     for name in ("mult-dae", "ease"):
         config = resolve(config=str(tmp_path / f"tiny-{name}.toml")).to_dict()
         assert json.loads(json.dumps(config)) == first[1]["rows"][name]["config"]
+        found_on = tomllib.loads((tmp_path / f"tiny-{name}.toml").read_text())["for"]
+        assert found_on.keys() >= {"users", "items", "clicks"}
 
 
 def test_a_row_without_a_configuration_starts_where_it_says(modules):

@@ -4,23 +4,26 @@ The library is given what it needs to be at its best: BLAS held to one thread wh
 type, and fold-in of users it never saw.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
-from recvae.options import Between, OneOf, option
+from recvae.forks import after_fork
+from recvae.options import Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImplicitALSOptions:
     """Options of implicit ALS, by the library's own names."""
 
@@ -37,21 +40,31 @@ class ImplicitALSOptions:
     iterations: int = option(15, "Number of sweeps over users and items.", ge=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImplicitALSArguments(ImplicitALSOptions, OfEveryModel):
+    """The arguments of ImplicitALS: its options, seed and device."""
+
+
 class ImplicitALS(Recommender):
     """Weighted matrix factorisation by alternating least squares; new users are folded in exactly."""
 
     name = "implicit-als"
     model_defaults = ImplicitALSOptions()
+    follows: ClassVar[defaults.Rule] = defaults.IMPLICIT_ALS
+
+    @takes(ImplicitALSArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
         als = self._als()
-        with _one_blas_thread(), self._solvable():
+        with one_blas_thread(wait=True), self._solvable():
             als.fit(_clicks(matrix), show_progress=False)
         self._hold(als, als.item_factors)
 
     def scores(self, histories: Any) -> Tensor:
-        with _one_blas_thread(), self._solvable():
+        with one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
         scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T
         return popularity_for_the_unknown(scores, histories, self.counts)
@@ -70,13 +83,14 @@ class ImplicitALS(Recommender):
         from implicit.cpu.als import AlternatingLeastSquares
 
         options = self.config.model
-        with _one_blas_thread():  # the constructor warns where BLAS has more
+        with one_blas_thread():  # the constructor warns where BLAS has more
             return AlternatingLeastSquares(
                 factors=options.factors,
                 regularization=options.regularization,
                 alpha=options.alpha,
                 iterations=options.iterations,
                 random_state=self.config.seed,
+                num_threads=torch.get_num_threads(),  # any number gives the same factors
             )
 
     @contextmanager
@@ -103,8 +117,31 @@ def _clicks(matrix: Any) -> Any:
     return csr_matrix((ones, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)), shape=matrix.shape)
 
 
+_limiting = threading.Lock()  # held by whoever holds BLAS to one thread
+
+
+def _anew() -> None:
+    """Make the lock anew in a forked process: who held it is a thread of the parent process."""
+    global _limiting
+    _limiting = threading.Lock()
+
+
+after_fork(_anew)
+
+
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Hold BLAS to one thread: implicit runs its own, and the two would fight for the cores."""
-    with threadpool_limits(1, "blas"):
-        yield
+def one_blas_thread(*, wait: bool = False) -> Iterator[None]:
+    """Hold BLAS to one thread: implicit runs its own, and the two would fight for the cores.
+
+    The limit is the process's, so one caller at a time sets it and puts back what was there: a second one would take
+    the first one's limit for that, and leave it behind. Who finds it set goes on under it, and without it once the
+    first one is done; with ``wait`` the caller waits for a limit of its own, as long work should.
+    """
+    lock = _limiting
+    mine = lock.acquire(blocking=wait)
+    try:
+        with threadpool_limits(1, "blas") if mine else nullcontext():
+            yield
+    finally:
+        if mine:
+            lock.release()

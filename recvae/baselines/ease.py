@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,23 +10,29 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.batches import Batch
 from recvae.errors import WorkError
-from recvae.options import Between, option
+from recvae.options import Between, OfEveryModel, option, takes
 from recvae.products import gathered_sum
 from recvae.recommender import Recommender, popularity_for_the_unknown
 
 TILE = 512  # columns of the Gram matrix made at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EASEOptions:
     """Options of EASE."""
 
     l2: float = option(
         500.0, "Lambda of lambda * sum of squared weights.", search=Between(10.0, 5000.0, log=True), gt=0
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EASEArguments(EASEOptions, OfEveryModel):
+    """The arguments of EASE: its options, seed and device."""
 
 
 class EASE(Recommender):
@@ -37,6 +43,11 @@ class EASE(Recommender):
 
     name = "ease"
     model_defaults = EASEOptions()
+    follows: ClassVar[defaults.Rule] = defaults.EASE
+
+    @takes(EASEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)

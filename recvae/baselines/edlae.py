@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae import defaults
 from recvae.baselines.ease import EASE, closed_form
 from recvae.baselines.popularity import item_counts
-from recvae.options import Between, option
+from recvae.options import Between, OfEveryModel, option, takes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EDLAEOptions:
     """Options of EDLAE."""
 
@@ -29,11 +30,21 @@ class EDLAEOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EDLAEArguments(EDLAEOptions, OfEveryModel):
+    """The arguments of EDLAE: its options, seed and device."""
+
+
 class EDLAE(EASE):
     """Linear item-item model with a zero diagonal, regularised by dropout, in closed form. Memory as for EASE."""
 
     name = "edlae"
     model_defaults: ClassVar[Any] = EDLAEOptions()
+    follows: ClassVar[defaults.Rule] = defaults.EDLAE
+
+    @takes(EDLAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         options = self.config.model

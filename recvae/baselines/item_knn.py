@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
-from recvae.options import Between, option
+from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 
 ENTRIES = 1 << 19  # of the item-item product made at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ItemKNNOptions:
     """Options of item-kNN."""
 
@@ -55,11 +55,20 @@ class ItemKNNOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItemKNNArguments(ItemKNNOptions, OfEveryModel):
+    """The arguments of ItemKNN: its options, seed and device."""
+
+
 class ItemKNN(Recommender):
     """Nearest neighbours among items. Memory: 16 bytes for each item and neighbour."""
 
     name = "item-knn"
     model_defaults = ItemKNNOptions()
+
+    @takes(ItemKNNArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         options = self.config.model

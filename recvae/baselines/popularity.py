@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InputError
+from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PopularityOptions:
     """Popularity has no options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopularityArguments(PopularityOptions, OfEveryModel):
+    """The arguments of Popularity: its options, seed and device."""
 
 
 class Popularity(Recommender):
@@ -22,6 +28,10 @@ class Popularity(Recommender):
 
     name = "popularity"
     model_defaults = PopularityOptions()
+
+    @takes(PopularityArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
 
     def _learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)

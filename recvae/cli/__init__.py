@@ -3,11 +3,9 @@
 Nothing heavy is imported here or at the top of a verb's file, so that ``recvae --help`` answers at once.
 """
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -18,15 +16,20 @@ from recvae.cli.blend import blend
 from recvae.cli.diagnose import diagnose
 from recvae.cli.evaluate import evaluate
 from recvae.cli.info import info
+from recvae.cli.output import HELD
 from recvae.cli.prepare import prepare
+from recvae.cli.process import drop_stdout, ended_by_signals, leave_streams, prepare_streams
 from recvae.cli.quickstart import quickstart
 from recvae.cli.recommend import recommend
 from recvae.cli.shadow import refuse_shadows
 from recvae.cli.similar import similar
-from recvae.cli.terminal import Interrupted, print_error
+from recvae.cli.terminal import Interrupted, print_error, print_traceback
+from recvae.cli.threads import back_to_before
 from recvae.cli.train import train
 from recvae.cli.tune import tune
+from recvae.cli.wording import in_options
 from recvae.errors import RecvaeError
+from recvae.locks import doing
 
 __all__ = ["app", "main"]
 
@@ -53,29 +56,42 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    pass
+    doing.set(f"recvae {context.invoked_subcommand}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's) and return the exit status.
 
-    0: done. 1: the work failed. 2: the input cannot be used. 130: Ctrl-C. Every failure is one sentence on stderr.
+    0: done. 1: the work failed. 2: the input cannot be used. 130: Ctrl-C. 143: SIGTERM, and 129: SIGHUP, after the same
+    tidying up. Every failure is one sentence on stderr.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without some character shows a mark in its place
+    prepare_streams()
+    with ended_by_signals() as ending:
+        try:
+            status = _run(given)
+        finally:
+            HELD.close()
+        leave_streams()
+    return 128 + ending.signal if ending.signal is not None and status == 130 else status
+
+
+def _run(given: Sequence[str]) -> int:
+    """Run the command line and explain what ends it."""
     try:
         refuse_shadows()
         status = app(given, prog_name="recvae", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 - this is the place where exceptions end
         if "--debug" in given and not isinstance(error, SystemExit):
-            traceback.print_exc()
+            print_traceback(traceback.format_exc())
         return _explain(error)
+    finally:
+        back_to_before()
     if status == 130:  # newer releases of Typer turn Ctrl-C into this
         return _explain(KeyboardInterrupt())
     return status if isinstance(status, int) else 0
@@ -91,12 +107,12 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         print_error(str(error), label="")
     elif isinstance(error, RecvaeError):
-        print_error(str(error))
+        print_error(in_options(str(error)))
     elif isinstance(error, _ClickException):
         print_error(_usage(error))
         return 2
     elif isinstance(error, BrokenPipeError):
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python complains again when it flushes at exit
+        drop_stdout()  # or Python complains again when it flushes at exit
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         print_error(f"There is not enough memory ({_one_line(error)}). Use a smaller batch size or a smaller model.")
     elif isinstance(error, OSError) and error.strerror is not None:

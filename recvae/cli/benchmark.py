@@ -1,5 +1,8 @@
 """``recvae benchmark``: several models on one dataset, measured alike, in one table."""
 
+import shlex
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +15,18 @@ from recvae.cli.options import (
     Debug,
     Device,
     Json,
-    Metric,
-    Metrics,
     Overwrite,
     Quiet,
     Seed,
+    Threads,
 )
-from recvae.cli.output import check_folder
-from recvae.cli.terminal import Follower, Terminal, share
+from recvae.cli.output import check_folder, hold
+from recvae.cli.terminal import Follower, Interrupted, Terminal, print_traceback, share
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from recvae.bench import Contestant, Outcome
+    from recvae.bench_kept import Kept
     from recvae.report import ModelResult
 
 # All but vamp-vae, which takes hours where the others take minutes, vaeac, whose business is ratings, and
@@ -34,9 +38,15 @@ def benchmark(
     folder: DatasetFolder,
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="The folder for the table, the figure and results.json.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="The folder for the table, the figure, results.json and the trained runs.",
+            show_default=False,
+        ),
     ],
-    models: Annotated[str, typer.Option(metavar="A,B,C", help="The models to compare.")] = MODELS,
+    models: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The models to compare.", show_default=MODELS)
+    ] = None,
     config: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,10 +55,22 @@ def benchmark(
             "may be repeated.",
         ),
     ] = None,
-    metrics: Metrics = METRICS,
-    metric: Metric = METRIC,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="As for 'recvae evaluate'.", show_default=METRICS)
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME@K", help="The validation metric that picks the epoch to keep.", show_default=METRIC),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the benchmark in DIR; models that are finished are not trained again."
+        ),
+    ] = False,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -58,43 +80,83 @@ def benchmark(
 
     [dim]recvae benchmark ml-1m --models recvae,ease,popularity --out benchmarks/ml-1m[/]
     """
-    import sys
-
+    used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
-    from recvae import bench
+    from eval import parse_metrics
+    from recvae import bench, bench_kept
     from recvae.errors import WorkError
-    from recvae.files import whole_folder
     from recvae.report import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
-    check_folder(out, marker=bench.RESULTS, overwrite=overwrite)
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    chosen = bench.contestants(Dataset.load(folder).name, names, config or [], seed)
-    show = _Show(terminal, metric, {c.config.name: c for c in chosen})
-    try:
-        outcome = bench.benchmark(
-            folder,
-            chosen,
-            metrics=metrics,
-            metric=metric,
-            device=device,
-            events=bench.Events(show.model, show.step, show.epoch, show.done),
-        )
-    finally:
-        show.close()
+    hold(out, folder, *(config or []))
+    continued = resume and (out / bench_kept.PLAN).is_file()
+    if not continued:
+        check_folder(out, marker=bench_kept.marker(out), overwrite=overwrite)
+    data = Dataset.load(folder)
+    facts = bench.facts(data)
+    with ExitStack() as stack:
+        if continued:
+            _refuse_with_resume(
+                {"--models": models, "--config": config, "--metrics": metrics, "--metric": metric, "--seed": seed}
+            )
+            plan = bench_kept.read_plan(out)
+            kept = bench_kept.go_on(out, plan, facts)
+        else:
+            names = [name.strip() for name in (models or MODELS).split(",") if name.strip()]
+            found = bench.contestants(data.manifest, names, config or [], seed)
+            settings = tuple((contestant.config, contestant.source) for contestant in found)
+            plan = bench_kept.Plan(settings, metrics or METRICS, metric or METRIC, facts)
+            kept = stack.enter_context(bench_kept.begin(out, plan, overwrite=overwrite))
+        chosen = [bench.Contestant(*settings) for settings in plan.models]
+        main = bench.sorting_metric(plan.metric, parse_metrics(plan.metrics))
+        show = _Show(terminal, plan.metric, main, {c.config.name: c for c in chosen})
+        try:
+            outcome = bench.benchmark(
+                folder,
+                chosen,
+                metrics=plan.metrics,
+                metric=plan.metric,
+                device=device,
+                threads=used,
+                kept=kept,
+                events=bench.Events(show.model, show.step, show.epoch, show.done, show.slow),
+            )
+        except KeyboardInterrupt:
+            show.close()
+            raise _stopped(folder, out, device, kept) from None
+        finally:
+            show.close()
     if debug:
         for text in outcome.tracebacks.values():
-            sys.stderr.write(text)
+            print_traceback(text)
     if outcome.results:
-        with whole_folder(out, marker=bench.RESULTS, overwrite=overwrite) as temporary:
-            written = bench.write_report(temporary, outcome)
+        written = bench.write_report(out, outcome)
         terminal.result(rich_table(outcome.results, width=terminal.out.width))
-        terminal.note(_sources(chosen, outcome), f"Written to {out}: {', '.join(written)}.")
+        terminal.note(_sources(chosen, outcome), f"Written to {out}: {', '.join([*written, bench_kept.RUNS])}.")
         if bench.FIGURE not in written:
             terminal.note("No figure: install Matplotlib with pip install 'recvae[plot]'.")
         terminal.document({**outcome.results, **({"failures": outcome.failures} if outcome.failures else {})})
     if outcome.failures:
         raise WorkError("; ".join(f"{name} failed: {sentence}" for name, sentence in outcome.failures.items()))
+
+
+def _refuse_with_resume(options: Mapping[str, object]) -> None:
+    """Raise :class:`InputError` for options that a benchmark to be resumed has already."""
+    from recvae.errors import InputError
+
+    given = [name for name, value in options.items() if value not in (None, [])]
+    if given:
+        raise InputError(f"--resume goes on with what the benchmark was begun with: leave out {', '.join(given)}.")
+
+
+def _stopped(folder: Path, out: Path, device: str, kept: "Kept") -> Interrupted:
+    """Return where things stand after Ctrl-C."""
+    finished = [config.name for config, _ in kept.plan.models if kept.is_finished(config.name)]
+    if not finished:
+        return Interrupted("Stopped before the first model was finished; nothing is kept.")
+    again = f"recvae benchmark {shlex.quote(str(folder))} --out {shlex.quote(str(out))} --resume"
+    again += "" if device == "auto" else f" --device {device}"
+    return Interrupted(f"Stopped. {out} holds {', '.join(finished)}. Continue with: {again}")
 
 
 def _sources(chosen: "list[Contestant]", outcome: "Outcome") -> str:
@@ -109,9 +171,10 @@ def _sources(chosen: "list[Contestant]", outcome: "Outcome") -> str:
 class _Show(Follower):
     """Shows the benchmark as it goes: one display per model, and a line when it is done."""
 
-    def __init__(self, terminal: Terminal, metric: str, chosen: "dict[str, Contestant]") -> None:
-        self.terminal, self.metric, self.chosen = terminal, metric, chosen
-        super().__init__()
+    def __init__(self, terminal: Terminal, metric: str, main: str, chosen: "dict[str, Contestant]") -> None:
+        super().__init__(terminal)
+        self.metric, self.chosen = metric, chosen
+        self.main = main  # the table is sorted by it
 
     def model(self, name: str, place: int, total: int) -> None:
         train = self.chosen[name].config.train
@@ -124,6 +187,6 @@ class _Show(Follower):
         if result is None:
             self.terminal.warn(f"{name} failed; the others go on.")
             return
-        first, value = next(iter(result.evaluation.metrics.items()))
+        value = result.evaluation.metrics[self.main].mean
         seconds = result.train_seconds or 0.0
-        self.terminal.say(f"{name}: test {first} {share(value.mean)}, trained in {seconds:.1f} s")
+        self.terminal.say(f"{name}: test {self.main} {share(value)}, trained in {seconds:.1f} s")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.evaluate import refuse_other_data
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet
-from recvae.cli.output import check_folder
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Threads
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +37,7 @@ def blend(
         str, typer.Option(metavar="NAME@K", help="What chooses the weights, on the validation users.")
     ] = METRIC,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -45,6 +47,7 @@ def blend(
 
     [dim]recvae blend runs/ml-1m-recvae runs/ml-1m-ease ml-1m --out runs/ml-1m-blend[/]
     """
+    used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae.bench import facts
     from recvae.blend import Blend, Trials, best_weights, normalised
@@ -53,8 +56,9 @@ def blend(
     from recvae.registry import entry
 
     terminal = Terminal(json=json, quiet=quiet)
-    _check_runs(runs, out)
+    _check_runs(runs)
     given = None if weights is None else normalised(_numbers(weights), len(runs))
+    hold(out, folder, *runs, marker="run.json")
     check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
     validation = validate_with(data, metric)
@@ -99,21 +103,20 @@ def blend(
             "metrics": {metric: blended.metrics["validation"]} if unseen else {},
             "tried": len(trials.figures) if given is None else 0,
             "seconds": round(seconds, 3),
+            "threads": used,
             "config": blended.config.to_dict(),
         }
     )
 
 
-def _check_runs(runs: Sequence[Path], out: Path) -> None:
-    """Refuse a single run, and to write over one of those that are read."""
+def _check_runs(runs: Sequence[Path]) -> None:
+    """Refuse a single run."""
     from recvae.errors import InputError
 
     if len(runs) < 2:
         raise InputError(
             "A blend needs at least two runs. Name them before the dataset folder: recvae blend RUN RUN DIR --out BLEND"
         )
-    if out.resolve() in [run.resolve() for run in runs]:
-        raise InputError(f"{out} is one of the runs to blend. Write to another place with --out.")
 
 
 def _numbers(text: str) -> list[float]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.evaluate import refuse_other_data
-from recvae.cli.options import DatasetFolder, Debug, Device, Json, Overwrite, Quiet, RunFolder, Seed
-from recvae.cli.output import check_output
+from recvae.cli.options import DatasetFolder, Debug, Device, Json, Overwrite, Quiet, RunFolder, Seed, Threads
+from recvae.cli.output import check_output, hold
 from recvae.cli.terminal import Terminal, share
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,7 @@ def diagnose(
     users: Annotated[int, typer.Option(metavar="N", help="At most so many users, for the code and log p(x).")] = 500,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -39,6 +41,7 @@ def diagnose(
 
     [dim]recvae diagnose runs/ml-1m-mult-vae ml-1m --out mult-vae.html[/]
     """
+    use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae import diagnostics
     from recvae.bench import facts
@@ -51,6 +54,7 @@ def diagnose(
 
     terminal = Terminal(json=json, quiet=quiet)
     if out is not None:
+        hold(out, run, folder)
         check_output(out, overwrite=overwrite, suffixes=(".html", ".htm"))
     data = Dataset.load(folder)
     model = load(run, device)
@@ -82,7 +86,8 @@ def diagnose(
 
 def _tables(value: Mapping[str, Any]) -> "list[Table | str]":
     """Return the diagnosis as sentences and tables."""
-    from recvae.diagnose_report import reliability, thresholds
+    from recvae.collapse import thresholds
+    from recvae.diagnose_report import reliability
 
     parts: list[Table | str] = []
     if value["training"]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae.cli.options import METRICS, DatasetFolder, Debug, Device, Json, Metrics, Quiet, RunFolder
+from recvae.cli.options import METRICS, DatasetFolder, Debug, Device, Json, Metrics, Quiet, RunFolder, Threads
 from recvae.cli.terminal import Terminal
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -21,6 +22,7 @@ def evaluate(
     split: Annotated[str, typer.Option(metavar="SPLIT", help="test or validation.")] = "test",
     metrics: Metrics = METRICS,
     device: Device = "auto",
+    threads: Threads = "auto",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -29,6 +31,7 @@ def evaluate(
 
     [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,recall@20[/]
     """
+    use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from eval import parse_metrics, rating_metrics
     from recvae.bench import evaluated, facts

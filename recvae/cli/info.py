@@ -14,7 +14,9 @@ def info(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PATH]", help="A dataset or run folder; without it, what recvae knows.", show_default=False
+            metavar="[PATH|MODEL]",
+            help="A dataset or run folder, or a model's name; without it, what recvae knows.",
+            show_default=False,
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read everything in the folder and check it.")] = False,
@@ -22,24 +24,74 @@ def info(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Describe a dataset or run folder; without a path, list known datasets, models and shipped configurations."""
-    from recvae.errors import InputError
+    """Describe a dataset or run folder, or a model's options; without either, list known datasets, models and settings.
+
+    [dim]recvae info ml-1m --verify[/]
+    [dim]recvae info mult-vae[/]
+    """
+    from recvae.errors import InputError, did_you_mean
+    from recvae.files import recover
+    from recvae.registry import MODELS
 
     terminal = Terminal(json=json, quiet=quiet)
+    if path is not None:
+        recover(path, marker="run.json", whole="model.safetensors")
     if path is None:
         if verify:
             raise InputError("--verify needs a folder to check.")
         _catalogue(terminal)
-    elif not path.exists():
-        raise InputError(f"{path} does not exist.")
     elif (path / "manifest.json").is_file():
         _dataset(terminal, path, verify=verify)
     elif (path / "run.json").is_file():
         _run(terminal, path, verify=verify)
+    elif str(path) in MODELS:
+        if verify:
+            raise InputError(f"--verify needs a folder to check, and '{path}' is a model's name.")
+        _model(terminal, str(path))
+    elif not path.exists():
+        raise InputError(f"{path} does not exist, and no model is called so.{did_you_mean(path.name, MODELS)}")
     else:
         raise InputError(
             f"{path} is neither a dataset folder ('recvae prepare' writes those) nor a run folder ('recvae train')."
         )
+
+
+def _model(terminal: Terminal, name: str) -> None:
+    """Print every option of a model."""
+    from dataclasses import asdict
+
+    from recvae.options import described, value_text
+    from recvae.registry import entry
+    from recvae.spaces import space_to_dict
+
+    about = entry(name)
+    kind = about.recommender()
+    sections = {"model": kind.model_defaults, "train": kind.train_defaults}
+    options = {section: described(of) for section, of in sections.items() if of is not None}
+    terminal.lines(f"{about.title}: {about.paper}")
+    for section, those in options.items():
+        terminal.lines("", f"--set {section}.OPTION=VALUE" if those else "It has no options.")
+        for each in those:
+            terminal.lines(f"  {each.name} = {'not set' if each.default is None else value_text(each.default)}")
+            terminal.lines(f"      {each.sentence()}")
+    terminal.document(
+        {
+            "kind": "model",
+            "name": name,
+            "title": about.title,
+            "paper": about.paper,
+            "options": {
+                section: {
+                    each.name: {
+                        **{key: value for key, value in asdict(each).items() if key not in ("name", "search")},
+                        "search": None if each.search is None else space_to_dict(each.search),
+                    }
+                    for each in those
+                }
+                for section, those in options.items()
+            },
+        }
+    )
 
 
 def _catalogue(terminal: Terminal) -> None:
@@ -49,12 +101,12 @@ def _catalogue(terminal: Terminal) -> None:
     from recvae.registry import MODELS
 
     configs = list(shipped())
-    terminal.result("Known datasets (recvae prepare NAME --out DIR)")
-    terminal.result(*(f"  {release.name:<16} {release.url}" for release in RELEASES.values()))
-    terminal.result("\nModels (recvae train DIR --model NAME --out RUN)")
-    terminal.result(*(f"  {entry.name:<16} {entry.title}: {entry.paper}" for entry in MODELS.values()))
-    terminal.result("\nShipped configurations (recvae train DIR --config NAME --out RUN)")
-    terminal.result(*(f"  {name}" for name in configs))
+    terminal.lines("Known datasets (recvae prepare NAME --out DIR)")
+    terminal.lines(*(f"  {release.name:<16} {release.url}" for release in RELEASES.values()))
+    terminal.lines("\nModels (recvae train DIR --model NAME --out RUN)")
+    terminal.lines(*(f"  {entry.name:<16} {entry.title}: {entry.paper}" for entry in MODELS.values()))
+    terminal.lines("\nShipped configurations (recvae train DIR --config NAME --out RUN)")
+    terminal.lines(*(f"  {name}" for name in configs))
     terminal.document(
         {
             "kind": "catalogue",
@@ -74,20 +126,27 @@ def _dataset(terminal: Terminal, path: Path, *, verify: bool) -> None:
     if verify:
         data.verify()
     about = data.describe()
-    terminal.result(*summary(data, about))
-    quantiles = ("min", "p25", "median", "p75", "p90", "p99", "max", "mean")
-    terminal.result("", f"  {'':<22}" + "".join(f"{name:>8}" for name in quantiles))
-    for label, values in (
-        ("training clicks / user", about["splits"]["train"]["clicks_per_user"]),
-        ("training clicks / item", about["popularity"]),
-    ):
-        terminal.result(f"  {label:<22}" + "".join(f"{_number(values[name]):>8}" for name in quantiles))
+    terminal.lines(*summary(data, about))
+    terminal.lines("", *_quantiles(about, terminal.width))
     top = about["popularity"]["share_of_top_tenth"]
-    terminal.result(f"  The most popular tenth of the items has {100 * top:.0f} % of the training clicks.")
-    terminal.result("", *_described(about))
+    terminal.lines(f"  The most popular tenth of the items has {100 * top:.0f} % of the training clicks.")
+    terminal.lines("", *_described(about))
     if verify:
-        terminal.result("  Verified: every file is as it was written.")
+        terminal.lines("  Verified: every file is as it was written.")
     terminal.document({"kind": "dataset", "folder": str(path), "verified": verify, "dataset": about})
+
+
+def _quantiles(about: Mapping[str, Any], width: int | None) -> list[str]:
+    """Return how training clicks are spread over users and items: a line for each, or a column where that is narrow."""
+    names = ("min", "p25", "median", "p75", "p90", "p99", "max", "mean")
+    spread = {"user": about["splits"]["train"]["clicks_per_user"], "item": about["popularity"]}
+    if width is None or width >= 24 + 8 * len(names):
+        rows = [f"  {'':<22}" + "".join(f"{name:>8}" for name in names)]
+        for of, values in spread.items():
+            rows.append(f"  {f'training clicks / {of}':<22}" + "".join(f"{_number(values[name]):>8}" for name in names))
+        return rows
+    rows = [f"  {'training clicks':<16}" + "".join(f"{f'/ {of}':>10}" for of in spread)]
+    return rows + [f"  {n:>16}" + "".join(f"{_number(values[n]):>10}" for values in spread.values()) for n in names]
 
 
 def _described(about: Mapping[str, Any]) -> list[str]:
@@ -117,22 +176,22 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     rows = checkpoint.read_metrics(path)
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
     metric, trained_on = run.dataset.get("validation_metric", "metric"), run.dataset.get("name", "unnamed data")
-    terminal.result(f"{entry(run.model).title}, trained on {trained_on}: {run.n_items:,} items", "")
+    terminal.lines(f"{entry(run.model).title}, trained on {trained_on}: {run.n_items:,} items", "")
     sections = (section for section in ("model", "train") if run.config.get(section))
-    terminal.result(*(f"  {section:<10} {settings_line(run.config[section])}" for section in sections))
-    terminal.result(f"  {'seed':<10} {run.config.get('seed')}")
+    terminal.lines(*(f"  {section:<10} {settings_line(run.config[section])}" for section in sections))
+    terminal.lines(f"  {'seed':<10} {run.config.get('seed')}")
     if rows:
-        terminal.result(f"  {'epochs':<10} {len(rows)} done, best {run.best_epoch}")
+        terminal.lines(f"  {'epochs':<10} {len(rows)} done, best {run.best_epoch}")
     if refit := run.dataset.get("refit"):
         again = f" for {refit['epoch']} epochs" if refit["epoch"] else ""
-        terminal.result(f"  {'refitted':<10} on all {refit['clicks']:,} clicks but the test part{again}")
+        terminal.lines(f"  {'refitted':<10} on all {refit['clicks']:,} clicks but the test part{again}")
     if "validation" in run.metrics:
-        terminal.result(f"  {'validation':<10} {metric} {share(run.metrics['validation'])}")
-    terminal.result(f"  {'versions':<10} " + ", ".join(f"{name} {version}" for name, version in run.versions.items()))
-    terminal.result(f"  {'files':<10} " + ", ".join(f"{name} {_size(size)}" for name, size in sizes.items()))
-    terminal.result(f"  {'catalogue':<10} {run.vocabulary[:16]}")
+        terminal.lines(f"  {'validation':<10} {metric} {share(run.metrics['validation'])}")
+    terminal.lines(f"  {'versions':<10} " + ", ".join(f"{name} {version}" for name, version in run.versions.items()))
+    terminal.lines(f"  {'files':<10} " + ", ".join(f"{name} {_size(size)}" for name, size in sizes.items()))
+    terminal.lines(f"  {'catalogue':<10} {run.vocabulary[:16]}")
     if verify:
-        terminal.result("  Verified: the model loads, and its files are as they were written.")
+        terminal.lines("  Verified: the model loads, and its files are as they were written.")
     terminal.document(
         {
             "kind": "run",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import InputError, did_you_mean
+from recvae.errors import InputError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 _YEAR = re.compile(r"\s*\(\d{4}\)$")
 _ARTICLE = re.compile(r"^(.*), (the|a|an|les?|la|das|der|die|el|il)$")
+_LEADING = re.compile(r"^(the|a|an|les?|la|das|der|die|el|il)\s+")
 _NAMED = 4  # candidates or unknown items named in a sentence
 
 
 def plain_title(title: str) -> str:
     """Return a title as people type it: ``Matrix, The (1999)`` becomes ``the matrix``."""
     return _ARTICLE.sub(r"\2 \1", _YEAR.sub("", title.casefold().strip()))
+
+
+def _bare(title: str) -> str:
+    """Return a title without its article: ``Matrix, The (1999)`` becomes ``matrix``."""
+    return _LEADING.sub("", plain_title(title))
 
 
 def find_item(model: "Recommender", asked: str) -> int | None:
@@ -72,8 +78,9 @@ def unknown_items(model: "Recommender", unknown: Sequence[str]) -> str:
 
 
 def suggestion(model: "Recommender", asked: str) -> str:
-    """Return a question with the nearest title, or an empty string."""
-    return did_you_mean(asked, [title for title in model.items.titles if title]) or did_you_mean(asked, model.items.ids)
+    """Return a question with the nearest title, whatever its case, year and article, else with the nearest id."""
+    titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # of equals the first
+    return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
 
 
 def listed(names: Sequence[str]) -> str:

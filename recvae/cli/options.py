@@ -22,6 +22,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
 ]
+Threads = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="Threads to compute with; auto: one for each core that other programs leave free.",
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(metavar="N", help="Seed of everything random; the configuration's, else 98765.", show_default=False),

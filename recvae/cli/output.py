@@ -6,7 +6,7 @@ Lists are Parquet, CSV or JSON lines with the columns user, rank, item_id, title
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from recvae.checkpoint import Vocabulary
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+HELD = ExitStack()  # the outputs of the command under way; closed where it ends
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,23 @@ class Block:
     users: Sequence[str | None]
     ids: Any
     scores: Any
+
+
+def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> None:
+    """Be the one writer of ``out`` until the command ends; no other process may write there meanwhile.
+
+    ``inputs``: what the command reads, None included; a text may also be the name of a known dataset or configuration,
+    after which folders are called too, so it counts where it is a file. ``marker`` as in
+    :func:`recvae.swap.refuse_inputs`. Raises :class:`InputError` where ``out`` is one of them, and :class:`WorkError`
+    where another process writes there or nothing can be written.
+    """
+    from recvae.files import writing
+    from recvae.swap import refuse_inputs
+
+    paths = [Path(given) for given in inputs if isinstance(given, Path) or (given and Path(given).is_file())]
+    refuse_inputs(out, paths, marker=marker)
+    _check_place(out)
+    HELD.enter_context(writing(out))
 
 
 def check_folder(path: Path, *, marker: str, overwrite: bool) -> None:

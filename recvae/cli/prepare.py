@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import Debug, Json, Overwrite, Quiet
-from recvae.cli.output import check_folder
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def prepare(
         str | None,
         typer.Argument(
             metavar="NAME|FILE",
-            help="A known dataset (see 'recvae info'), or a CSV, TSV or Parquet file.",
+            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, or - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -135,6 +135,10 @@ def prepare(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.", rich_help_panel=_SPLIT)] = 98765,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What to call the dataset; its source's name if not given."),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -161,6 +165,8 @@ def prepare(
         "columns": None if columns is None else [name.strip() for name in columns.split(",")],
         "separator": None if separator is None else separator.replace("\\t", "\t"),
         "seed": seed,
+        "name": name,
+        "warn": terminal.warn,
     }
     of_splitting: dict[str, Any] = {
         "source": source,
@@ -176,6 +182,7 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
+    hold(out, source_name, source, titles, user_tags, train, test)
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         if given is not None:
@@ -189,7 +196,7 @@ def prepare(
     data.save(out, overwrite=overwrite)
     about = data.describe()
     terminal.note(*summary(data, about), f"\nWritten to {out}.")
-    terminal.next(*next_commands(out, data.name))
+    terminal.next(*next_commands(out, data))
     terminal.document({"folder": str(out), "dataset": about})
 
 
@@ -219,12 +226,17 @@ def _given(
     return train, test
 
 
-def next_commands(folder: Path, name: str) -> list[str]:
-    """Return what one does with a new dataset folder."""
-    where = shlex.quote(str(folder))
+def next_commands(folder: Path, data: "Dataset") -> list[str]:
+    """Return what one does with a new dataset folder: train the model for data of its size, and compare them all."""
+    from recvae.config import shipped_for
+    from recvae.defaults import Size, recommended
+
+    where, model = shlex.quote(str(folder)), recommended(Size.of_training(data.manifest))
+    known = shipped_for(data.manifest, model)
+    settings = f"--model {model}" if known is None else f"--config {known}"
     return [
-        f"recvae train {where} --model recvae --out {shlex.quote(f'runs/{name}-recvae')}",
-        f"recvae benchmark {where} --out {shlex.quote(f'benchmarks/{name}')}",
+        f"recvae train {where} {settings} --out {shlex.quote(f'runs/{data.name}-{model}')}",
+        f"recvae benchmark {where} --out {shlex.quote(f'benchmarks/{data.name}')}",
     ]
 
 

@@ -3,8 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed
-from recvae.cli.output import check_folder
+from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from recvae.recommender import Recommender
     from recvae.report import ModelResult
 
-MODELS = ("recvae", "mult-vae", "ease", "implicit-als", "popularity")
+FLAGSHIP = "recvae-edlae"
+MODELS = (FLAGSHIP, "mult-vae", "ease", "implicit-als", "popularity")
 METRICS = ("ndcg@10", "recall@20", "ndcg@100")
 METRIC = METRICS[0]
 _BAR = 14  # characters of the ceiling's bar
@@ -50,33 +51,36 @@ def quickstart(
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "1",  # on a sample this small, sharing the work costs more than it saves
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Make a small sample, train five models on it, compare them, and recommend films to one user."""
+    use_threads(threads)  # before torch is loaded
     from data_prep import sample
-    from recvae.bench import RESULTS, contestants, facts
+    from recvae.bench import contestants, facts
+    from recvae.bench_kept import RESULTS
     from recvae.files import whole_folder, write_json
     from recvae.report import environment, results
 
     terminal = Terminal(json=json, quiet=quiet)
     began = time.perf_counter()
     if out is not None:
+        hold(out)
         check_folder(out, marker=RESULTS, overwrite=overwrite)
     data = (sample() if seed is None else sample(seed)).dataset()
     _introduce(terminal, data)
     models: dict[str, Recommender] = {}
     measured: dict[str, ModelResult] = {}
-    with _one_thread():
-        for contestant in contestants(data.name, MODELS, seed=seed):
-            name = contestant.config.name
-            models[name], measured[name] = _measured(terminal, contestant, data, device)
+    for contestant in contestants(data.manifest, MODELS, seed=seed):
+        name = contestant.config.name
+        models[name], measured[name] = _measured(terminal, contestant, data, device)
     ceiling = _ceiling(data)
     value = results(measured, facts(data, split="test", validation_metric=METRIC), environment(), metric=METRIC)
-    person = _person(models["recvae"], data)
-    value |= _findings(value, ceiling, models["recvae"], person)
+    person = _person(models[FLAGSHIP], data)
+    value |= _findings(value, ceiling, models[FLAGSHIP], person)
     if out is not None:
         with whole_folder(out, marker=RESULTS, overwrite=overwrite) as folder:
             data.save(folder / "dataset")
@@ -87,19 +91,6 @@ def quickstart(
     terminal.note(f"\nDone in {time.perf_counter() - began:.0f} s.")
     terminal.next(*_commands(out, data, person))
     terminal.document(value)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hold torch to one thread: on a sample this small, sharing the work costs more than it saves."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _introduce(terminal: Terminal, data: "Dataset") -> None:
@@ -246,6 +237,8 @@ def _recommended(data: "Dataset", person: _Person) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from recvae.registry import entry
+
     def film(column: int | None) -> Text:
         return Text("" if column is None else str(data.item_titles[column]).rpartition(" (")[0])
 
@@ -259,7 +252,7 @@ def _recommended(data: "Dataset", person: _Person) -> "Table":
     )
     table.add_column("has watched", overflow="fold")
     table.add_column("", justify="right")
-    table.add_column("RecVAE recommends", overflow="fold")
+    table.add_column(f"{entry(FLAGSHIP).title} recommends", overflow="fold")
     for place, (watched, ranked) in enumerate(zip_longest(person.watched, person.ranked), start=1):
         star = Text(" ★" if ranked in person.hidden else "", style="yellow")
         table.add_row(film(watched), "" if ranked is None else str(place), film(ranked) + star)
@@ -270,7 +263,7 @@ def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
     """Return commands to go on with: the kept models, else real data."""
     if out is not None:
         title = shlex.quote(str(data.item_titles[person.watched[0]]))
-        run = shlex.quote(str(out / "recvae"))
+        run = shlex.quote(str(out / FLAGSHIP))
         return [
             f"recvae recommend {run} --item {title}",
             f"recvae similar {run} --item {title}",
@@ -278,6 +271,6 @@ def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
         ]
     return [
         "recvae prepare ml-100k --out ml-100k        # MovieLens, a download of 5 MB",
-        "recvae train ml-100k --model recvae --out runs/ml-100k-recvae",
+        f"recvae train ml-100k --config ml-100k-{FLAGSHIP} --out runs/ml-100k",
         "recvae quickstart --out sample              # this again, keeping the data and the models",
     ]

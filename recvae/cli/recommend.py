@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
-from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder
-from recvae.cli.output import Block, check_output, write_blocks
+from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder, Threads
+from recvae.cli.output import Block, check_output, hold, write_blocks
 from recvae.cli.terminal import Terminal, amount
+from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from recvae.recommender import Recommender
@@ -21,7 +22,8 @@ _SHOWN = 3  # users on the terminal
 def recommend(
     run: RunFolder,
     histories: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV or Parquet: a row per user and item clicked.")
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV or Parquet, or - for standard input: a row per user and item."),
     ] = None,
     item: Annotated[
         list[str] | None,
@@ -42,6 +44,7 @@ def recommend(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    threads: Threads = "auto",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -52,6 +55,7 @@ def recommend(
     [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
     [dim]recvae recommend runs/ml-1m-conditional --item 'toy story' --condition Comedy[/]
     """
+    use_threads(threads)  # before torch is loaded
     from recvae.errors import InputError
     from recvae.recommender import load
 
@@ -61,6 +65,7 @@ def recommend(
     if k < 1:
         raise InputError(f"-k must be at least 1, and is {k}.")
     if out is not None:
+        hold(out, run, histories)
         check_output(out, overwrite=overwrite)
     model = load(run, device)
     _check_ratings(model, run, histories, rating_column)
@@ -68,7 +73,7 @@ def recommend(
         model.encode_conditions([condition])  # said before a file is read: a condition that there is not
     users: Sequence[str | None] = [None]
     if histories is not None:
-        users, clicks, unknown = _read(model, histories, user_column, item_column, rating_column)
+        users, clicks, unknown = _read(terminal, model, histories, user_column, item_column, rating_column)
     else:
         columns, unknown = find_items(model, item or [])
         if not columns:
@@ -107,7 +112,12 @@ def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rati
 
 
 def _read(
-    model: "Recommender", file: Path, user_column: str, item_column: str, rating_column: str | None
+    terminal: Terminal,
+    model: "Recommender",
+    file: Path,
+    user_column: str,
+    item_column: str,
+    rating_column: str | None,
 ) -> tuple[list[str], Any, list[str]]:
     """Return a file's users in order of first appearance, their clicks or ratings (CSR), and the items not known."""
     import numpy as np
@@ -115,11 +125,14 @@ def _read(
     from data_prep import read_interactions
     from recvae.errors import DataError
 
-    data, _ = read_interactions(file, user_column, item_column, rating_column=rating_column).without_duplicates()
+    with terminal.amounts(bytes=True) as progress:
+        data, _ = read_interactions(
+            file, user_column, item_column, rating_column=rating_column, progress=progress
+        ).without_duplicates()
     values = np.ones(len(data)) if data.rating is None else data.rating
     if not (values > 0).all():
         raise DataError(
-            f"{file} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
+            f"{data.label} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
         )
     column_of = np.array([model.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]

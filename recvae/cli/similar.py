@@ -1,38 +1,48 @@
 """``recvae similar``: the items most like one item."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from recvae.cli.items import find_item, item_rows, items_table, suggestion
-from recvae.cli.options import Debug, Device, Json, K, Quiet, RunFolder
+from recvae.cli.items import find_items, item_rows, items_table, unknown_items
+from recvae.cli.options import Debug, Device, Json, K, Quiet, RunFolder, Threads
 from recvae.cli.terminal import Terminal
+from recvae.cli.threads import use_threads
 
 
 def similar(
     run: RunFolder,
-    item: Annotated[str, typer.Option(metavar="ID_OR_TITLE", help="The item.", show_default=False)],
+    item: Annotated[
+        list[str], typer.Option(metavar="ID_OR_TITLE", help="An item; may be repeated.", show_default=False)
+    ],
     k: K = 10,
     device: Device = "auto",
+    threads: Threads = "auto",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Print the items most like one item, by the model.
+    """Print the items most like one item, by the model; of several, those of each.
 
-    [dim]recvae similar runs/ml-1m-recvae --item 'toy story'[/]
+    [dim]recvae similar runs/ml-1m-recvae --item 'toy story' --item 'matrix, the'[/]
     """
+    use_threads(threads)  # before torch is loaded
     from recvae.errors import InputError
     from recvae.recommender import load
 
     terminal = Terminal(json=json, quiet=quiet)
     model = load(run, device)
-    column = find_item(model, item)
-    if column is None:
-        raise InputError(f"'{item}' is not in the model's catalogue.{suggestion(model, item)}")
-    ids, scores = model.similar_items(column, k)
-    rows = item_rows(model, ids[0], scores[0])
-    asked = {"item_id": model.items.ids[column], "title": model.items.titles[column]}
-    terminal.note(f"Most like {asked['title'] or asked['item_id']}:")
-    terminal.result(items_table(rows, "score"))
-    terminal.document({"item": asked, "similar": rows})
+    columns, unknown = find_items(model, item)
+    if not columns:
+        raise InputError(unknown_items(model, unknown))
+    if unknown:
+        terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
+    ids, scores = model.similar_items(columns, k)
+    answers: list[dict[str, Any]] = []
+    for column, of_ids, of_scores in zip(columns, ids, scores, strict=True):
+        rows = item_rows(model, of_ids, of_scores)
+        asked = {"item_id": model.items.ids[column], "title": model.items.titles[column]}
+        terminal.note(f"{chr(10) if answers else ''}Most like {asked['title'] or asked['item_id']}:")
+        terminal.result(items_table(rows, "score"))
+        answers.append({"item": asked, "similar": rows})
+    terminal.document(answers[0] if len(item) == 1 else {"items": answers, "unknown_items": unknown})

@@ -1,12 +1,17 @@
 """What the verbs say and where: results on stdout, progress and warnings on stderr. The one place that prints."""
 
 import json
+import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import RecvaeError
+from recvae.cli.process import Forgiving
+from recvae.errors import RecvaeError, WorkError
+from recvae.text import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -25,26 +30,43 @@ class Terminal:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json, self.quiet = json, quiet
         self.out, self.err = console(), console(stderr=True)
+        self.notes = console(forgiving=True)
 
     def result(self, *parts: "RenderableType") -> None:
-        """Print what the user asked for, unless a JSON document takes its place."""
+        """Print what the user asked for, unless a JSON document takes its place.
+
+        Raises OSError where stdout refuses, and :class:`WorkError` where it is closed.
+        """
         if not self.json:
+            _need_stdout()
             for part in parts:
                 _print(self.out, part)
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None where there is none, as in a pipe."""
+        return self.out.width if self.out.is_terminal or "COLUMNS" in os.environ else None
+
+    def lines(self, *lines: str) -> None:
+        """Print lines, broken between words where the terminal is narrower; what follows a label stays under itself."""
+        self.result(*(line if self.width is None else wrapped(line, self.width) for line in lines))
+
     def note(self, *parts: "RenderableType") -> None:
-        """Print something helpful that was not asked for."""
-        if not self.quiet:
-            self.result(*parts)
+        """Print something helpful that was not asked for, if it can be printed."""
+        if not self.quiet and not self.json:
+            for part in parts:
+                _print(self.notes, part)
 
     def next(self, *commands: str) -> None:
         """Print commands to go on with."""
         self.note("\nNext:", *(f"  {command}" for command in commands))
 
     def document(self, value: Mapping[str, Any]) -> None:
-        """Print the JSON document, where one is asked for."""
+        """Print the JSON document, where one is asked for; errors as :meth:`result`."""
         if self.json:
+            _need_stdout()
             sys.stdout.write(to_json(value) + "\n")
+            sys.stdout.flush()  # a full disk shows here and not after the command's end
 
     def warn(self, sentence: str) -> None:
         """Print a warning on stderr, also when quiet."""
@@ -135,6 +157,20 @@ def epoch_line(row: Mapping[str, Any], metric: str) -> str:
     return "  ".join(parts)
 
 
+def wrapped(line: str, width: int) -> str:
+    """Return a line broken between words; further lines begin where the text after a label does, or a little further.
+
+    A label is followed by two spaces or more, or fills its column of 13 characters.
+    """
+    if len(line) <= width:
+        return line
+    label = re.match(r" *(\S+( \S+)*  +)?", line)
+    assert label is not None  # it may be empty
+    indent = min(len(label[0]), width // 2) if label[1] else max(4, len(label[0]))
+    broken = textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(broken)
+
+
 def share(value: float) -> str:
     """Return a metric's value as the tables print it."""
     return f"{value:.4f}".removeprefix("0")
@@ -146,16 +182,45 @@ def amount(count: int, what: str) -> str:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """Return JSON for stdout; escaped where stdout cannot carry every character."""
+    """Return JSON for stdout; escaped where stdout cannot carry a character, or a terminal would obey it."""
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    return json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False)
+    return visible_json(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Return a console that prints what it is given: no markup, no guessing at what numbers are."""
+def console(*, stderr: bool = False, forgiving: bool = False) -> "Console":
+    """Return a console that prints text as it is: no markup, no guessing at what numbers are, no control characters.
+
+    Whatever is rendered, sentences, tables and bars, shows control characters as text (:func:`recvae.text.visible`).
+    The console of stderr, and a ``forgiving`` one, loses what cannot be printed.
+    """
     from rich.console import Console
+    from rich.segment import Segment
+    from rich.text import Text
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    class Plain(Console):
+        """Shows control characters of others' text; rich's own are segments of another kind, and pass."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+        def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+            for segment in super().render(*arguments, **options):
+                shown = segment.text if segment.control else visible(segment.text)
+                yield segment if shown == segment.text else Segment(shown, segment.style)
+
+    file: Any = Forgiving("stderr" if stderr else "stdout") if stderr or forgiving else None
+    return Plain(file=file, markup=False, highlight=False, emoji=False)
+
+
+def _need_stdout() -> None:
+    if sys.stdout is None:
+        raise WorkError("The result cannot be printed: stdout is closed. Send it to a file or a terminal.")
+
+
+def print_traceback(text: str) -> None:
+    """Print the lines of a traceback on stderr, as they are but for control characters, if they can be printed."""
+    with suppress(OSError, ValueError):  # stderr may be what failed
+        sys.stderr.write(visible(text))
 
 
 def print_error(sentence: str, *, label: str = "Error: ") -> None:
@@ -166,7 +231,7 @@ def print_error(sentence: str, *, label: str = "Error: ") -> None:
 def _labelled(to: "Console", label: str, style: str, sentence: str) -> None:
     from rich.text import Text
 
-    _print(to, Text.assemble((label, style), sentence))
+    _print(to, Text.assemble((label, style), visible(sentence)))
 
 
 def _print(to: "Console", part: "RenderableType") -> None:
@@ -196,7 +261,8 @@ def _progress(to: "Console", *, bytes: bool = False) -> "Progress":
 class Follower:
     """Passes a training run's steps and epochs on to the display of the moment, where there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
         self.display: Epochs | None = None
 
     def step(self, done: int, total: int) -> None:
@@ -208,6 +274,11 @@ class Follower:
         """Show an epoch that is done."""
         if self.display is not None:
             self.display.epoch(row)
+
+    def slow(self, sentence: str | None) -> None:
+        """Warn, where there is something to say, that a run has become slow."""
+        if sentence:
+            self.terminal.warn(sentence)
 
     def close(self) -> None:
         """End the display."""

@@ -1,10 +1,8 @@
 """``recvae train``: from a dataset folder to a run folder."""
 
 import shlex
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from json import dumps  # what it writes of text, numbers, booleans and lists of them is TOML too
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
-from recvae.cli.output import check_folder
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
+from recvae.cli.threads import use_threads
 from recvae.registry import entry
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from recvae.config import RunConfig
     from recvae.recommender import Recommender
     from recvae.refit import Refit
+    from recvae.training import EpochReport
 
 
 def train(
@@ -52,6 +52,7 @@ def train(
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -62,20 +63,24 @@ def train(
     [dim]recvae train ml-1m --model recvae --out runs/ml-1m-recvae --set train.epochs=100[/]
     [dim]recvae train ml-1m --refit runs/ml-1m-recvae --out runs/ml-1m-recvae-all[/]
     """
+    used = use_threads(threads, run=out if resume else None)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae.bench import facts
     from recvae.checkpoint import read_run
     from recvae.errors import InputError
     from recvae.feed import default_metric, learned_from, validate_with
+    from recvae.runs import under_way
 
     terminal = Terminal(json=json, quiet=quiet)
-    continued = resume and (out / "run.json").is_file()
+    hold(out, folder, refit, config, marker="run.json")
+    begun = under_way(out)  # a run that is to replace another one is not in its place from the start
+    continued = resume and (begun / "run.json").is_file()
     plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
-    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, out if continued else None)
+    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, begun if continued else None)
     if resume and chosen.train is None:
         raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
     recommender = entry(chosen.name).recommender().from_config(chosen, device)
-    before = read_run(out).dataset if continued else {}
+    before = read_run(begun).dataset if continued else {}
     is_refit = plan is not None or "refit" in before
     if is_refit and metric is not None:
         raise InputError(f"{out} is refitted, without validation: leave --metric out.")
@@ -94,18 +99,18 @@ def train(
         recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
     else:
         recommender.dataset = facts(data, validation_metric=metric)
-    terminal.note(*_introduction(recommender, data, clicks))
+    following = recommender.follow(clicks)
+    terminal.note(*_introduction(recommender, data, clicks, following, used))
     if config is None and not continued and not is_refit:
-        _mention_shipped(terminal, data.name, chosen.name)
+        _mention_shipped(terminal, data, chosen.name)
     began = time.perf_counter()
-    with _leave_nothing_unfinished(out, fresh=not continued):
-        if chosen.train is not None:
-            epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device)
-        else:
-            recommender.fit(**given)
-            recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
-            recommender.save(out, overwrite=overwrite)
-            epochs = None
+    if chosen.train is not None:
+        epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device, used)
+    else:
+        recommender.fit(**given)
+        recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
+        recommender.save(out, overwrite=overwrite)
+        epochs = None
     seconds = time.perf_counter() - began
     _draw_curves(out, metric, f"{entry(chosen.name).title} on {data.name}")
     score = recommender.metrics.get("validation")
@@ -118,6 +123,13 @@ def train(
             f"Refitted on the training and validation clicks{length}, {seconds:.1f} s. The model is in {out}."
         )
     run, dataset = shlex.quote(str(out)), shlex.quote(str(folder))
+    if (
+        score is not None
+        and epochs is not None
+        and recommender.best_epoch == epochs
+        and not recommender.config.train.stop_after
+    ):
+        terminal.note(_more_epochs(recommender, dataset, run, epochs))
     terminal.next(f"recvae evaluate {run} {dataset}", f"recvae recommend {run} --item {_example(data)}")
     terminal.document(
         {
@@ -128,7 +140,8 @@ def train(
             "epochs": epochs,
             "metrics": {} if is_refit else {metric: score},
             "seconds": round(seconds, 3),
-            "config": chosen.to_dict(),
+            "threads": used,
+            "config": recommender.config.to_dict(),
         }
     )
 
@@ -184,17 +197,28 @@ def _fit(
     resume: bool,
     overwrite: bool,
     device: str,
+    threads: int,
 ) -> int:
     """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
     from recvae.checkpoint import read_metrics
+    from recvae.runs import under_way
+    from recvae.threads import SlowEpochs
     from recvae.vae import NeuralRecommender
 
     assert isinstance(model, NeuralRecommender)
-    done = len(read_metrics(out)) if resume else 0
+    done = len(read_metrics(under_way(out))) if resume else 0
     options = model.config.train
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
         with terminal.epochs(metric, epochs=epochs, done=done) as display:
+            watch = SlowEpochs(threads)
+
+            def on_epoch(report: "EpochReport") -> None:
+                row = {**report.to_dict(), "epochs": epochs}
+                display.epoch(row)
+                if sentence := watch.sentence(row):
+                    terminal.warn(sentence)
+
             model.fit(
                 **given,
                 validation=validation,
@@ -202,11 +226,12 @@ def _fit(
                 resume=resume,
                 overwrite=overwrite,
                 on_step=display.step,
-                on_epoch=lambda report: display.epoch({**report.to_dict(), "epochs": epochs}),
+                on_epoch=on_epoch,
             )
     except KeyboardInterrupt:
         if model.best_epoch is None:
-            raise Interrupted("Stopped before the first epoch was done; nothing is kept.") from None
+            earlier = f" The run in {out} is as it was." if (out / "run.json").is_file() else ""
+            raise Interrupted(f"Stopped before the first epoch was done; nothing is kept.{earlier}") from None
         _draw_curves(out, metric, "")
         places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
         again = f"recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
@@ -217,9 +242,8 @@ def _fit(
     return len(read_metrics(out))
 
 
-def _introduction(model: "Recommender", data: "Dataset", clicks: Any) -> list[str]:
-    """Return lines about what is trained on what, with every setting."""
-
+def _introduction(model: "Recommender", data: "Dataset", clicks: Any, following: str, threads: int) -> list[str]:
+    """Return lines about what is trained on what, with every setting, and with which of them follow the data."""
     config = model.config.to_dict()
     n_users, n_items = clicks.shape
     entries = amount(clicks.nnz, "rating" if model.of_ratings else "click")
@@ -228,7 +252,24 @@ def _introduction(model: "Recommender", data: "Dataset", clicks: Any) -> list[st
     lines += [
         f"  {section:<6} {settings_line(config[section])}" for section in ("model", "train") if config.get(section)
     ]
-    return [*lines, f"  seed   {config['seed']}, device {model.device}"]
+    if following:
+        lines.append(f"  follow {following}: for {counts}; --set has the last word")
+    return [*lines, f"  seed   {config['seed']}, device {model.device}, {amount(threads, 'thread')}"]
+
+
+def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> str:
+    """Return what to do after a run whose best epoch was its last."""
+    from recvae.runs import tied_to_epochs
+
+    more = f"--set train.epochs={2 * epochs}"
+    said = f"The best epoch was the last one, so more may be better: recvae train {dataset} --out {run}"
+    tied = tied_to_epochs(model.config.to_dict())
+    if not tied:
+        return f"{said} --resume {more}"
+    return (
+        f"The best epoch was the last one, so more may be better. {tied[0]} goes over all epochs, so train again "
+        f"as now with {more} --overwrite."
+    )
 
 
 def settings_line(options: Mapping[str, Any]) -> str:
@@ -238,11 +279,12 @@ def settings_line(options: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in shown.items())
 
 
-def _mention_shipped(terminal: Terminal, dataset: str, model: str) -> None:
-    from recvae.config import shipped
+def _mention_shipped(terminal: Terminal, data: "Dataset", model: str) -> None:
+    from recvae.config import shipped_for
 
-    if f"{dataset}-{model}" in shipped():
-        terminal.note(f"  Settings found for this dataset are shipped: --config {dataset}-{model}")
+    name = shipped_for(data.manifest, model)
+    if name is not None:
+        terminal.note(f"  Settings found for this dataset are shipped: --config {name}")
 
 
 def _example(data: "Dataset") -> str:
@@ -262,16 +304,3 @@ def _draw_curves(run: Path, metric: str, title: str) -> None:
         from recvae.plots import training_curves
 
         training_curves(rows, run / "curves.png", metric=metric, title=title)
-
-
-@contextmanager
-def _leave_nothing_unfinished(run: Path, *, fresh: bool) -> Iterator[None]:
-    """Remove a run folder that this command began, if it ends before the folder holds a model."""
-    try:
-        yield
-    except BaseException:
-        if fresh and run.is_dir() and not (run / "model.safetensors").is_file():
-            names = {path.name for path in run.iterdir() if not path.name.endswith(".part")}
-            if names <= {"run.json", "items.csv", "metrics.jsonl", "resume"}:
-                shutil.rmtree(run)
-        raise

@@ -1,15 +1,19 @@
 """``recvae tune``: a search for a model's best options on the validation users."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed
-from recvae.cli.output import check_folder
+from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
+from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
+from recvae.cli.threads import use_threads
+from recvae.options import space_text, value_text
 from recvae.registry import entry
+from recvae.threads import SlowEpochs
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -57,6 +61,7 @@ def tune(
     ] = False,
     seed: Seed = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -66,10 +71,12 @@ def tune(
 
     [dim]recvae tune ml-1m --model recvae --trials 30 --out studies/ml-1m-recvae[/]
     """
+    used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae import studies, tuning
 
     terminal = Terminal(json=json, quiet=quiet)
+    hold(out, folder, config)
     before = studies.read_study(out) if resume and (out / studies.STUDY).is_file() else None
     if before is None:
         check_folder(out, marker=studies.STUDY, overwrite=overwrite)
@@ -83,7 +90,7 @@ def tune(
     elif wanted == (None, None):
         wanted = (tuning.TRIALS, None)
     terminal.note(*_introduction(plan, data, wanted, before))
-    show = _Show(terminal, plan.metric, wanted[0])
+    show = _Show(terminal, plan.metric, wanted[0], used)
     command = ["recvae", "tune", str(folder), "--model", plan.model, "--metric", plan.metric]
     for name, values in (
         *(("--config", [config]), ("--set", settings), ("--search", search)),
@@ -118,7 +125,7 @@ def tune(
     metric_too = "" if plan.metric == _default_metric(study.config) else f" --metric {plan.metric}"
     best = shlex.quote(str(out / studies.BEST))
     terminal.next(f"recvae train {shlex.quote(str(folder))} --config {best}{metric_too} --out RUN")
-    terminal.document({"study": str(out), **study.to_dict()})
+    terminal.document({"study": str(out), "threads": used, **study.to_dict()})
 
 
 def _plan(
@@ -153,7 +160,7 @@ def _plan(
         if key in space:
             raise ConfigError(f"{key} is searched twice. Give one --search for it.")
         space[key] = kind
-    made = plan(model, config=config, settings=settings, space=space, seed=seed, dataset=data.name)
+    made = plan(model, config=config, settings=settings, space=space, seed=seed, manifest=data.manifest)
     return replace(made, metric=metric or _default_metric(made.start))
 
 
@@ -170,7 +177,7 @@ def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before
     budget += [] if wanted[1] is None else [f"{wanted[1] / 60:g} minutes"]
     users = amount(data.n_users("validation"), "validation user")
     lines = [f"{entry(plan.model).title} on {data.name}: {' or '.join(budget)}, {plan.metric} of {users} decides"]
-    lines += [f"  search {_space_text(key, space)}" for key, space in plan.space.items()]
+    lines += [f"  search {key}={space_text(space)}" for key, space in plan.space.items()]
     if not plan.space:
         lines.append("  no option of this model is searched: there is one trial")
     if before is not None:
@@ -178,24 +185,8 @@ def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before
     return lines
 
 
-def _space_text(key: str, space: "Space") -> str:
-    """Return a space as --search would take it."""
-    from recvae.options import Between
-
-    if isinstance(space, Between):
-        return f"{key}={space.low:g}:{space.high:g}{':log' if space.log else ''}"
-    return f"{key}={','.join(_text(value) for value in space.values)}"
-
-
-def _text(value: Any) -> str:
-    """Return a value in few characters."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
 def _settings_text(settings: dict[str, Any]) -> str:
-    return " ".join(f"{key.partition('.')[2]}={_text(value)}" for key, value in settings.items())
+    return " ".join(f"{key.partition('.')[2]}={value_text(value)}" for key, value in settings.items())
 
 
 def _summary(study: "Study") -> list[str]:
@@ -209,7 +200,7 @@ def _summary(study: "Study") -> list[str]:
         f"Best of {amount(len(study.trials), 'trial')}: validation {metric} {share(best.value)} "
         f"(trial {best.number}{where}; {best.source})"
     ]
-    lines += [f"  {key} = {_text(value)}" for key, value in best.settings.items()]
+    lines += [f"  {key} = {value_text(value)}" for key, value in best.settings.items()]
     if first.value is not None and best.number != 1:
         lines.append(f"It began at {share(first.value)}, with the settings given.")
     states = [trial.state for trial in study.trials]
@@ -237,12 +228,19 @@ def _stopped(folder: Path, out: Path, device: str, *, kept: bool) -> Interrupted
 class _Show(Follower):
     """Shows the search as it goes: a bar per trial on a terminal, and everywhere a line when it is done."""
 
-    def __init__(self, terminal: Terminal, metric: str, total: int | None) -> None:
-        self.terminal, self.metric, self.total = terminal, metric, total
-        super().__init__()
+    def __init__(self, terminal: Terminal, metric: str, total: int | None, threads: int) -> None:
+        super().__init__(terminal)
+        self.metric, self.total = metric, total
+        self.watch = SlowEpochs(threads)
         self.finished = False  # at least one trial
 
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Show an epoch that is done."""
+        super().epoch(row)
+        self.slow(self.watch.sentence(row))
+
     def trial(self, number: int, config: "RunConfig") -> None:
+        self.watch.another()
         if self.terminal.err.is_terminal:  # elsewhere every epoch would be a line
             epochs = None if config.train is None else config.train.epochs
             self.display = self.terminal.epochs(self.metric, epochs=epochs, label=self._name(number))

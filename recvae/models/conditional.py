@@ -27,7 +27,7 @@ from recvae.options import Between, option
 STEP = 10.0  # a step of Adam moves V so much further than other weights: a tag is seen by few users of a batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConditionalVAEOptions(MultVAEOptions):
     """Options of the conditional VAE: Mult-VAE's, and what is conditioned on."""
 

@@ -27,7 +27,7 @@ from recvae.products import gathered_sum
 USERS_AT_ONCE = 1 << 14  # in a product with X'X
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SlimOptions:
     """Options of ImplicitSLIM; off by default, and otherwise the paper's for ML-20M but for the threshold."""
 

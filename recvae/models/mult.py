@@ -18,7 +18,7 @@ from recvae.options import Between, OneOf, option
 from recvae.schedules import annealed_beta
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MultOptions:
     """What the two share."""
 
@@ -49,7 +49,7 @@ class MultOptions:
     weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MultDAEOptions(MultOptions):
     """Options of Mult-DAE; the defaults are the paper's."""
 
@@ -64,7 +64,7 @@ class MultDAEOptions(MultOptions):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MultVAEOptions(SlimOptions, MultOptions):
     """Options of Mult-VAE; the defaults are the paper's for ML-20M.
 

@@ -24,7 +24,7 @@ from recvae.options import Between, OneOf, option
 TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 GiB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecVAEOptions(SlimOptions):
     """Options of RecVAE; the defaults are the paper's for ML-20M, and the paper's code where later code differs."""
 

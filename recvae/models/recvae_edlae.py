@@ -18,7 +18,7 @@ from recvae.options import Between, option
 from recvae.products import gathered_sum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecVAEEDLAEOptions(RecVAEOptions):
     """Options of RecVAE with a linear path; those of the path are EDLAE's, and how much it counts."""
 
@@ -26,7 +26,7 @@ class RecVAEEDLAEOptions(RecVAEOptions):
         6.0, "Weight of the linear path's scores beside RecVAE's logits.", search=Between(2.0, 16.0, log=True), ge=0
     )
     path_dropout: float = option(
-        0.4, "Share of clicks dropped from the linear path's input.", search=Between(0.2, 0.7), ge=0, lt=1
+        0.5, "Share of clicks dropped from the linear path's input.", search=Between(0.2, 0.7), ge=0, lt=1
     )
     path_l2: float = option(
         300.0, "Lambda of the linear path's squared weights.", search=Between(100.0, 1000.0, log=True), gt=0

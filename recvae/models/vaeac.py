@@ -39,7 +39,7 @@ SIGMA_MU, SIGMA_SIGMA = 1e4, 1e-4
 Gamma(shape SIGMA_SIGMA + 1, rate SIGMA_SIGMA) on every deviation, so that they stay where nothing else holds them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VAEACOptions:
     """Options of the VAE with arbitrary conditioning."""
 

@@ -30,7 +30,7 @@ PSEUDO_MEAN, PSEUDO_DEVIATION = 0.05, 0.01
 Sampler = Callable[[], tuple[Tensor, Tensor]]  # draws z and says log q(z | x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VampVAEOptions:
     """Options of the VampPrior VAE; the defaults are the paper's and its program's (docs/differences.md)."""
 

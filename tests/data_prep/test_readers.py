@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import Interactions, column_names, read_interactions, read_titles
+from data_prep import Interactions, column_names, read_interactions, read_titles, read_user_tags
 from data_prep.streams import ByteSource, Separated, Stream
 from recvae.errors import DataError, InputError, RecvaeError
 
@@ -214,6 +214,89 @@ def test_bad_frames_get_a_sentence(columns, part):
     with pytest.raises(DataError) as error:
         read_interactions(pd.DataFrame(columns), "u", "i", **options)
     assert part in sentence(error)
+
+
+def everywhere(folder: Path, ids: list[object], text: str) -> list[list[str]]:
+    """A column's user ids as read from CSV, packed CSV, Parquet, pandas and Arrow."""
+    frame = pd.DataFrame({"u": ids, "i": range(len(ids))})
+    frame.to_parquet(folder / "x.parquet")
+    path = write(folder, "u,i\n" + "".join(f"{line},{n}\n" for n, line in enumerate(text.split())))
+    sources = [path, write(folder, gzip.compress(path.read_bytes()), "x.csv.gz"), folder / "x.parquet", frame]
+    return [users(read_interactions(source, "u", "i")) for source in (*sources, pa.Table.from_pandas(frame))]
+
+
+@pytest.mark.parametrize(
+    ("ids", "text", "read"),
+    [
+        ([1.0, 2.0, 10.0], "1.0 2.0 10.0", ["1", "2", "10"]),
+        ([1, 2, 10], "1 2 10", ["1", "2", "10"]),
+        ([-3.0, 0.0], "-3.0 0.0", ["-3", "0"]),
+        (["1.0", "2.0"], "1.0 2.0", ["1", "2"]),
+        (["1.0", "1.5"], "1.0 1.5", ["1.0", "1.5"]),  # versions: text that stays as it is
+        (["1.0", "1"], "1.0 1", ["1.0", "1"]),
+        (["01.0", "1.0"], "01.0 1.0", ["01.0", "1.0"]),
+        ([2.0**53 - 1], "9007199254740991.0", ["9007199254740991"]),
+        (["9007199254740993.0"], "9007199254740993.0", ["9007199254740993"]),  # text is never rounded
+    ],
+)
+def test_an_id_is_the_same_from_text_parquet_and_frames(tmp_path, ids, text, read):
+    assert everywhere(tmp_path, ids, text) == [read] * 5
+
+
+def test_titles_and_attributes_follow_the_rule_of_ids(tmp_path):
+    found = read_titles(write(tmp_path, "id,title,tags\n1.0,A,x|y\n2.0,B,\n"))
+    assert (found.titles, found.tags) == ({"1": "A", "2": "B"}, {"1": ("x", "y")})
+    assert read_titles(write(tmp_path, "id,title\n1.0,A\nv2,B\n")).titles == {"1.0": "A", "v2": "B"}
+    assert read_user_tags(write(tmp_path, "user,age\n1.0,7\n2.0,8\n")) == {"1": {"age": "7"}, "2": {"age": "8"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "row"),
+    [
+        (np.array([1.0, 2.0**53]), 2),
+        (np.array([2.0**53 + 1, 2.0**53, 1]), 1),  # two users that have become one
+        (np.array([1.0, 3, -(2.0**60)]), 3),
+        (np.array([5, 2**24], dtype=np.float32), 2),
+        (np.array([5, 2**11], dtype=np.float16), 2),
+    ],
+)
+def test_floats_that_stand_for_several_ids_are_refused(tmp_path, values, row):
+    table = pa.table({"u": values, "i": np.arange(len(values))})
+    for source in (table, table.to_pandas()):
+        with pytest.raises(DataError) as error:
+            read_interactions(source, "u", "i")
+        assert f"row {row} (header not counted): the id" in sentence(error)
+        assert "different ids" in str(error.value)
+
+
+def test_times_beyond_what_fits_and_dates_as_text(tmp_path):
+    table = {"u": [1, 1], "i": [1, 2], "t": np.array([1, 2**63], dtype=np.uint64)}
+    for source in (pd.DataFrame(table), pa.table(table)):
+        with pytest.raises(DataError, match=r"row 2 .* the time 9223372036854775808 in column 't' is larger than"):
+            read_interactions(source, "u", "i", time_column="t")
+    table["t"] = np.array([1, 2**63 - 1], dtype=np.uint64)
+    assert read_interactions(pa.table(table), "u", "i", time_column="t").time.tolist() == [1, 2**63 - 1]
+    for dates in (["2020-01-31", "2020-02-01"], ["2020-01-31 10:20:30", "2020-02-01"], ["2020-01-31T10:20:30Z"] * 2):
+        text = write(tmp_path, "u,i,t\n" + "".join(f"1,{n},{date}\n" for n, date in enumerate(dates)))
+        frame = pd.DataFrame({"u": [1, 1], "i": [0, 1], "t": dates})
+        read = [read_interactions(source, "u", "i", time_column="t").time for source in (text, frame)]
+        assert read[0].tolist() == read[1].tolist()
+        assert read[0].dtype == np.int64
+    forms = "is not a time: times are numbers, or dates such as 2020-01-31, 2020-01-31 10:20:30 or 2020-01-31T10:20:30Z"
+    path = write(tmp_path, "u,i,t\n1,2,31.01.2020\n")
+    for source in (path, pd.read_csv(path)):
+        with pytest.raises(DataError) as error:
+            read_interactions(source, "u", "i", time_column="t")
+        assert f"row 1 (header not counted): the time '31.01.2020' in column 't' {forms}" in sentence(error)
+
+
+def test_ids_that_no_arrow_column_holds():
+    frame = pd.DataFrame({"u": pd.Series([2**70, 1], dtype=object), "i": [1, 2]})
+    assert users(read_interactions(frame, "u", "i")) == [str(2**70), "1"]
+    for texts in (["a\ud800", "b"], ["a\ud800", 7]):
+        frame = pd.DataFrame({"u": pd.Series(texts, dtype=object), "i": [1, 2]})
+        with pytest.raises(DataError, match="holds text that is not valid Unicode"):
+            read_interactions(frame, "u", "i")
 
 
 def test_parquet(tmp_path):

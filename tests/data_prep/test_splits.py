@@ -149,6 +149,22 @@ def test_temporal_cuts_between_times():
     assert max(train) < min(validation) <= max(validation) < min(test)
 
 
+def test_a_click_outside_the_catalogue_is_counted_once():
+    clicks = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("b", "only validation"), ("b", "only test")]
+    user, item = (dict.fromkeys(ids) for ids in zip(*clicks, strict=True))
+    data = Interactions(
+        user=np.array([list(user).index(u) for u, _ in clicks], dtype=np.int32),
+        item=np.array([list(item).index(i) for _, i in clicks], dtype=np.int32),
+        user_ids=np.array(list(user), dtype=object),
+        item_ids=np.array(list(item), dtype=object),
+        time=np.arange(len(clicks)),
+    )
+    dropped = make_split(data, "last-out").dropped
+    # Trained on: item 1 alone. "2" and "3" of a, and both of b, are outside.
+    assert dropped["validation_clicks_outside_catalogue"] == 2
+    assert dropped["test_clicks_outside_catalogue"] == 2
+
+
 def test_users_with_few_clicks_stay_as_rows():
     draw = np.random.default_rng(0)
     pairs = [(user, item) for user in range(40) for item in draw.permutation(20)[: 3 if user % 2 else 12].tolist()]

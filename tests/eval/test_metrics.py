@@ -231,8 +231,8 @@ def test_wrong_held_out_matrices_are_refused():
             per_user_metrics(ids, wrong, "ndcg@3")
     with pytest.raises(DataError, match="csr_array"):
         per_user_metrics(ids, np.ones((1, 3)), "ndcg@3")
-    for value in (-1.0, np.nan):
-        with pytest.raises(DataError, match="negative or NaN"):
+    for value in (-1.0, np.nan, np.inf):
+        with pytest.raises(DataError, match="negative, infinite or NaN"):
             per_user_metrics(ids, csr_array(np.array([[1.0, value, 0]])), "ndcg@3")
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import checkerboard
 from scipy.sparse import csr_array, load_npz, save_npz
+from small_datasets import rehash
 
 from recvae import EASE, MultVAE, Popularity, RecvaeError
 from recvae.errors import DataError
@@ -116,6 +117,7 @@ def nan_weights(folder: Path) -> None:
     matrix = load_npz(folder / "train.npz")
     matrix.data[3] = np.nan
     save_npz(folder / "train.npz", matrix)
+    rehash(folder)
 
 
 def existing_file(place: Place) -> list[object]:
@@ -194,7 +196,11 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], int, tuple[str, ...]]] =
         ("titles.csv is not UTF-8", "line 2"),
     ),
     "unknown split": (lambda p: prepare(p, p.clicks, *COLUMNS, "--split", "strng"), 2, ("Did you mean 'strong'?",)),
-    "dataset truncated": (lambda p: broken_dataset(p, lambda d: cut(d / "train.npz")), 2, ("train.npz is truncated",)),
+    "dataset truncated": (
+        lambda p: broken_dataset(p, lambda d: cut(d / "train.npz")),
+        2,
+        ("train.npz was altered or is truncated",),
+    ),
     "dataset altered": (
         lambda p: ["info", broken_dataset(p, lambda d: flip(d / "users.csv"))[1], "--verify"],
         2,

@@ -21,6 +21,11 @@ name = "mult-vae"
 model = { hidden = [8], latent = 4 }
 train = { epochs = 2, batch_size = 80 }
 """
+MANIFEST = {
+    "name": "whatever",
+    "before_split": {"users": 9, "items": 8, "clicks": 7},
+    "counts": {"items": 8, "users": {"train": 7}, "clicks": {"train": 5}},
+}
 
 
 def test_the_default_models_are_the_registered_ones_that_take_minutes():
@@ -30,10 +35,9 @@ def test_the_default_models_are_the_registered_ones_that_take_minutes():
 
 @pytest.fixture
 def configs(tmp_path, monkeypatch):
-    """Shipped settings for EASE on 'clicks', and a file for Mult-VAE."""
+    """Settings for EASE that were found on MANIFEST's data, and a file for Mult-VAE."""
     shipped = tmp_path / "clicks-ease.toml"
-    shipped.write_text('name = "ease"\nmodel = { l2 = 3.0 }\n')
-    monkeypatch.setattr(bench, "shipped", lambda: {"clicks-ease": shipped})
+    shipped.write_text('name = "ease"\nfor = { users = 9, items = 8, clicks = 7 }\nmodel = { l2 = 3.0 }\n')
     monkeypatch.setattr("recvae.config.shipped", lambda: {"clicks-ease": shipped})
     mine = tmp_path / "mine.toml"
     mine.write_text(SMALL_VAE)
@@ -41,7 +45,7 @@ def configs(tmp_path, monkeypatch):
 
 
 def test_settings_are_the_given_ones_else_the_shipped_ones_else_the_defaults(configs):
-    chosen = bench.contestants("clicks", ["ease", "mult-vae", "popularity", "ease"], [str(configs)], seed=5)
+    chosen = bench.contestants(MANIFEST, ["ease", "mult-vae", "popularity", "ease"], [str(configs)], seed=5)
     assert [(c.config.name, c.source) for c in chosen] == [
         ("ease", "shipped clicks-ease"),
         ("mult-vae", f"--config {configs}"),
@@ -54,11 +58,11 @@ def test_settings_are_the_given_ones_else_the_shipped_ones_else_the_defaults(con
 
 def test_settings_nobody_uses_are_refused(configs):
     with pytest.raises(InputError, match="is for 'mult-vae', which is not among the models compared"):
-        bench.contestants("clicks", ["ease"], [str(configs)])
+        bench.contestants(MANIFEST, ["ease"], [str(configs)])
     with pytest.raises(InputError, match="Two configurations are for 'mult-vae'"):
-        bench.contestants("clicks", ["mult-vae"], [str(configs), str(configs)])
+        bench.contestants(MANIFEST, ["mult-vae"], [str(configs), str(configs)])
     with pytest.raises(InputError, match="No model is named"):
-        bench.contestants("clicks", [])
+        bench.contestants(MANIFEST, [])
 
 
 def test_benchmark_goes_on_after_a_failure(cli, dataset, tmp_path, monkeypatch):
@@ -149,7 +153,12 @@ def test_the_table_says_where_the_settings_come_from(cli, dataset, tmp_path, mon
 
     evaluation = Evaluation({"ndcg@5": Metric(0.5, 0.1, 20)}, {"ndcg@5": np.linspace(0, 1, 20)}, 0, 0.1, 0.1)
     result = ModelResult(evaluation, train_seconds=1.0, peak_memory_mb=300.0)
-    monkeypatch.setattr(bench, "_in_a_process", lambda task, events: result)
+
+    def measured(task, events):
+        task.keep.mkdir(parents=True)  # the trained model
+        return result
+
+    monkeypatch.setattr(bench, "_in_a_process", measured)
     command = ("benchmark", dataset, "--models", "ease,popularity", "--metrics", "ndcg@5", "--out", tmp_path / "bench")
     answer = cli(*command)
     assert answer.status == 0, answer.err

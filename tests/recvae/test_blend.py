@@ -382,7 +382,10 @@ def test_the_verb_refuses_what_it_cannot_blend(cli, dataset, ease, popularity, t
         (["blend", ease, other, dataset, *out], f"{other} was trained on another catalogue"),
         (["blend", ease, popularity, ease, *out], "is a run folder (a trained model), not a dataset folder"),
         (["blend", ease, dataset, dataset, *out], "is a dataset folder, not a run folder"),
-        (["blend", ease, popularity, dataset, "--out", ease, "--overwrite"], f"{ease} is one of the runs to blend"),
+        (
+            ["blend", ease, popularity, dataset, "--out", ease, "--overwrite"],
+            f"{ease} is read, so it cannot be written too",
+        ),
         (["blend", ease, popularity, dataset, "--out", other], f"{other} exists already"),
         (["blend", ease, popularity, dataset, *out, "--weights", "1,x"], "--weights needs a number for each run"),
         (["blend", ease, popularity, dataset, *out, "--weights", "1,1,1"], "has 2 models, and was given 3 weights"),

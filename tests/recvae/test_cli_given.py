@@ -1,6 +1,7 @@
 """prepare --train --test, train and evaluate: the figures of the published protocol, from the two files alone."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,28 @@ def slow_metrics(files, ranking) -> dict[str, float]:
                 ideal = sum(1 / math.log2(place + 1) for place in range(1, most + 1))
                 values.append(sum(1 / math.log2(place + 1) for place in hits) / ideal)
     return {name: sum(values) / len(values) for name, values in means.items()}
+
+
+def test_a_folder_that_holds_the_input_is_not_the_place_to_write_to(cli, files, tmp_path):
+    folder = files["lines"][0].parent
+    for more in ([], ["--overwrite"]):
+        answer = prepare(cli, files["lines"], folder, *more)
+        assert answer.status == 2
+        assert answer.err == (
+            f"Error: {folder} holds {files['lines'][0]}, which is to be read. Write the dataset to a folder of its own,"
+            f" such as --out {folder}-dataset.\n"
+        )
+    assert prepare(cli, files["lines"], f"{folder}-dataset").status == 0
+
+
+def test_documented_commands_do_not_write_to_what_they_read():
+    pages = [Path(__file__).parents[2] / name for name in ("README.md", "docs/formats.md")]
+    lines = [line for page in pages for line in page.read_text().splitlines() if "prepare --train " in line]
+    assert len(lines) == 3
+    for line in lines:
+        words = line.split()
+        read, out = (Path(words[words.index(option) + 1]) for option in ("--train", "--out"))
+        assert out not in read.parents
 
 
 def test_both_forms_make_the_same_dataset(cli, files, histories, tmp_path):

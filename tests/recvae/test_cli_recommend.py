@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import subprocess
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -10,8 +12,8 @@ import pytest
 from conftest import checkerboard
 
 from recvae.checkpoint import Vocabulary
-from recvae.cli.items import find_item, plain_title
-from recvae.errors import InputError
+from recvae.cli.items import find_item, plain_title, suggestion
+from recvae.errors import InputError, did_you_mean
 from recvae.recommender import load
 
 TITLES = ("Matrix, The (1999)", "Toy Story (1995)", "Toy Story 2 (1999)", "Twin", "Twin", "", "Boot, Das (1981)")
@@ -55,6 +57,43 @@ def test_what_could_be_several_items_names_them(asked, candidate):
 def test_plain_title():
     assert plain_title("Matrix, The (1999)") == "the matrix"
     assert plain_title("2001") == "2001"
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("teh matirx", "Matrix, The (1999)"),
+        ("THE MATRIXX", "Matrix, The (1999)"),
+        ("matrixes (2003)", "Matrix, The (1999)"),
+        ("Toy Stroy", "Toy Story (1995)"),
+        ("a toy stori 2 (1998)", "Toy Story 2 (1999)"),
+        ("boat", "Boot, Das (1981)"),
+    ],
+)
+def test_a_hint_ignores_case_year_and_article(asked, hint):
+    model = catalogue()
+    assert find_item(model, asked) is None
+    assert suggestion(model, asked) == f" Did you mean '{hint}'?"
+
+
+@pytest.mark.parametrize("asked", ["1", "010", "2", "1999", "12-3", ""])
+def test_a_number_is_never_the_answer_to_a_number(asked):
+    assert suggestion(catalogue(), asked) == ""
+    assert did_you_mean(asked, ["01", "02", "1998", "12-4"]) == ""
+
+
+def test_similar_answers_for_every_item(cli, ease):
+    one = [cli("similar", ease, "--item", item, "-k", 3, "--json").json for item in ("002", "000")]
+    both = cli("similar", ease, "--item", "toy story (1995)", "--item", "000", "-k", 3, "--json")
+    assert both.json == {"items": one, "unknown_items": []}
+    text = cli("similar", ease, "--item", "toy story (1995)", "--item", "the matrix", "-k", 3)
+    assert text.out.index("Most like Toy Story (1995):") < text.out.index("Most like Matrix, The (1999):")
+    some = cli("similar", ease, "--item", "nowhere", "--item", "000", "-k", 3)
+    assert some.status == 0
+    assert "Warning: This item is not in the model's catalogue: 'nowhere'." in some.err
+    none = cli("similar", ease, "--item", "nowhere", "--item", "999")
+    assert none.status == 2
+    assert none.err.count("\n") == 1
 
 
 def lists(answer):
@@ -120,6 +159,18 @@ def test_histories_from_csv(cli, ease, histories):
     assert "For user even, after Matrix, The (1999), Toy Story (1995):" in text.out
     assert "For user lost, who has no known item" in text.out
     assert "1 more user is not shown" in text.out
+
+
+def test_histories_from_standard_input(cli, ease, histories, tmp_path):
+    plain = cli("recommend", ease, "--histories", histories, "--json").json
+    before = os.dup(0)
+    try:
+        with subprocess.Popen(["gzip", "-c", histories], stdout=subprocess.PIPE) as packed:
+            os.dup2(packed.stdout.fileno(), 0)
+            assert cli("recommend", ease, "--histories", "-", "--json").json == plain
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
 
 
 def test_histories_from_parquet_with_other_names(cli, ease, tmp_path):

@@ -53,7 +53,9 @@ def test_train_json_and_quiet(cli, dataset, tmp_path):
 
 def test_shipped_settings_are_pointed_out(cli, dataset, tmp_path, monkeypatch):
     file = tmp_path / "clicks-ease.toml"
-    file.write_text('name = "ease"\nmodel = { l2 = 3.0 }\n')
+    before = json.loads((dataset / "manifest.json").read_text())["before_split"]
+    counts = ", ".join(f"{key} = {count}" for key, count in before.items())
+    file.write_text(f'name = "ease"\nfor = {{ {counts} }}\nmodel = {{ l2 = 3.0 }}\n')
     monkeypatch.setattr("recvae.config.shipped", lambda: {"clicks-ease": file})
     answer = cli("train", dataset, "--model", "ease", "--out", tmp_path / "a")
     assert "--config clicks-ease" in answer.out

@@ -68,14 +68,14 @@ def test_ease_as_a_document(cli, dataset, tmp_path):
     assert document["counts"] == {"complete": 4, "pruned": 0, "failed": 0}
     assert [trial["number"] for trial in document["trials"]] == [1, 2, 3, 4]
     assert {trial["config"]["seed"] for trial in document["trials"]} == {7}
-    assert document["trials"][0]["settings"] == {"model.l2": 500.0}
+    assert document["trials"][0]["settings"] == {"model.l2": 280.0}  # which follows the data
     assert document["best"] in document["trials"]
     lines = answer.err.splitlines()  # progress
     assert len(lines) == 4
     assert lines[0].startswith("trial 1/4  ndcg@100 .")
     assert " * " in lines[0]
     assert "best ." in lines[3]
-    assert "  l2=500  " in lines[0]
+    assert "  l2=280  " in lines[0]
     with (out / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["value"]) for row in rows] == [trial["value"] for trial in document["trials"]]

@@ -255,7 +255,7 @@ def test_conditions_that_there_are_not(fitted):
         fitted.recommend(user, conditions=["low", "taste=evn"])
     with pytest.raises(InputError, match=r"Write \['low'\]"):
         fitted.recommend(user, conditions="low")
-    with pytest.raises(InputError, match="no condition '7'"):
+    with pytest.raises(InputError, match="A condition is a name, and not 7"):
         fitted.recommend(user, conditions=[7])
     with pytest.raises(InputError, match="A user has one 'taste', not both 'taste=odd' and 'taste=even'"):
         fitted.recommend(user, conditions=["low", "taste=odd", "taste=even"])

@@ -1,6 +1,7 @@
 """Configuration: defaults, TOML, settings, and every mistake at once."""
 
 import json
+import re
 import tomllib
 from dataclasses import fields
 
@@ -115,3 +116,31 @@ def test_every_shipped_configuration_is_valid_and_named_after_its_model():
         made = config.resolve(config=name)
         assert made.name in name
         assert tomllib.loads(path.read_text())["name"] == made.name
+
+
+@pytest.mark.parametrize("setting", ["model.hidden=20", "model.hidden=[20]"])
+def test_one_value_where_a_list_is_wanted_is_a_list_of_one(setting):
+    assert config.resolve("mult-vae", None, [setting]).model.hidden == (20,)
+    assert config.resolve("conditional-vae", None, ["model.user_attributes=gender"]).model.user_attributes == (
+        "gender",
+    )
+
+
+@pytest.mark.parametrize("setting", ["model.hidden=true", "model.hidden={a=1}", "model.hidden=[0]", "model.hidden=x"])
+def test_what_is_no_list_is_answered_with_the_form(setting):
+    with pytest.raises(ConfigError, match=r"model.hidden: must be a list such as \[600\]"):
+        config.resolve("mult-vae", None, [setting])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("EASE",), "Did you mean 'ease'?"),
+        (("RecVEA",), "Did you mean 'recvae'?"),
+        (("multvae",), "Did you mean 'mult-vae'?"),
+        ((None, "ML-1M-RECVEA"), "Did you mean 'ml-1m-recvae'?"),
+    ],
+)
+def test_a_slip_in_a_name_is_answered_with_the_nearest_name(arguments, hint):
+    with pytest.raises(InputError, match=re.escape(hint)):
+        config.resolve(*arguments)

@@ -29,6 +29,8 @@ def make(name, **more):
     options = {key: value for key, value in SMALL.items() if key in known}
     if isinstance(known.get("hidden"), tuple):
         options["hidden"] = (options["hidden"],)
+    if "encoder_passes" in known:
+        options["layers"] = 5  # the paper's, where a board this small would get two
     return kind(seed=1, device="cpu", **{**options, **more})
 
 
@@ -260,3 +262,20 @@ def test_click_weights_matter_only_when_asked_for(name):
     )
     assert all(torch.equal(plain[key], ignored[key]) for key in plain)
     assert not all(torch.equal(plain[key], used[key]) for key in plain)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_says_what_it_is(name, fitted):
+    kind = MODELS[name].recommender()
+    assert repr(kind(device="cpu")) == f"{kind.__name__}(default options; not fitted)"
+    said = repr(fitted(name))
+    assert said.startswith(f"{kind.__name__}(")
+    assert "; fitted: 40 items" in said
+    assert "seed=1" in said
+    assert ("best epoch 25" in said) == (name in NEURAL)
+    assert "\n" not in said
+
+
+def test_a_blend_says_what_it_is_made_of(fitted):
+    blend = recvae.Blend([fitted("ease"), fitted("recvae")], checkerboard(), [1, 3])
+    assert repr(blend) == "Blend(0.25 EASE + 0.75 RecVAE; fitted: 40 items)"

@@ -15,6 +15,7 @@ import recvae
 from data_prep import sample
 from eval import evaluate
 from recvae import diagnostics
+from recvae.collapse import thresholds, verdict
 from recvae.diagnose_report import page, reliability
 from recvae.errors import InputError, WorkError
 from recvae.groups import recall_by_group
@@ -62,9 +63,79 @@ def test_a_collapsed_run_is_named_and_a_healthy_one_is_not(data, healthy):
     ],
 )
 def test_the_borders_of_the_verdict(active, information, state):
-    said = diagnostics.verdict(active, 200, information)
+    said = verdict(active, 200, information)
     assert said["state"] == state
     assert said["sentence"].startswith(state.capitalize())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"epochs": 12, "beta_cap": 1e-4, "learning_rate": 1e-5}, "its weight was never above 0.0001"),
+        ({"epochs": 6, "beta_cap": 0.2, "learning_rate": 2e-4}, "the KL grew from"),
+        ({"epochs": 1, "beta_cap": 0.2}, "it had a single epoch"),
+    ],
+)
+def test_a_run_that_ended_too_soon_is_not_called_collapsed(data, options, reason):
+    """Its code is as empty as a collapsed one, and a smaller weight of the KL would not fill it."""
+    model, rows = trained(recvae.MultVAE, data, **QUICK, **options)
+    said = diagnosed(model, rows, data)["latent"]["verdict"]
+    assert said["state"] == "undertrained", said["sentence"]
+    assert reason in said["sentence"]
+    assert "more epochs" in said["sentence"]
+    assert "Undertrained" in page(whole(diagnosed(model, rows, data)))
+    unknown = diagnosed(model, [], data)["latent"]["verdict"]
+    assert unknown["state"] == "collapsed"  # nothing is known of how it came about
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (recvae.MultVAE, {"beta_cap": 50, "learning_rate": 5e-3}),
+        (recvae.MultVAE, {"beta_cap": 50, "learning_rate": 5e-3, "anneal": "share", "anneal_share": 0.3}),
+        (recvae.RecVAE, {"gamma": 1.0, "hidden": 50}),
+    ],
+)
+def test_a_code_that_the_kl_term_emptied_is_called_collapsed_whatever_the_epochs_say(data, kind, options):
+    known = {key: value for key, value in QUICK.items() if kind is recvae.MultVAE or key != "anneal"}
+    model, rows = trained(kind, data, **{**known, "epochs": 12, **options})
+    assert diagnosed(model, rows, data)["latent"]["verdict"]["state"] == "collapsed"
+
+
+def curve(kls, beta=0.2, best=None):
+    """Rows of a run whose KL goes like that, its reconstruction getting better."""
+    best = len(kls) if best is None else best
+    return [
+        {
+            "epoch": n,
+            "phase": "all",
+            "nll": 200.0 - n,
+            "kl": kl,
+            "weighted_kl": beta * kl,
+            "beta": beta,
+            "best": n == best,
+        }
+        for n, kl in enumerate(kls, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("active", "information", "rows", "state"),
+    [
+        (0, 0.01, curve([0.10, 0.10, 0.105, 0.11, 0.115, 0.12]), "undertrained"),  # growing
+        (0, 0.01, curve([0.10, 0.11, 0.1, 0.1, 0.1, 0.1]), "collapsed"),  # level
+        (0, 0.01, curve([5.0, 2.0, 0.5, 0.2, 0.1, 0.05]), "collapsed"),  # falling
+        (0, 0.01, curve([5.0, 2.0, 0.5, 0.2, 0.1, 0.05], beta=0.009), "undertrained"),  # a weight that is nothing
+        (0, 0.01, curve([0.1, 0.2, 0.4, 0.2, 0.1, 0.05], best=3), "undertrained"),  # the kept epoch was an early one
+        (20, 9.0, curve([1.0, 2.0, 4.0, 6.0, 8.0, 9.0]), "undertrained"),  # some dimensions, and more to come
+        (20, 9.0, curve([9.0, 9.0, 9.0, 9.0, 9.0, 9.0], beta=0.001), "partly collapsed"),  # to the end, and not in use
+        (150, 9.0, curve([1.0, 2.0, 4.0, 6.0, 8.0, 9.0]), "healthy"),
+    ],
+)
+def test_how_a_code_came_about_decides(active, information, rows, state):
+    said = verdict(active, 200, information, rows)
+    assert said["state"] == state, said["sentence"]
+    assert "Undertrained instead" in thresholds(said)
 
 
 # --- what a dimension carries -----------------------------------------------------------------------------------------

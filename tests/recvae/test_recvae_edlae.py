@@ -9,7 +9,7 @@ import recvae
 from recvae.vae import RecVAEEDLAE
 
 PATH = {"path_weight": 3.0, "path_dropout": 0.3, "path_l2": 7.0}
-COMMON = {**SETTINGS["recvae"], "epochs": 4, "seed": 4, "device": "cpu"}
+COMMON = {**SETTINGS["recvae"], "epochs": 4, "average": 0.0, "patience": 0, "seed": 4, "device": "cpu"}
 
 
 def test_its_scores_are_those_of_the_two_models_added():

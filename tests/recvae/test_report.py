@@ -225,7 +225,7 @@ def test_tables_do_not_change_the_results():
 
 def test_the_environment_names_the_machine():
     facts = environment()
-    assert set(facts) == {"date", "python", "platform", "cpu", "cores", "memory_gb", "versions"}
+    assert set(facts) == {"date", "python", "platform", "cpu", "cores", "threads", "memory_gb", "versions"}
     assert facts["date"].endswith("+00:00")
     assert facts["cpu"]
     assert facts["cores"] >= 1

@@ -10,7 +10,7 @@ from conftest import checkerboard, random_clicks
 from small_models import BOARD, KINDS, equal, model
 
 import recvae
-from recvae import checkpoint
+from recvae import checkpoint, swap
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.runs import InFolder
 
@@ -118,51 +118,61 @@ class KilledError(BaseException):
     """The end of the process at a rename: nothing may tidy up, so what the code does on the way out is undone."""
 
 
-@pytest.mark.parametrize("begin", ["empty", "overwrite"])
+@pytest.mark.parametrize("begin", ["empty", "overwrite", "overwrite where names cannot be exchanged"])
 def test_every_crash_point(begin, tmp_path, monkeypatch):
-    """Cut off at the n-th rename, for every n, a run resumes to the same bits and leaves nothing unfinished behind."""
+    """Cut off at the n-th rename, for every n, a run resumes to the same bits and leaves nothing unfinished behind.
+
+    What it was to replace loads at every such moment, until the new one does.
+    """
 
     def fit(folder, **more):
         return model("mult-dae", epochs=2).fit(BOARD, folder=folder, **more)
 
     whole = fit(tmp_path / "whole").tensors()
-    rename, rmtree = Path.replace, shutil.rmtree
+    rename, rmtree, exchange = Path.replace, shutil.rmtree, swap.exchange
     for n in range(1, 40):
         folder = tmp_path / f"run{n}"
-        if begin == "overwrite":
+        if begin != "empty":
             model("mult-dae", epochs=1, seed=9).fit(BOARD, folder=folder)
         left = n
 
-        def killed(*arguments):
-            nonlocal left
-            left -= 1
-            if left <= 0:
-                raise KilledError
-            return rename(*arguments)
+        def killed_in(operation):
+            def killed(*arguments):
+                nonlocal left
+                left -= 1
+                if left <= 0:
+                    raise KilledError
+                return operation(*arguments)
+
+            return killed
 
         def removed(*arguments, **options):
             if left > 0:  # noqa: B023 - called in this round only
                 rmtree(*arguments, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", killed)
-            patch.setattr(Path, "rename", killed)
+            patch.setattr(Path, "replace", killed_in(rename))
+            patch.setattr(Path, "rename", killed_in(rename))
+            patch.setattr(swap, "exchange", killed_in(exchange) if "cannot" not in begin else lambda *_: False)
             patch.setattr(Path, "unlink", lambda *_, **__: None)  # a dead process deletes nothing
             patch.setattr(shutil, "rmtree", removed)
             try:
-                fit(folder, overwrite=begin == "overwrite")
+                fit(folder, overwrite=begin != "empty")
                 ended = True
             except KilledError:
                 ended = False
         if ended:
             break
-        if begin == "overwrite" and (folder / checkpoint.WEIGHTS).is_file() and recvae.load(folder).config.seed == 9:
-            continue  # killed before the old run was set aside: it is whole
+        if begin != "empty":
+            seed = recvae.load(folder).config.seed
+            if not (swap.next_of(folder) / checkpoint.RUN).is_file() and seed == 9:
+                continue  # killed before the new run was begun
         again = fit(folder, resume=True).tensors()
         assert equal(whole, again), n
         assert equal(whole, recvae.load(folder, "cpu").tensors())
         assert not list(folder.rglob("*.part")), n
-    assert n > 8
+        assert not list(tmp_path.glob(f".run{n}.*")), n
+    assert n > 5
 
 
 def test_a_failed_overwrite_gives_the_earlier_run_its_place_again(tmp_path):
@@ -181,6 +191,7 @@ def test_an_earlier_run_stays_where_it_cannot_be_moved(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refused)
+        patch.setattr(swap, "exchange", refused)
         with pytest.raises(WorkError, match="Permission denied"):
             model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", overwrite=True)
     assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
@@ -196,18 +207,34 @@ def test_the_folder_one_is_in_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("then", ["resume", "overwrite"])
-def test_what_a_killed_overwrite_set_aside_is_found_again(then, tmp_path, monkeypatch):
-    """Killed before its first best epoch, and failing again afterwards: the earlier run is back in its place."""
+def test_a_killed_overwrite_leaves_the_earlier_run(then, tmp_path, monkeypatch):
+    """Killed before its first best epoch, and failing again afterwards: the earlier run is there all the time."""
     before = model("mult-dae").fit(BOARD, folder=tmp_path / "run").tensors()
     with monkeypatch.context() as patch:
-        patch.setattr(InFolder, "end", lambda self: None)  # a dead process does nothing at the end
+        patch.setattr(InFolder, "end", lambda self: self.held.close())  # a dead process does nothing at the end
         with pytest.raises(WorkError):
             model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", overwrite=True, validation=lambda _: np.inf)
-    assert not (tmp_path / "run" / checkpoint.WEIGHTS).exists()
+    assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
     with pytest.raises(WorkError):
         model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "run", **{then: True}, validation=lambda _: np.inf)
     assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_an_earlier_version_set_aside_is_found(tmp_path):
+    """It set a run aside before the new one had a model, and was killed: a reader finds the earlier one, once more."""
+    before = model("mult-dae").fit(BOARD, folder=tmp_path / "run").tensors()
+    aside = swap.set_aside(tmp_path / "run")
+    with pytest.raises(WorkError):
+        model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "begun", validation=lambda _: np.inf)
+    (tmp_path / "run").mkdir()
+    shutil.copy(aside / checkpoint.RUN, tmp_path / "run")
+    assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
+    assert (swap.next_of(tmp_path / "run") / checkpoint.RUN).is_file()
+    model("mult-dae").fit(BOARD, folder=tmp_path / "run", resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    swap.set_aside(tmp_path / "run")
+    assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
 
 
 def test_resume_repairs_metrics_and_refuses_fewer_epochs(tmp_path):
@@ -234,7 +261,7 @@ def test_resume_refuses_another_device_and_another_matrix(tmp_path):
     state, facts = checkpoint.read_state(tmp_path / "run")
     state.values["device"] = "cuda"
     checkpoint.write_state(tmp_path / "run", state, facts)
-    with pytest.raises(InputError, match="--device cuda"):
+    with pytest.raises(InputError, match="device='cuda'"):
         model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
@@ -255,7 +282,7 @@ def test_resume_with_more_epochs_names_the_metric_that_differs(tmp_path):
         return made
 
     run(2, "ndcg@100").fit(BOARD, folder=tmp_path / "run")
-    with pytest.raises(InputError, match="was validated by ndcg@100; --resume needs --metric ndcg@100"):
+    with pytest.raises(InputError, match="was validated by ndcg@100; resume=True needs --metric ndcg@100"):
         run(3, "recall@20").fit(BOARD, folder=tmp_path / "run", resume=True)
 
 

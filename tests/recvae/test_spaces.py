@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from recvae import studies, tuning
 from recvae.config import load_toml, resolve, run_config, shipped
+from recvae.defaults import Size, linear_l2
 from recvae.errors import ConfigError
 from recvae.options import Between, OneOf
 from recvae.registry import MODELS
 from recvae.spaces import Plan, parse_search, plan
+
+ML_1M = {
+    "before_split": {"users": 6034, "items": 3533, "clicks": 575_272},
+    "counts": {"items": 3497, "users": {"train": 4834}, "clicks": {"train": 462_827}},
+}
+ML_100K = {
+    "before_split": {"users": 938, "items": 1447, "clicks": 55_361},
+    "counts": {"items": 1415, "users": {"train": 738}, "clicks": {"train": 43_606}},
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -102,23 +112,21 @@ def test_settings_are_fixed_and_not_searched():
 
 
 def test_the_shipped_configuration_is_the_second_start(tmp_path, monkeypatch):
-    (tmp_path / "clicks-ease.toml").write_text('name = "ease"\nmodel = { l2 = 3.0 }\n')
-    for home in ("config", "spaces"):
-        monkeypatch.setattr(f"recvae.{home}.shipped", lambda: {"clicks-ease": tmp_path / "clicks-ease.toml"})
-    made = plan("ease", dataset="clicks", seed=5)
-    assert [(source, config.model.l2, config.seed) for source, config in made.starts] == [
-        ("given", 500.0, 5),
-        ("shipped clicks-ease", 3.0, 5),
-    ]
-    assert len(plan("ease", config="clicks-ease", dataset="clicks").starts) == 1
-    assert len(plan("ease", settings=["model.l2=7"], dataset="clicks").starts) == 1
-    assert len(plan("ease", dataset="other").starts) == 1
+    file = tmp_path / "clicks-ease.toml"
+    file.write_text('name = "ease"\nfor = { users = 6034, clicks = 575272 }\nmodel = { l2 = 3.0 }\n')
+    monkeypatch.setattr("recvae.config.shipped", lambda: {"clicks-ease": file})
+    made = plan("ease", manifest=ML_1M, seed=5)
+    assert [(source, config.seed) for source, config in made.starts] == [("given", 5), ("shipped clicks-ease", 5)]
+    assert [config.model.l2 for _, config in made.starts] == [linear_l2(Size(4834, 3497, 462_827), 40.0), 3.0]
+    assert len(plan("ease", config="clicks-ease", manifest=ML_1M).starts) == 1
+    assert len(plan("ease", settings=["model.l2=7"], manifest=ML_1M).starts) == 1
+    assert len(plan("ease", manifest={**ML_1M, "before_split": {}}).starts) == 1
 
 
 def test_a_shipped_configuration_of_clicks_is_no_start_of_a_search_by_ratings():
-    made = plan(config="ml-100k-vaeac-ratings", dataset="ml-100k")  # there is an ml-100k-vaeac, of clicks
+    made = plan(config="ml-100k-vaeac-ratings", manifest=ML_100K)  # there is an ml-100k-vaeac, of clicks
     assert [source for source, _ in made.starts] == ["given"]
-    assert len(plan("vaeac", dataset="ml-100k").starts) == 2
+    assert len(plan("vaeac", manifest=ML_100K).starts) == 2
 
 
 @pytest.mark.parametrize("key", ["ratings", "likelihood"])

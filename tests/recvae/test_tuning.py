@@ -14,11 +14,12 @@ from data_prep.dataset import Dataset
 from recvae import studies, tuning
 from recvae.baselines.ease import EASE
 from recvae.config import run_config
+from recvae.defaults import Size
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.feed import validate_with
 from recvae.options import Between, OneOf
 from recvae.plots import search as draw
-from recvae.spaces import Plan, plan
+from recvae.spaces import Plan, changed, plan
 from recvae.tuning import Events, read_study, tune
 
 TINY = ("model.latent=4", "model.hidden=[]", "train.batch_size=80", "train.epochs=4")
@@ -73,7 +74,7 @@ def test_the_start_comes_first_and_the_best_is_never_below_it(data, made, trials
         study = tune(made, data, trials=6, events=Events(on_done=lambda trial, study: seen.append(trial)))
     assert len(study.trials) == trials
     assert seen == study.trials
-    assert run_config(study.trials[0].config) == made.start
+    assert run_config(study.trials[0].config) == made.for_data(Size.of(data.train)).start
     assert study.best.value >= study.trials[0].value
     assert study.best.value == max(trial.value for trial in study.trials if trial.state == "complete")
     assert run_config(study.best.config) == study.config
@@ -170,7 +171,9 @@ def test_failures_are_recorded_and_cannot_win(data, monkeypatch, tmp_path):
         real(self, matrix)
 
     monkeypatch.setattr(EASE, "_learn", learn)
-    made = plan("ease", space={"model.l2": OneOf(10, 100, 1000)})
+    search = {"model.l2": OneOf(10, 100, 1000)}
+    made = plan("ease", space=search)
+    made = replace(made, starts=(("given", changed(made.start, {"model.l2": 500.0})),))
     study = tune(made, data, tmp_path / "a", trials=4)
     said = {trial.settings["model.l2"]: trial.error for trial in study.trials}
     assert said == {10: "MemoryError", 100: "There is no way.", 500: None, 1000: None}

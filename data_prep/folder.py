@@ -1,0 +1,102 @@
+"""A dataset folder on disk: its manifest, and files that are compared with its SHA-256 whenever they are read.
+
+A folder that is replaced while it is open never gives a part of each version: the digests are those of the manifest
+that was read when it was opened, and a file of another version does not have them.
+"""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from scipy.sparse import csr_array
+
+from data_prep.manifest import AGAIN, OPTIONAL, REQUIRED, read_manifest
+from data_prep.matrices import read_matrix
+from recvae.errors import FormatError, InputError
+from recvae.files import parse_table
+
+
+class DatasetFolder:
+    """An opened dataset folder: ``path``, ``manifest`` and the reading of its files.
+
+    Opening reads and checks the manifest and sees that the files are there. Raises :class:`InputError` where there is
+    no such folder and :class:`FormatError` where it is not a dataset folder of this format version, or is incomplete.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise InputError(f"There is no dataset folder {path}. Make one with: recvae prepare ... --out {path}")
+        if not path.is_dir():
+            raise FormatError(f"{path} is a file, not a dataset folder. Give the folder that recvae prepare wrote.")
+        self._manifest_file = path / "manifest.json"
+        if not self._manifest_file.exists():
+            if (path / "run.json").exists():
+                what = "is a run folder (a trained model), not a dataset folder"
+            else:
+                what = "is not a dataset folder: it has no manifest.json"
+            raise FormatError(f"{path} {what}. Give the folder that recvae prepare wrote.")
+        self.path = path
+        self.manifest: dict[str, Any] = read_manifest(self._manifest_file)
+        self._opened = copy.deepcopy(self.manifest)  # ``manifest`` is the user's to change
+        self._digests: dict[str, str] = self._opened["files"]
+        for name in self.names:
+            if not (path / name).is_file():
+                raise self._missing(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files that belong to the dataset, by name."""
+        return (*REQUIRED, *(name for name in OPTIONAL if name in self._digests))
+
+    def table(self, name: str, header: Sequence[str]) -> list[list[str]]:
+        """Return the rows of a CSV file below ``header``; raise :class:`FormatError` where it is not as written."""
+        with self._open(name) as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != self._digests[name]:
+            raise self._altered(name)
+        return parse_table(self.path / name, data, header, AGAIN)
+
+    def matrix(self, name: str, shape: tuple[int, int], entries: int, *, ratings: bool = False) -> csr_array:
+        """Return the canonical CSR in a file, of ``shape`` with ``entries``; errors as :meth:`table`."""
+        with self._open(name) as file:
+            self._compare(name, file)
+            file.seek(0)  # the same open file, so that nothing else can be read than was compared
+            return read_matrix(self.path / name, file, shape, entries, ratings=ratings)
+
+    def verify(self) -> None:
+        """Compare every file with its SHA-256; raise :class:`FormatError` naming the first that differs."""
+        for name in self.names:
+            with self._open(name) as file:
+                self._compare(name, file)
+
+    def _open(self, name: str) -> IO[bytes]:
+        try:
+            return (self.path / name).open("rb")
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        except OSError as error:
+            raise FormatError(f"{self.path / name} cannot be read ({error.strerror or error}). {AGAIN}") from error
+
+    def _compare(self, name: str, file: IO[bytes]) -> None:
+        if hashlib.file_digest(file, "sha256").hexdigest() != self._digests[name]:  # type: ignore[arg-type]  # IO is one
+            raise self._altered(name)
+
+    def _missing(self, name: str) -> FormatError:
+        return self._replaced() or FormatError(f"{self.path / name} is missing. {AGAIN}")
+
+    def _altered(self, name: str) -> FormatError:
+        return self._replaced() or FormatError(
+            f"{self.path / name} was altered or is truncated: its SHA-256 is not the manifest's. {AGAIN}"
+        )
+
+    def _replaced(self) -> FormatError | None:
+        """Return the error of a folder whose manifest is no longer the one that was read, None where it is."""
+        try:
+            same = read_manifest(self._manifest_file) == self._opened
+        except FormatError:
+            same = False
+        if same:
+            return None
+        return FormatError(f"{self.path} was replaced or removed while it was in use. Run again, to read the new one.")

@@ -1,0 +1,73 @@
+"""``--threads``: the number of threads that a verb computes with, for as long as it runs."""
+
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from recvae import threads
+
+_until_done = ExitStack()
+
+
+def use_threads(asked: str, *, run: Path | None = None) -> int:
+    """Set the number of threads until :func:`back_to_before`, and return it; ``asked`` is a number or ``auto``.
+
+    ``auto`` is the number that ``run``, a run to be resumed, was trained with, where it says; else what OMP_NUM_THREADS
+    says; else as many as there are cores that this process may use and others leave free. Raises :class:`InputError`
+    for another word.
+    """
+    number = threads.parse(asked)
+    if number is None and run is not None:
+        number = trained_with(run)
+    loaded = "torch" in sys.modules
+    others = None
+    if not (number == 1 or (loaded and (number is not None or _torch_threads() == 1))):  # else the load changes nothing
+        others = _others()
+        if not loaded and others is not None and others > threads.NEGLIGIBLE:
+            threads.spin_briefly(os.environ)
+    if number is None:
+        most = _torch_threads()  # of real cores, or OMP_NUM_THREADS
+        number = most if "OMP_NUM_THREADS" in os.environ else min(most, threads.choose(threads.cores(), others))
+    back_to_before()
+    _until_done.enter_context(threads.limited(number))
+    return number
+
+
+def _torch_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _others() -> float | None:
+    """Return how many cores other programs keep busy; None where the system does not say."""
+    before, began = threads.Moment.now(), time.monotonic()
+    if before.busy is None:
+        return None
+    import numpy  # noqa: F401 - every verb needs it: no time is lost while the load is measured
+    import scipy.sparse  # noqa: F401
+
+    time.sleep(max(0.0, threads.SAMPLE_SECONDS - (time.monotonic() - began)))
+    return before.others(threads.Moment.now())
+
+
+def back_to_before() -> None:
+    """Give the process the number of threads that it had."""
+    _until_done.close()
+
+
+def trained_with(run: Path) -> int | None:
+    """Return the number of threads that a run to be resumed was trained with; None where it does not say."""
+    from safetensors import SafetensorError, safe_open
+
+    from recvae.checkpoint import STATE
+
+    try:
+        with safe_open(run / STATE, framework="np") as file:  # what the state says of itself, not its tensors
+            used = json.loads(file.metadata()["recvae"])["facts"]["values"]["arithmetic"]["threads"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        return None  # none, an older one, or a damaged one: reading all of it says so
+    return used if type(used) is int and 1 <= used <= threads.MOST else None

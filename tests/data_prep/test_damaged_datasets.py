@@ -1,0 +1,262 @@
+"""Datasets that were altered, damaged, crafted or replaced: a sentence names the file, and nothing of it is used."""
+
+import dataclasses
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csc_array, csr_array, save_npz
+from small_datasets import build, rehash, split_of
+
+from data_prep import Dataset
+from data_prep.manifest import MATRICES, SPLITS
+from recvae.errors import FormatError
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    build().save(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def fails(folder: Path, part: str) -> None:
+    with pytest.raises(FormatError) as error:
+        Dataset.load(folder).verify()
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+FILES = [*(f"{name}.npz" for name in MATRICES), "items.csv", "users.csv", "item_tags.csv", "user_tags.csv"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_truncated_altered_and_missing_files_are_named(folder, name):
+    content = (folder / name).read_bytes()
+    for altered in (
+        content[:-3],
+        content[:10],
+        b"",
+        content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :],
+    ):
+        (folder / name).write_bytes(altered)
+        fails(folder, f"{name} was altered")
+    (folder / name).unlink()
+    fails(folder, f"{name} is missing")
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=st.sampled_from(FILES), data=st.data())
+def test_damage_with_a_forged_hash_never_crashes(name, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forged") / "set"
+    build().save(folder)
+    content = bytearray((folder / name).read_bytes())
+    cut = data.draw(st.integers(0, len(content)))
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(content[: max(cut, place)] if data.draw(st.booleans()) else content)
+    rehash(folder)
+    try:
+        Dataset.load(folder).verify()
+    except FormatError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def save_raw(path: Path, base: csr_array, **parts: object) -> None:
+    arrays = {"data": base.data, "indices": base.indices, "indptr": base.indptr, "shape": np.array(base.shape)} | parts
+    np.savez(path, format=np.array(b"csr"), _is_array=np.array(True), **arrays)
+
+
+def test_matrices_that_are_not_canonical_are_refused(folder):
+    file = folder / "train.npz"
+    good = Dataset.load(folder).train
+    wild = good.indices.copy()
+    wild[0] = 99
+    swapped = good.indices.copy()
+    swapped[:2] = swapped[1::-1]
+    falling = good.indptr.copy()
+    falling[1], falling[2] = falling[2], falling[1]
+    for parts, problem in (
+        ({"indices": wild}, "train.npz"),
+        ({"indices": swapped}, "not sorted or are doubled"),
+        ({"indptr": falling}, "row pointers that fall"),
+        ({"data": good.data * 0}, "other than clicks"),
+        ({"data": good.data.astype(np.float64)}, "other than clicks"),
+    ):
+        save_raw(file, good, **parts)
+        rehash(folder)
+        fails(folder, problem)
+        with pytest.raises(FormatError, match=r"train\.npz"):
+            _ = Dataset.load(folder).train
+    save_npz(file, csc_array(good))
+    rehash(folder)
+    fails_on_load = pytest.raises(FormatError, match="csc matrix")
+    with fails_on_load:
+        _ = Dataset.load(folder).train
+    save_npz(file, good[:-1])
+    rehash(folder)
+    with pytest.raises(FormatError, match=r"train\.npz is 17 x 12 .* says 18 x 12"):
+        _ = Dataset.load(folder).train
+    np.savez(file, x=np.array([{"a": 1}], dtype=object))  # a pickle inside is never opened
+    rehash(folder)
+    with pytest.raises(FormatError, match=r"train\.npz is truncated, altered or not"):
+        _ = Dataset.load(folder).train
+
+
+def use(data: Dataset) -> None:
+    """Read everything, without a request to verify."""
+    _ = [data.matrix(name) for name in MATRICES], data.item_titles, data.user_ids("test")
+    _ = data.item_tags, data.user_tags
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_altered_file_is_not_read(folder, name):
+    content = (folder / name).read_bytes()
+    place = content.index(b"Drama") if name == "item_tags.csv" else len(content) * 2 // 3
+    (folder / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(FormatError, match=f"{name} was altered or is truncated: its SHA-256 is not"):
+        use(Dataset.load(folder))
+
+
+def test_an_altered_manifest_is_not_read(folder):
+    text = (folder / "manifest.json").read_text()
+    for old, new in (
+        ('"toy"', '"tow"'),
+        ('"strong"', '"strung"'),
+        ('"seal"', '"sea1"'),
+        ("  ", "\t "),
+        ("}\n", "}\n\n"),
+    ):
+        (folder / "manifest.json").write_text(text.replace(old, new, 1))
+        with pytest.raises(FormatError, match=r"manifest\.json (was altered|is incomplete or altered)"):
+            Dataset.load(folder)
+    manifest = json.loads(text)
+    manifest.pop("seal")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    use(Dataset.load(folder))  # the first version had no seal
+    assert "seal" not in Dataset.load(folder).manifest
+
+
+def test_a_dataset_is_of_one_version(folder):
+    data = Dataset.load(folder)
+    _ = data.train
+    other = split_of(Dataset.load(folder))
+    Dataset.from_split(dataclasses.replace(other, test_in=other.validation_in), name="toy").save(folder, overwrite=True)
+    for read in (lambda: data.test_in, lambda: data.item_tags, lambda: data.item_titles):
+        with pytest.raises(FormatError, match="was replaced or removed while it was in use"):
+            read()
+    assert data.validation_in.nnz  # the same in both
+    shutil.rmtree(folder)
+    with pytest.raises(FormatError, match="was replaced or removed"):
+        _ = data.validation_out
+
+
+@pytest.mark.parametrize("claims", [8 * 10**6, None])
+def test_a_matrix_that_unpacks_to_more_is_refused_before_memory_is_taken(folder, claims):
+    zeros = np.zeros(12 * 10**6, dtype=np.int64)
+    with (folder / "train.npz").open("wb") as file:
+        np.savez_compressed(file, data=zeros, indices=zeros, indptr=zeros, shape=np.array([18, 12]), format=b"csr")
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
+    if claims is not None:  # then the manifest says so too
+        counts["clicks"]["train"] = 10**9
+        counts["users"]["train"] = 10**9
+    rehash(folder, counts=counts)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match=r"train\.npz unpacks to 288,000,\d+ bytes, too many for"):
+            _ = Dataset.load(folder).train
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"kind": "recvae-dataset", "format_version": 1, "name": "\\ud800"}',
+        "[NaN]",
+        "1e999",
+        "\ud800",
+        "9" * 5000,
+        "null",
+    ],
+)
+def test_any_json_in_the_manifests_place_is_a_sentence(folder, text):
+    (folder / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    fails(folder, "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "counts": {
+                "items": 10**18,
+                "users": dict.fromkeys(SPLITS, 10**18),
+                "clicks": dict.fromkeys(MATRICES, 10**18),
+            }
+        },
+        {"dropped": {"duplicate_clicks": "3"}},
+        {"before_split": {"users": 1}},
+        {"before_split": {"users": [], "items": 1, "clicks": 2}},
+        {"source": {"file": ["x"]}},
+        {"filters": {"min_rating": "x"}},
+        {"protocol": {"split": {}}},
+        {"name": "\ud800"},
+        {"name": None},
+        {"files": 3},
+        {"ratings": {}},
+        {"counts": {"items": 12, "users": {"x": "y"}, "clicks": {}}},
+    ],
+)
+def test_entries_of_another_kind_are_a_sentence(folder, changes):
+    rehash(folder, **changes)
+    if "files" in changes:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    with pytest.raises(FormatError) as error:
+        Dataset.load(folder).verify()
+    assert "\n" not in str(error.value)
+
+
+def test_inconsistent_contents_are_named(folder):
+    pristine = folder.parent / "pristine"
+    shutil.copytree(folder, pristine)
+
+    def altered(name: str, old: str, new: str) -> None:
+        shutil.copytree(pristine, folder, dirs_exist_ok=True)
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+        rehash(folder)
+
+    altered("items.csv", "0,", "1,")
+    fails(folder, "items.csv does not number the 12 items")
+    altered("items.csv", "index,", "row,")
+    fails(folder, "header index,item_id,title")
+    altered("items.csv", ",13,", ",99,")
+    fails(folder, "items.csv was altered")
+    altered("items.csv", ",13,", ",12,")
+    fails(folder, "items.csv names an item twice")
+    altered("users.csv", "train,1,", "train,7,")
+    fails(folder, "users.csv has a row out of order")
+    altered("user_tags.csv", "25", "25,26")
+    fails(folder, "row 1: 4 fields for 3")
+    altered("users.csv", Dataset.load(pristine).user_ids("train")[0], Dataset.load(pristine).user_ids("test")[0])
+    fails(folder, "users.csv has a user in two splits")
+    shutil.copytree(pristine, folder, dirs_exist_ok=True)
+    (folder / "items.csv").write_bytes(b"\xff" + (folder / "items.csv").read_bytes())
+    rehash(folder)
+    fails(folder, "items.csv cannot be read")
+    shutil.copytree(pristine, folder, dirs_exist_ok=True)
+    shutil.copy(folder / "test_in.npz", folder / "test_out.npz")
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
+    counts["clicks"]["test_out"] = counts["clicks"]["test_in"]
+    rehash(folder, counts=counts)
+    fails(folder, "test_in.npz and test_out.npz share clicks")
