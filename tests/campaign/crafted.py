@@ -19,7 +19,7 @@ from .mutants import DEEP, join_safetensors, split_safetensors
 from .world import PREPARE, SETTINGS, World, run, train
 
 Change = Callable[[Path], None]
-SHORT = 20
+SHORT = 14
 GIGABYTES = 3  # that a bomb unfolds to
 
 

@@ -14,7 +14,7 @@ from .scenarios import Scenario, difference, key, rehearsed, tree
 from .tracing import Tracer
 from .world import World, run
 
-SHORT = 6  # failures of each verb in the short form
+SHORT = 5  # failures of each verb in the short form
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT)
 # What a verb can do without: a folder that is there already, an exchange where there is another way, the removal of
 # what the next writer removes.
@@ -62,7 +62,7 @@ def _fail(world: World, figures: Figures, scenario: Scenario, tracer: Tracer, ju
         left = tree(folder)
         outcomes = [failed]
         if failed.status == 0:
-            if operation not in _SPARED:
+            if not operation.startswith(_SPARED) and not _of_the_record(scenario, tracer.fail):
                 reasons.append("the failure goes unnoticed")
             if scenario.part(left) != scenario.part(scenario.end):
                 reasons.append(f"exit 0, and yet not as undisturbed: {difference(left, scenario.end)}")
@@ -72,7 +72,7 @@ def _fail(world: World, figures: Figures, scenario: Scenario, tracer: Tracer, ju
             outcomes += checked
         more = {name for name in left if name not in scenario.start and name not in scenario.end}
         more -= set(scenario.part(left))
-        if more and operation not in _REMOVING:
+        if more and not operation.startswith(_REMOVING):
             reasons.append(f"left behind: {', '.join(sorted(more)[:4])}")
         state = key(left)
         if state not in judged:
@@ -84,3 +84,10 @@ def _fail(world: World, figures: Figures, scenario: Scenario, tracer: Tracer, ju
                 judged[state].append(f"again: not as undisturbed, {difference(now, scenario.end)}")
         reasons += judged[state]
         figures.judge(attack, reasons, REFUSED if failed.status else UNCHANGED, *outcomes)
+
+
+def _of_the_record(scenario: Scenario, n: int) -> bool:
+    """Return whether an operation writes into a lock who holds it, which a holder can do without."""
+    return any(name.endswith(".lock") for name in scenario.operations[: n - 1]) and scenario.operations[n - 1].endswith(
+        ".lock"
+    )

@@ -17,7 +17,7 @@ from .tracing import Tracer
 from .world import World, run
 
 _MAKING = ("openat", "mkdir", "mkdirat")
-SHORT = 6  # kill points of each verb in the short form
+SHORT = 5  # kill points of each verb in the short form
 
 
 def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
@@ -28,7 +28,9 @@ def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
             continue
         count = len(scenario.operations)
         points = [("before", n) for n in range(1, count + 1)]
-        points += [("within", n) for n, name in enumerate(scenario.operations, 1) if name in ("write", "pwrite64")]
+        points += [
+            ("within", n) for n, name in enumerate(scenario.operations, 1) if name.startswith(("write ", "pwrite64 "))
+        ]
         if not long:
             points = [points[i] for i in sorted(rng.choice(len(points), min(SHORT, len(points)), replace=False))]
         judged: dict[str, list[str]] = {}
@@ -73,7 +75,7 @@ def _end(world: World, figures: Figures, scenario: Scenario, n: int) -> None:
         wrong, outcomes = scenario.wrong_output(folder, left)
         more = sorted({*left} - {*scenario.start, *scenario.end, *scenario.part(left)})
         reasons += wrong
-        if more and scenario.operations[n - 1] not in _MAKING:
+        if more and not scenario.operations[n - 1].startswith(_MAKING):
             reasons.append(f"left behind: {', '.join(more[:4])}")
         again = run(scenario.again, folder)
         reasons += [f"again: {complaint}" for complaint in complaints(again, statuses=(0,))]

@@ -18,7 +18,7 @@ from .processes import Outcome
 from .scenarios import Tree, tree
 from .world import GIVEN, PREPARE, SETTINGS, World, run, train
 
-SHORT, LONG = 50, 4200
+SHORT, LONG = 36, 4200
 
 
 @dataclass

@@ -90,9 +90,10 @@ class Tracer:
         if _ptrace(_GETREGS, who, 0, ctypes.addressof(registers)) < 0:
             return
         name = NAMES.get(registers[_ORIG_RAX])
-        if name is None or not self._is_ours(who, name, registers):
+        path = None if name is None else self._changed(who, name, registers)
+        if name is None or path is None:
             return
-        self.operations.append(name)
+        self.operations.append(f"{name} {path.name}")
         n = len(self.operations)
         if n == self.pause and self.meanwhile is not None:
             self.meanwhile()
@@ -109,11 +110,11 @@ class Tracer:
             registers[_RAX] = ctypes.c_ulong(-self.errno).value
             _ptrace(_SETREGS, who, 0, ctypes.addressof(registers))
 
-    def _is_ours(self, who: int, name: str, registers: "ctypes.Array[ctypes.c_ulong]") -> bool:
-        """Return whether a call changes something under the root."""
+    def _changed(self, who: int, name: str, registers: "ctypes.Array[ctypes.c_ulong]") -> Path | None:
+        """Return what a call changes, None where that is not under the root."""
         arguments = [registers[place] for place in _ARGUMENTS]
         if name in ("openat", "open") and not arguments[2 if name == "openat" else 1] & _WRITING:
-            return False
+            return None
         try:
             if name in _FILE:
                 path = str(Path(f"/proc/{who}/fd/{arguments[0]}").readlink())
@@ -127,8 +128,8 @@ class Tracer:
             else:
                 path = str(Path(f"/proc/{who}/cwd").readlink() / _text(who, arguments[0]))
         except OSError:
-            return False
-        return path.startswith(f"{self.root}/")
+            return None
+        return Path(path) if path.startswith(f"{self.root}/") else None
 
 
 def can_trace() -> bool:

@@ -24,7 +24,7 @@ from .world import PREPARE, World, train, verb
 
 SHORT, LONG = 12, 120  # pairs
 PATIENCE = 2.0  # seconds until a second writer is taken to wait for the first
-READS, WRITES = 15, 3  # at least so many reads beside so many writes
+READS, WRITES = 10, 3  # at least so many reads beside so many writes
 
 Work = Callable[[Path], int]
 
