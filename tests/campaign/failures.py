@@ -10,11 +10,11 @@ import errno
 import numpy as np
 
 from .figures import REFUSED, UNCHANGED, Figures, complaints
-from .scenarios import Scenario, difference, key, rehearsed, tree
+from .scenarios import Scenario, difference, drawn, key, rehearsed, tree
 from .tracing import Tracer
 from .world import World, run
 
-SHORT = 5  # failures of each verb in the short form
+SHORT, LONG = 5, 112  # failures of each verb
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT)
 # What a verb can do without: a folder that is there already, an exchange where there is another way, the removal of
 # what the next writer removes.
@@ -36,15 +36,14 @@ _REMOVING = ("unlink", "unlinkat", "rmdir")
 
 
 def failures(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
-    """Let every operation of every verb fail; in the short form a few drawn ones."""
+    """Let the operations of every verb fail, drawn ones where there are many."""
     for scenario, wrong in rehearsed(world, long=long):
         if wrong:
             figures.fail(scenario.name, wrong)
             continue
         points = [(n, number, False) for n in range(1, len(scenario.operations) + 1) for number in ERRORS]
         points += [(n, errno.ENOSPC, True) for n in range(1, len(scenario.operations) + 1)]
-        if not long:
-            points = [points[i] for i in sorted(rng.choice(len(points), min(SHORT, len(points)), replace=False))]
+        points = drawn(points, LONG if long else SHORT, rng)
         judged: dict[str, list[str]] = {}
         for n, number, on in points:
             _fail(world, figures, scenario, Tracer(world.folder, fail=n, errno=number, on=on), judged)

@@ -12,16 +12,16 @@ import signal
 import numpy as np
 
 from .figures import AGAIN, Figures, complaints
-from .scenarios import Scenario, difference, key, rehearsed, tree
+from .scenarios import Scenario, difference, drawn, key, rehearsed, tree
 from .tracing import Tracer
 from .world import World, run
 
 _MAKING = ("openat", "mkdir", "mkdirat")
-SHORT = 5  # kill points of each verb in the short form
+SHORT, LONG = 5, 64  # kill points of each verb
 
 
 def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
-    """Kill every verb at every operation; in the short form at a few drawn ones."""
+    """Kill every verb at its operations, at drawn ones where there are many."""
     for scenario, wrong in rehearsed(world, long=long):
         if wrong:
             figures.fail(scenario.name, wrong)
@@ -31,12 +31,11 @@ def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
         points += [
             ("within", n) for n, name in enumerate(scenario.operations, 1) if name.startswith(("write ", "pwrite64 "))
         ]
-        if not long:
-            points = [points[i] for i in sorted(rng.choice(len(points), min(SHORT, len(points)), replace=False))]
+        points = drawn(points, LONG if long else SHORT, rng)
         judged: dict[str, list[str]] = {}
         for how, n in points:
             _kill(world, figures, scenario, how, n, judged)
-        ends = range(1, count + 1, 5) if long else [int(rng.integers(1, count + 1))]
+        ends = range(1, count + 1, 8) if long else [int(rng.integers(1, count + 1))]
         for n in ends:
             _end(world, figures, scenario, n)
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from .processes import Outcome, forked
 from .tracing import Tracer
@@ -13,6 +16,7 @@ from .world import PREPARE, World, run, train, verb
 
 Tree = dict[str, str]  # path -> digest of its bytes, or "folder"
 Check = Callable[[Path], int]
+Point = TypeVar("Point")
 
 _RANDOM = re.compile(r"\.[A-Za-z0-9_]{8}(?=\.)|(?<=\.tmp)\w+")  # in the names of temporary files
 
@@ -84,6 +88,11 @@ def tree(folder: Path) -> Tree:
         str(path.relative_to(folder)): "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
     }
+
+
+def drawn(points: list[Point], most: int, rng: np.random.Generator) -> list[Point]:
+    """Return at most so many of ``points``, in their order."""
+    return [points[i] for i in sorted(rng.choice(len(points), min(most, len(points)), replace=False))]
 
 
 def key(files: Tree) -> str:
