@@ -31,6 +31,7 @@ from recvae.ranking import NOT_NUMBERS, SCORES_IN_MEMORY
 from recvae.recommender import Recommender, Validation, load
 
 COMPONENTS = "components"  # the folder of the components' run folders
+SPREAD_ITEMS = 1000  # on which the spread of similarities is measured, at most
 SCORES_KEPT = 1 << 28  # by a search for weights, of all components together: 1 GiB
 COARSE, FINE, REACH, PASSES = 0.05, 0.01, 4, 5  # a search's two steps, how far the fine one looks, and passes of each
 NOT_TRAINED = (
@@ -65,6 +66,7 @@ class Blend(Recommender):
     components: Sequence[Recommender] = ()
     spreads: Sequence[float] = ()
     scorers: Sequence[Score] = ()
+    alike_spreads: dict[int, float]  # of similarities, by component
 
     def __init__(
         self,
@@ -154,23 +156,52 @@ class Blend(Recommender):
         assert total is not None  # weights sum to 1
         return total
 
+    @torch.no_grad()
     def similarity(self, items: Tensor) -> Tensor:
-        """Return the weighted sum of the components' similarities, -inf where no component has one.
+        """Return how alike items are by all components, -inf where no component says anything.
 
-        Raises :class:`InputError` where a component that has any weight cannot say what is alike.
+        sum_c w_c s_c(i, j) e / e_c: similarities of different models compare as scores do, each divided by its
+        spread. e_c is the standard deviation of component c's similarities around each item's mean, over all others and
+        at most :data:`SPREAD_ITEMS` evenly spaced items; e, the weighted mean of the e_c, keeps one component alone as
+        it is. A pair without a similarity, as item-kNN has them, counts 0. Raises :class:`InputError` where a component
+        that has any weight cannot say what is alike.
         """
+        spreads = self._similarity_spreads()
+        mean = math.fsum(weight * spreads[place] for place, weight in enumerate(self.weights) if weight)
         total = torch.zeros(len(items), self.n_items, device=self.device)
         nowhere = torch.ones_like(total, dtype=torch.bool)
-        for component, weight in zip(self.components, self.weights, strict=True):
+        for place, weight in enumerate(self.weights):
             if weight:
-                try:
-                    part = component.similarity(items).to(self.device)
-                except InputError as error:
-                    raise InputError(f"The blend cannot say which items are alike. {error}") from error
-                none = part == -torch.inf  # neighbours only: the rest is not alike at all
-                total.add_(part.masked_fill(none, 0.0), alpha=weight)
+                part, none = self._alike(place, items)
+                total.add_(part, alpha=weight * mean / spreads[place] if spreads[place] else 0.0)
                 nowhere &= none
         return total.masked_fill_(nowhere, -torch.inf)
+
+    def _alike(self, place: int, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a component's similarities, 0 where it has none, and where that is: (n, n_items) each."""
+        try:
+            part = self.components[place].similarity(items).to(self.device)
+        except InputError as error:
+            raise InputError(f"The blend cannot say which items are alike. {error}") from error
+        none = part == -torch.inf  # neighbours only: the rest is not alike at all
+        return part.masked_fill_(none, 0.0), none
+
+    def _similarity_spreads(self) -> dict[int, float]:
+        """Return the spread of the similarities of each component with a weight; each is measured once and kept."""
+        known = self.alike_spreads
+        chosen = torch.linspace(0, self.n_items - 1, min(self.n_items, SPREAD_ITEMS)).long()
+        for place, weight in enumerate(self.weights):
+            if weight and place not in known:
+                variance, at_once = 0.0, max(1, SCORES_IN_MEMORY // self.n_items)
+                for start in range(0, len(chosen), at_once):
+                    some = chosen[start : start + at_once]
+                    part = self._alike(place, some)[0].cpu().double()
+                    itself = torch.zeros_like(part, dtype=torch.bool).scatter_(1, some[:, None], True)
+                    others = part[~itself].view(len(some), -1)  # an item is as like itself as nothing else is
+                    if others.shape[1]:
+                        variance += float(others.var(dim=1, correction=0).sum()) / len(chosen)
+                known[place] = math.sqrt(variance)
+        return known
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and spreads, float64 (n_components,); what the components learned is in their own folders."""
@@ -219,6 +250,7 @@ class Blend(Recommender):
     def _join(self, components: Sequence[Recommender]) -> None:
         self.components = tuple(components)
         self.scorers = [component.scores for component in components]
+        self.alike_spreads = {}
 
     @torch.no_grad()
     def _spread(self, place: int, histories: Any) -> float:

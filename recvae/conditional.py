@@ -1,12 +1,11 @@
 """The conditional VAE behind the common contract: names of conditions, and tables of who and what they apply to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae import defaults
@@ -20,6 +19,7 @@ from recvae.vae import NeuralRecommender
 
 Tags = Mapping[str, Sequence[str]]
 Attributes = Sequence[Mapping[str, str]]
+Columns = list[list[int]]  # of conditions, of each item or user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ConditionalVAE(NeuralRecommender):
     build = ConditionalVAENetwork
     network: ConditionalVAENetwork
     _given: tuple[Tags | None, Attributes | None] = (None, None)
-    _tables: tuple[NDArray[np.int64] | None, NDArray[np.int64] | None] = (None, None)
+    _tables: tuple[Columns | None, Columns | None] = (None, None)
 
     @takes(ConditionalVAEArguments)
     def __init__(self, **options: Any) -> None:
@@ -81,9 +81,10 @@ class ConditionalVAE(NeuralRecommender):
         of_items = of_users = None
         if tags:
             known = set(tags)
-            of_items = _table([[t for t in (item_tags or {}).get(i, ()) if t in known] for i in self.items.ids], place)
+            named = [[t for t in (item_tags or {}).get(i, ()) if t in known] for i in self.items.ids]
+            of_items = _columns(named, place)
         if values:
-            of_users = _table([self._names(row) for row in user_attributes or ()], place)
+            of_users = _columns([self._names(row) for row in user_attributes or ()], place)
         self._tables = of_items, of_users
         return matrix
 
@@ -147,19 +148,29 @@ class ConditionalVAE(NeuralRecommender):
         known = set(self.condition_names)
         return self.encode_conditions([[n for n in self._names(row) if n in known] for row in user_attributes])
 
-    def given(self) -> bytes:
-        """Return names and tables of the conditions."""
+    def given(self) -> Iterator[bytes]:
+        """Yield names and tables of the conditions; rows are filled up to the longest, as they always were here."""
         if not self.condition_names:
-            return b""
-        tables = (repr(None if table is None else table.tolist()) for table in self._tables)
-        return "\n".join((repr(self.condition_names), *tables)).encode()
+            return
+        yield repr(self.condition_names).encode()
+        for table in self._tables:
+            yield b"\n"
+            yield from (b"None",) if table is None else _written(table, len(self.condition_names))
 
     def _network(self) -> ConditionalVAENetwork:
         options, seed = self.config.model, self.config.seed
         return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names)).to(self.device)
 
     def _prepare(self, matrix: Any) -> None:
-        self.network.learn_from(*(None if table is None else torch.from_numpy(table) for table in self._tables))
+        of_items, of_users = self._tables
+        tags = attributes = None
+        if of_items is not None:
+            ends = torch.tensor([0, *map(len, of_items)]).cumsum(0)
+            tags = ends, torch.tensor([column for row in of_items for column in row], dtype=torch.int64)
+        if of_users is not None:  # an attribute is one column, so that rows are short
+            width, rest = max(map(len, of_users)), len(self.condition_names)
+            attributes = torch.tensor([[*row, *[rest] * (width - len(row))] for row in of_users], dtype=torch.int64)
+        self.network.learn_from(tags, attributes)
 
     def scores(self, histories: Any, conditions: Any = None) -> Tensor:
         """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
@@ -196,10 +207,15 @@ def _checked_attributes(user_attributes: Attributes) -> Attributes:
     return rows
 
 
-def _table(rows: Sequence[Sequence[str]], place: Mapping[str, int]) -> NDArray[np.int64]:
-    """Return the columns of the names of each row, as wide as the longest row, filled up with the number of columns."""
-    columns = [[place[name] for name in dict.fromkeys(row)] for row in rows]
-    table = np.full((len(rows), max(len(row) for row in columns)), len(place), dtype=np.int64)
-    for row, of_row in zip(table, columns, strict=True):
-        row[: len(of_row)] = of_row
-    return table
+def _columns(rows: Sequence[Sequence[str]], place: Mapping[str, int]) -> Columns:
+    """Return the columns of the names of each row, each once."""
+    return [[place[name] for name in dict.fromkeys(row)] for row in rows]
+
+
+def _written(table: Columns, rest: int) -> Iterator[bytes]:
+    """Yield the text of a table whose rows are filled up with ``rest`` to the longest one, row by row."""
+    width = max(map(len, table))
+    for place, row in enumerate(table):
+        filled = [*row, *[rest] * (width - len(row))]
+        yield f"{', ' if place else '['}{filled}".encode()
+    yield b"]"

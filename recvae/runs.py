@@ -1,7 +1,7 @@
 """Where a training run keeps its best weights: in memory, or in a run folder that survives a kill at any moment."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,14 +231,15 @@ def note_best(model: "NeuralRecommender", report: EpochReport) -> None:
     model.metrics = {} if report.score is None else {"validation": report.score}
 
 
-def _fingerprint(matrix: Any, *, weighted: bool, given: bytes) -> str:
+def _fingerprint(matrix: Any, *, weighted: bool, given: Iterable[bytes]) -> str:
     """Return a digest of a canonical CSR, of its values only where they are used, and of what else was given."""
     digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
     digest.update(matrix.indptr.astype("<i8").data)
     digest.update(matrix.indices.astype("<i4").data)
     if weighted:
         digest.update(matrix.data.astype("<f8").data)
-    digest.update(given)
+    for part in given:
+        digest.update(part)
     return digest.hexdigest()
 
 

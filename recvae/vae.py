@@ -1,6 +1,6 @@
 """The public variational models: a network, trained by the loop, behind the common contract."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -76,9 +76,9 @@ class NeuralRecommender(Recommender):
             keeper.end()
         return self
 
-    def given(self) -> bytes:
-        """Return what the model learns from beside the clicks, for a run that is resumed to be compared."""
-        return b""
+    def given(self) -> Iterable[bytes]:
+        """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
+        return ()
 
     def _prepare(self, matrix: Any) -> None:
         """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""

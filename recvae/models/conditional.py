@@ -23,6 +23,7 @@ from recvae.models.base import Loss
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.noise import Noise
 from recvae.options import Between, option
+from recvae.products import gathered_sum
 
 STEP = 10.0  # a step of Adam moves V so much further than other weights: a tag is seen by few users of a batch
 
@@ -55,19 +56,30 @@ class ConditionalVAENetwork(MultVAENetwork):
     def __init__(self, n_items: int, options: ConditionalVAEOptions, seed: int = 0, n_conditions: int = 0) -> None:
         super().__init__(n_items, options, seed)
         self.n_conditions = n_conditions
-        self.register_buffer("item_tags", None, persistent=False)
+        self.register_buffer("item_tags", None, persistent=False)  # a table (I, T) of 0 and 1
         self.register_buffer("user_attributes", None, persistent=False)
         if n_conditions:
             self.of_input = nn.Parameter(torch.zeros(n_conditions, self.first.weight.shape[1]))  # E
             self.of_items = nn.Parameter(torch.zeros(n_items, n_conditions))  # V' / STEP
 
-    def learn_from(self, item_tags: Tensor | None, user_attributes: Tensor | None) -> None:
-        """Take the conditions of items (I, M) and of training users (n_users, A'), int64, the rest filled up with C.
+    def learn_from(self, item_tags: tuple[Tensor, Tensor] | None, user_attributes: Tensor | None) -> None:
+        """Take the conditions of items and of training users, which are let go of after training.
 
-        A row names the columns of c that an item, or a user, stands for. Both are let go of after training.
+        ``item_tags``: offsets (I + 1,) and columns of c, int64: item i stands for ``columns[offsets[i] : offsets[i +
+        1]]``. ``user_attributes`` (n_users, A'), int64: the columns of c that a user stands for, filled up with C.
+
+        The tags are kept as a table (I, T) of two bytes a cell, at most half of what V has, however many tags one item
+        may have: what a user's clicks stand for is then the sum of gathered rows, as in a first layer, and its size is
+        known without asking the device.
         """
         device = self.first.weight.device
-        self.item_tags = None if item_tags is None else item_tags.to(device)
+        self.item_tags = None
+        if item_tags is not None:
+            offsets, columns = item_tags
+            n_tags = int(columns.max()) + 1 if len(columns) else 1
+            table = torch.zeros(self.n_items, n_tags, dtype=torch.bfloat16)
+            table[torch.repeat_interleave(torch.arange(self.n_items), offsets.diff()), columns] = 1
+            self.item_tags = table.to(device)
         self.user_attributes = None if user_attributes is None else user_attributes.to(device)
 
     def release(self) -> None:
@@ -107,14 +119,15 @@ class ConditionalVAENetwork(MultVAENetwork):
         conditions, values = batch.values.new_zeros(n_users, width), batch.values
         everyone = torch.ones_like(conditions[:, 0])
         if self.item_tags is not None:
-            of_clicks = self.item_tags[batch.columns]  # (N, M)
+            every = self.item_tags.new_ones(len(batch.columns))
+            counts = gathered_sum(self.item_tags, batch.columns, batch.offsets, every)  # rounded, and 0 where it is 0
             has = torch.zeros(n_users, width, dtype=torch.bool, device=values.device)
-            has.view(-1).scatter_(0, (batch.rows[:, None] * width + of_clicks).flatten(), True)
-            has[:, -1] = False
+            has[:, : counts.shape[1]] = counts > 0
             chosen = noise.normal(conditions).masked_fill_(~has, -torch.inf).argmax(1)  # 0 for a user without tags
             asks = noise.kept(everyone, o.unconditioned) & has.any(1)
             conditions.scatter_(1, chosen[:, None], asks[:, None].to(conditions.dtype))
-            wanted = (of_clicks == chosen[batch.rows][:, None]).any(1) | ~asks[batch.rows]
+            # A user without any tag asks for none, whatever was chosen.
+            wanted = (self.item_tags[batch.columns, chosen[batch.rows]] > 0) | ~asks[batch.rows]
             values = values * wanted
         if self.user_attributes is not None:
             told = noise.kept(everyone, o.attribute_dropout)

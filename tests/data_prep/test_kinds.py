@@ -103,7 +103,8 @@ def test_other_kinds_are_named_in_one_sentence(tmp_path, kind):
 @pytest.mark.parametrize("suffix", PACKED)
 def test_a_bomb_is_refused_before_it_has_unpacked(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(streams, "_ALWAYS", 1 << 20)
-    path = write(tmp_path, f"x.csv.{suffix}", PACKED[suffix](b"u,i\n" + b"1,2\n" * 8_000_000))
+    rows = 1_000_000 if suffix == "bz2" else 8_000_000  # bzip2 is slow at what repeats
+    path = write(tmp_path, f"x.csv.{suffix}", PACKED[suffix](b"u,i\n" + b"1,2\n" * rows))
     readers = (read_titles, lambda path: read_interactions(path, "u", "i"), read_lines)
     for read in readers if suffix == "gz" else readers[:1]:
         tracemalloc.start()

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -193,6 +194,8 @@ def test_a_real_ctrl_c_and_a_real_resume(cli, dataset, tmp_path):
         str(out),
     ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        watchdog = threading.Timer(120, process.kill)  # a hang is a failure
+        watchdog.start()
         try:
             for line in process.stderr:
                 if "mult-vae (2 of 2): epoch " in line:
@@ -201,6 +204,7 @@ def test_a_real_ctrl_c_and_a_real_resume(cli, dataset, tmp_path):
             said = process.stderr.read()
             assert process.wait(timeout=60) == 130
         finally:
+            watchdog.cancel()
             process.kill()
     assert "--resume" in said
     assert recvae.load(out / "runs" / "ease").name == "ease"

@@ -1,5 +1,6 @@
 """A blend of trained models: its scores, its search for weights, its run folder, and the verb that makes it."""
 
+import copy
 import json
 import shutil
 
@@ -253,12 +254,30 @@ def test_similar_items_are_the_weighted_sum(models, histories):
     items = torch.tensor([3, 8])
     parts = [model.similarity(items).numpy().astype(np.float64) for model in models[:2]]
     neighbours = parts[1] > -np.inf
-    expected = 0.75 * parts[0] + 0.25 * np.where(neighbours, parts[1], 0)
+    spreads = []
+    for model in models[:2]:
+        every = model.similarity(torch.arange(model.n_items)).numpy().astype(np.float64)
+        others = [np.delete(np.where(row > -np.inf, row, 0), item) for item, row in enumerate(every)]
+        spreads.append(np.sqrt(np.mean([row.var() for row in others])))
+    mean = 0.75 * spreads[0] + 0.25 * spreads[1]
+    expected = mean * (0.75 * parts[0] / spreads[0] + 0.25 * np.where(neighbours, parts[1], 0) / spreads[1])
     np.testing.assert_allclose(blend.similarity(items).numpy(), expected, rtol=1e-6, atol=1e-7)
     only_neighbours = Blend([models[1], models[1]], histories).similarity(items).numpy()
     np.testing.assert_array_equal(only_neighbours > -np.inf, neighbours)
     with pytest.raises(InputError, match=r"The blend cannot say which items are alike\. Popularity knows"):
         Blend(models, histories).similar_items([0])
+
+
+def test_similarities_of_another_spread_count_as_much(models, histories):
+    """A thousandfold similarity says the same, and its model must not drown the other."""
+    one, other = copy.copy(models[0]), models[1]
+    before = Blend([one, other], histories).similar_items(range(9), 12)
+    one.similarity = lambda items: models[0].similarity(items) * 1000
+    after = Blend([one, other], histories).similar_items(range(9), 12)
+    np.testing.assert_array_equal(after[0], before[0])
+    alone = Blend([one, other], histories, [1, 0]).similar_items([3], 12)
+    for ours, theirs in zip(alone, one.similar_items([3], 12), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 class Scores(Recommender):

@@ -7,7 +7,7 @@ import oracles
 import oracles_conditional
 import pytest
 import torch
-from conftest import checkerboard
+from conftest import LargestTensor, checkerboard, random_clicks
 from scipy.sparse import csr_array
 from tiny_models import array, fix_weights, layers
 
@@ -32,10 +32,8 @@ IDS = [f"i{n}" for n in range(40)]
 
 
 def table(tags):
-    """The columns of each row's ones, filled up with C."""
-    rows = [np.flatnonzero(row) for row in tags]
-    width = max(map(len, rows))
-    return torch.tensor(np.array([[*row, *[C] * (width - len(row))] for row in rows]))
+    """Offsets, and the columns of each row's ones."""
+    return torch.from_numpy(np.cumsum([0, *tags.sum(axis=1)]).astype(np.int64)), torch.from_numpy(tags.nonzero()[1])
 
 
 def network(hidden=(6,), **options):
@@ -363,3 +361,24 @@ def test_rare_tags_are_no_conditions():
 def test_unknown_values_of_users_are_left_out(fitted):
     told = fitted.conditions_of([{"taste": "odd"}, {}, {"taste": "never seen"}, {"age": "30"}])
     np.testing.assert_array_equal(told.toarray(), [[0, 0, 0, 0, 1], [0] * 5, [0] * 5, [0] * 5])
+
+
+def test_one_item_with_very_many_tags_does_not_make_every_row_as_long():
+    """Tables that were as wide as the longest row, and all clicks of a batch by that width, took gigabytes."""
+    board = random_clicks(100, 50, 0.5)
+    tags = {"i0": [f"tag {n}" for n in range(400)], **{f"i{n}": ["plain"] for n in range(1, 50)}}
+    made = model(epochs=1, min_items=1)
+    with LargestTensor() as largest:
+        made.fit(board, item_ids=[f"i{n}" for n in range(50)], item_tags=tags)
+    assert len(made.condition_names) == 401
+    assert largest.elements < 100_000, (largest.shape, largest.operation)  # 2,500 clicks x 400 tags are a million
+
+
+def test_the_fingerprint_of_the_conditions_is_that_of_earlier_runs():
+    """A table as a list of rows filled up to the longest: what states of earlier versions were told apart by."""
+    made = model()
+    made.condition_names = ("a", "b", "c")
+    made._tables = [[0, 2], [], [1]], None
+    assert b"".join(made.given()) == b"('a', 'b', 'c')\n[[0, 2], [3, 3], [1, 3]]\nNone"
+    made.condition_names = ()
+    assert b"".join(made.given()) == b""

@@ -20,7 +20,8 @@ ITEMS = 40
 def conditional():
     """With three tags, two of each item, and two attributes of each of 20 users."""
     network = ConditionalVAENetwork(ITEMS, ConditionalVAEOptions(hidden=(12,), latent=6), n_conditions=7)
-    network.learn_from(torch.arange(2 * ITEMS).view(ITEMS, 2) % 3, 3 + torch.arange(40).view(20, 2) % 4)
+    tags = torch.arange(2 * ITEMS) % 3
+    network.learn_from((2 * torch.arange(ITEMS + 1), tags), 3 + torch.arange(40).view(20, 2) % 4)
     return network
 
 
