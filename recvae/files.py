@@ -77,14 +77,15 @@ def _enter(stack: ExitStack, path: Path) -> None:
     for last in (False, False, True):
         stack.callback(remove_empty, make_folders(path.parent))
         try:
-            stack.enter_context(lock(path))
+            first = stack.enter_context(lock(path))
         except FileNotFoundError:
             if last:
                 raise
         else:
             break
     recover(path)
-    clear_parts(path)
+    if first:  # later ones may be what this writer has begun
+        clear_parts(path)
 
 
 @contextmanager
