@@ -22,7 +22,7 @@ from recvae.bench_kept import RESULTS, Kept
 from recvae.config import RunConfig, load_toml, resolve, run_config, shipped_for
 from recvae.config import find as find_config
 from recvae.defaults import Size
-from recvae.errors import InputError, RecvaeError, WorkError
+from recvae.errors import InputError, RecvaeError, WorkError, is_out_of_memory
 from recvae.feed import held_out, learned_from, validate_with
 from recvae.files import write_text
 from recvae.registry import entry
@@ -363,6 +363,8 @@ def _work(connection: "Connection", task: _Task) -> None:
         return
     except Exception as error:  # noqa: BLE001 - one model's failure must not lose the others' work
         sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            sentence = "There is not enough memory for it."
         with suppress(BrokenPipeError):
             connection.send(("failure", sentence, traceback.format_exc()))
 
