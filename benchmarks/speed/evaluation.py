@@ -1,20 +1,19 @@
 """Evaluation of 10,000 users from scores that are there already: ndcg@100, recall@20, recall@50.
 
 Ours against the evaluator of the papers (NumPy) and that of irspack (C++, threaded; ``pip install irspack``). All read
-the same batches of float32 scores, 500 users each, in which seen items are -inf already. Usage:
-
-    python benchmarks/evaluation.py
+the same batches of float32 scores, 500 users each, in which seen items are -inf already.
 """
 
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from harness import Contender, against, copy_bandwidth, interleaved, options, record
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from benchmarks.harness import ITEMS, Contender, against, copy_bandwidth, interleaved
 from data_prep import ml20m_shape
 from eval import per_user_metrics
 from recvae.ranking import top_k
@@ -25,6 +24,7 @@ PAPERS, IRSPACK, READING = "the papers' evaluator", "irspack", "reading the scor
 
 Scores = NDArray[np.float32]
 Means = dict[str, float]
+Parts = dict[str, list[NDArray[np.float64]]]
 
 
 def make_data(users: int, items: int, clicks: int) -> tuple[list[Scores], csr_array]:
@@ -58,31 +58,29 @@ def with_held_out(batches: list[Scores], held_out: csr_array) -> Iterator[tuple[
         start += len(scores)
 
 
-# --- ours --------------------------------------------------------------------------------------------------------
+def means(parts: Parts) -> Means:
+    return {name: float(np.nanmean(np.concatenate(values))) for name, values in parts.items()}
 
 
 def ours(batches: list[Scores], held_out: csr_array) -> Means:
     """One sorted list per user serves all metrics, as in ``eval.evaluate``."""
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in METRICS}
+    parts: Parts = {name: [] for name in METRICS}
     for scores, clicks in with_held_out(batches, held_out):
         best, ids = top_k(torch.from_numpy(scores), min(100, scores.shape[1]))
         ids[best == -torch.inf] = -1
         for name, values in per_user_metrics(ids.numpy(), clicks, METRICS).items():
             parts[name].append(values)
-    return {name: float(np.nanmean(np.concatenate(values))) for name, values in parts.items()}
-
-
-# --- the papers' evaluator, written from its description ---------------------------------------------------------
+    return means(parts)
 
 
 def papers(batches: list[Scores], held_out: csr_array) -> Means:
-    """Each metric partitions the scores anew."""
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in METRICS}
+    """The papers' evaluator, written from its description: each metric partitions the scores anew."""
+    parts: Parts = {name: [] for name in METRICS}
     for scores, clicks in with_held_out(batches, held_out):
         parts["ndcg@100"].append(papers_ndcg(scores, clicks, 100))
         parts["recall@20"].append(papers_recall(scores, clicks, 20))
         parts["recall@50"].append(papers_recall(scores, clicks, 50))
-    return {name: float(np.nanmean(np.concatenate(values))) for name, values in parts.items()}
+    return means(parts)
 
 
 def papers_ndcg(scores: Scores, held_out: csr_array, k: int) -> NDArray[np.float64]:
@@ -103,9 +101,6 @@ def papers_recall(scores: Scores, held_out: csr_array, k: int) -> NDArray[np.flo
     chosen[row, np.argpartition(-scores, k, axis=1)[:, :k]] = True
     true = held_out.toarray() > 0
     return np.logical_and(chosen, true).sum(axis=1) / np.minimum(k, true.sum(axis=1))
-
-
-# --- irspack -----------------------------------------------------------------------------------------------------
 
 
 class FixedScores:
@@ -145,9 +140,8 @@ def irspack(batches: list[Scores], held_out: csr_array) -> Any:
     return evaluate
 
 
-def main() -> None:
-    arguments = options(__doc__).parse_args()
-    shape = (1200, 2000, 30_000) if arguments.small else (10_000, 20_108, 730_000)
+def measure(arguments: Namespace) -> dict[str, Any]:
+    shape = (1200, 2000, 30_000) if arguments.small else (10_000, ITEMS, 730_000)
     batches, held_out = make_data(*shape)
     contenders: dict[str, Contender] = {
         "ours": lambda: ours(batches, held_out),
@@ -155,32 +149,15 @@ def main() -> None:
     }
     if (evaluate := irspack(batches, held_out)) is not None:
         contenders[IRSPACK] = evaluate
-    means: dict[str, Any] = {name: run() for name, run in contenders.items()}
-    for name, values in means.items():
+    found: dict[str, Any] = {name: run() for name, run in contenders.items()}
+    for name, values in found.items():
         for metric in METRICS:
-            if not abs(values[metric] - means["ours"][metric]) <= 1e-6:
-                raise SystemExit(f"{metric} differs: ours is {means['ours'][metric]}, that of {name} {values[metric]}.")
-    print(f"equal: {means['ours']}")
-
+            if not abs(values[metric] - found["ours"][metric]) <= 1e-6:
+                raise SystemExit(f"{metric} differs: ours is {found['ours'][metric]}, that of {name} {values[metric]}.")
+    print(f"equal: {found['ours']}")
     contenders[READING] = lambda: [torch.from_numpy(scores).amax() for scores in batches]
     seconds = interleaved(contenders, arguments.rounds)
-    peers = [name for name in (PAPERS, IRSPACK) if name in seconds]
-    results = {
-        "title": "Evaluation",
-        "about": f"ndcg@100, recall@20 and recall@50 of {shape[0]:,} users over {shape[1]:,} items, from the same"
-        f" batches of {BATCH} users' float32 scores with seen items masked; the results are equal to 1e-6. The papers'"
-        " evaluator (NumPy, rewritten from its description) partitions the scores for every metric; irspack's (C++, as"
-        " many threads as ours) ranks once for each of the three cutoffs.",
-        "figures": [
-            *(against(f"evaluating {shape[0]:,} users", seconds, peer) for peer in peers),
-            against(f"evaluating {shape[0]:,} users", seconds, READING, floor=True),
-        ],
-        "seconds": seconds,
-        "ceilings": {"copy_gb_per_s": copy_bandwidth()},
-        "metrics": means,
-    }
-    record("evaluation", results, arguments)
-
-
-if __name__ == "__main__":
-    main()
+    what = f"evaluating {shape[0]:,} users"
+    figures = [against(what, seconds, peer) for peer in (PAPERS, IRSPACK) if peer in seconds]
+    figures.append(against(what, seconds, READING, floor=True))
+    return {"figures": figures, "seconds": seconds, "ceilings": {"copy_gb_per_s": copy_bandwidth()}, "metrics": found}

@@ -1,4 +1,4 @@
-"""What the parts of gpu.py share: the sizes, the device and its ceilings, bare products, clicks drawn on the device."""
+"""The base of the programs here: sizes, the device and its ceilings, bare products, clicks drawn on the device."""
 
 import subprocess
 from collections.abc import Callable, Sequence
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import CLICKS, ITEMS, USERS, Contender, interleaved, launch_microseconds, medians
 from scipy.sparse import csr_array
 from scipy.special import ndtri
 from torch import Tensor
 
+from benchmarks.harness import CLICKS, ITEMS, USERS, Contender, interleaved, medians, several
+from benchmarks.speed.steps import Shape
 from data_prep import ml20m_shape
 from recvae.batches import Clicks
 from recvae.products import Precision, precision
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 WARMUP = 2  # rounds
-Shape = tuple[int, int, int, int]  # of products: how many, and m, k, n of each
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,6 @@ def small(setting: Setting) -> Setting:
     )  # fmt: skip
 
 
-def several(step: Callable[[], object], steps: int) -> Contender:
-    def run() -> None:
-        for _ in range(steps):
-            step()
-
-    return run
-
-
 def within(name: Precision, step: Callable[[], object]) -> Contender:
     """Return ``step`` with its products in the named precision."""
 
@@ -88,10 +80,6 @@ def within(name: Precision, step: Callable[[], object]) -> Contender:
             step()
 
     return run
-
-
-def per(seconds: Sequence[float], steps: float) -> list[float]:
-    return [value / steps for value in seconds]
 
 
 # --- the device --------------------------------------------------------------------------------------------------
@@ -131,8 +119,11 @@ def ceilings(setting: Setting) -> dict[str, float]:
         "fill_gb_per_s": source.nbytes / seconds["fill"] / 1e9,
     }
     found |= {f"{name}_product_tflops": 2 * size**3 / seconds[name] / 1e12 for name in PRECISIONS}
-    launch = launch_microseconds()
-    return found if launch is None else found | {"launch_us": launch}
+    if setting.on_cuda:
+        value, launches = torch.zeros(1, device="cuda"), 2000  # in a queue that is never empty
+        launched = interleaved({"launch": several(lambda: value.add_(1), launches)})
+        found["launch_us"] = medians(launched)["launch"] / launches * 1e6
+    return found
 
 
 class Products:

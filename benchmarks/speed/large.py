@@ -1,14 +1,13 @@
 """A catalogue of 500,000 items and 100,000 users on the CPU, with the exact softmax: steps of every phase.
 
 Each model trains in a process of its own, whose largest resident set the operating system reports; a step is also taken
-with every tensor watched, since none may have a row per user of the batch and a column per item. Usage:
-
-    python benchmarks/large.py
+with every tensor watched, since none may have a row per user of the batch and a column per item.
 """
 
+from argparse import Namespace
 from typing import Any
 
-from harness import Figure, alone, amount, measured, options, record
+from benchmarks.harness import Figure, alone, amount, measured
 
 BATCH = 500
 
@@ -20,11 +19,13 @@ def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) 
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    from benchmarks.speed.steps import Steps
     from data_prep import ml20m_shape
     from recvae.batches import Clicks
+    from recvae.models.base import Network
     from recvae.models.mult import MultVAENetwork, MultVAEOptions
     from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-    from recvae.training import Hooks, TrainOptions, _Loop
+    from recvae.training import TrainOptions
 
     forbidden = {BATCH, shape["items"]}
 
@@ -36,40 +37,31 @@ def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) 
                     raise SystemExit(f"{func} made a tensor of shape {tuple(value.shape)}.")
             return out
 
-    clicks = Clicks(ml20m_shape(**shape))
-    network: Any
+    network: Network
     if model == "RecVAE":
         network = RecVAENetwork(shape["items"], RecVAEOptions(**sizes))
     else:
         network = MultVAENetwork(shape["items"], MultVAEOptions(**sizes | {"hidden": (sizes["hidden"],)}))
-    loop = _Loop(network, clicks, TrainOptions(batch_size=BATCH, learning_rate=1e-3), 1, Hooks())
+    ours = Steps(network, Clicks(ml20m_shape(**shape)), TrainOptions(batch_size=BATCH, learning_rate=1e-3))
     phases = {}
-    for phase in loop.phases:
-        for parameter in network.parameters():
-            parameter.requires_grad_(False)
-        for parameter in phase.parameters:
-            parameter.requires_grad_(True)
-        network.begin_phase(phase.name, 0, clicks, BATCH)
+    for phase in ours.loop.phases:
+        ours.begin(phase)
+        ours.begin_phase(phase.name)
         losses, seconds = [], []
-        batches = clicks.shuffled(BATCH, loop.noise)
         with Watch():
-            loop._update(phase, next(batches))
+            ours.step(phase)
         for _ in range(steps):
             start = time.perf_counter()
-            losses.append(loop._update(phase, next(batches)).nll.item())
+            losses.append(ours.step(phase).nll.item())
             seconds.append(time.perf_counter() - start)
         edge = max(1, steps // 5)
-        phases[phase.name] = {
-            "first": sum(losses[:edge]) / edge,
-            "last": sum(losses[-edge:]) / edge,
-            "seconds": sorted(seconds)[steps // 2],
-        }
+        first, last = sum(losses[:edge]) / edge, sum(losses[-edge:]) / edge
+        phases[phase.name] = {"first": first, "last": last, "seconds": sorted(seconds)[steps // 2]}
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
     return {"own_gib": 4 * weights / 2**30, "phases": phases}  # weights, gradients and Adam's two moments
 
 
-def main() -> None:
-    arguments = options(__doc__, rounds=1).parse_args()
+def measure(arguments: Namespace) -> dict[str, Any]:
     shape = {"users": 100_000, "items": 500_000, "clicks": 7_300_000}
     sizes, steps = {"hidden": 600, "latent": 200}, 20
     if arguments.small:
@@ -77,8 +69,8 @@ def main() -> None:
     figures: list[Figure] = []
     details = {}
     for model in ("RecVAE", "Mult-VAE"):
-        report = measured(train, model, shape, steps, sizes)
-        peak, own = report["peak_gib"], report["result"]["own_gib"]
+        _, peak, result = measured(train, model, shape, steps, sizes)
+        own = result["own_gib"]
         print(f"{model}: {amount(peak, 'GiB')} in all, {amount(own, 'GiB')} its own", flush=True)
         figures.append(
             {
@@ -87,22 +79,9 @@ def main() -> None:
                 "ratio": peak / own, "low": peak / own, "high": peak / own,
             }
         )  # fmt: skip
-        for name, phase in report["result"]["phases"].items():
+        for name, phase in result["phases"].items():
             figures.append(alone(f"{model}, {name} step" if name != "all" else f"{model}, step", [phase["seconds"]]))
             fall = f"{phase['first']:.1f} to {phase['last']:.1f}"
             print(f"  {name}: negative log-likelihood from {fall} in {steps} steps", flush=True)
-        details[model] = report["result"] | {"peak_gib": peak}
-    results = {
-        "title": "A large catalogue",
-        "about": f"{shape['users']:,} users, {shape['items']:,} items and {shape['clicks']:,} clicks, hidden"
-        f" {sizes['hidden']}, latent {sizes['latent']}, batch {BATCH}, float32, exact softmax over all items. The peak"
-        " is the largest resident set of the whole process, Python, torch and data included. No tensor has a row per"
-        " user of the batch and a column per item.",
-        "figures": figures,
-        "details": details,
-    }
-    record("large", results, arguments)
-
-
-if __name__ == "__main__":
-    main()
+        details[model] = result | {"peak_gib": peak}
+    return {"figures": figures, "details": details}

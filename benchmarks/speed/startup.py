@@ -1,14 +1,15 @@
-"""How long ``recvae --help`` takes in a fresh process, and that it imports neither torch nor pandas.
-
-python benchmarks/startup.py
-"""
+"""How long ``recvae --help`` takes in a fresh process, and that it imports neither torch nor pandas."""
 
 import subprocess
 import sys
+from argparse import Namespace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from harness import Contender, against, interleaved, options, record
+from benchmarks.harness import against, interleaved
 
+ROUNDS = 15
 HEAVY = ("torch", "pandas", "pyarrow", "scipy", "implicit")
 BARE = "a Python that does nothing"
 IMPORTS = """
@@ -31,26 +32,12 @@ def imported() -> list[str]:
     return [name for name in HEAVY if name in modules]
 
 
-def main() -> None:
-    arguments = options(__doc__, rounds=15).parse_args()
+def measure(arguments: Namespace) -> dict[str, Any]:
     if heavy := imported():
         raise SystemExit(f"recvae --help imports {', '.join(heavy)}.")
     script = Path(sys.executable).with_name("recvae")
     program = [str(script)] if script.exists() else [sys.executable, "-m", "recvae"]
-
-    def run(*command: str) -> Contender:
-        return lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-
-    contenders = {"ours": run(*program, "--help"), BARE: run(sys.executable, "-c", "pass")}
-    seconds = interleaved(contenders, 3 if arguments.small else arguments.rounds)
-    results = {
-        "title": "Start-up",
-        "about": f"`recvae --help` in a fresh process, files in the cache. It imports none of {', '.join(HEAVY)}.",
-        "figures": [against("recvae --help", seconds, BARE, floor=True)],
-        "seconds": seconds,
-    }
-    record("startup", results, arguments)
-
-
-if __name__ == "__main__":
-    main()
+    commands = {"ours": [*program, "--help"], BARE: [sys.executable, "-c", "pass"]}
+    call = partial(subprocess.run, stdout=subprocess.DEVNULL, check=True)
+    seconds = interleaved({name: partial(call, command) for name, command in commands.items()}, arguments.rounds)
+    return {"figures": [against("recvae --help", seconds, BARE, floor=True)], "seconds": seconds}

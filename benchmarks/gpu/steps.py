@@ -1,65 +1,32 @@
-"""Single training steps on a GPU, for gpu.py: whether one waits for the device, and epochs too large to run whole."""
+"""Single training steps on a GPU: whether one waits for the device, and epochs too large to run whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_device import PRECISIONS, Products, Setting, drawn_clicks, several, within
-from gpu_training import (
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.gpu.device import PRECISIONS, Products, Setting, drawn_clicks
+from benchmarks.gpu.training import (
     ENDLESS,
     PRODUCTS,
-    Part,
+    Section,
     large,
     large_batch_mult_vae,
     mult_dae,
     mult_vae,
-    mult_vae_products,
     recvae,
     usual,
 )
-from harness import Contender, Figure, Seconds, against, alone, interleaved
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from recvae.batches import Batch, Clicks, number_of_batches
+from benchmarks.harness import Contender, Figure, Seconds, against, alone, interleaved, several
+from benchmarks.speed.steps import Steps, mult_vae_products
+from recvae.batches import Clicks, number_of_batches
 from recvae.losses import multinomial_log_likelihood
 from recvae.models.base import Network, Phase
 from recvae.products import Precision
-from recvae.training import Hooks, TrainOptions, _Loop
+from recvae.training import TrainOptions
 
 WATCHED = 4  # steps
-
-# --- single steps ------------------------------------------------------------------------------------------------
-
-
-class Steps:
-    """Our training loop, taken one step of a phase at a time; its batches never end."""
-
-    def __init__(self, network: Network, clicks: Clicks, options: TrainOptions) -> None:
-        self.network, self.clicks, self.options = network, clicks, options
-        self.loop = _Loop(network, clicks, options, 1, Hooks())
-        self.loop.network.begin_phase(self.loop.phases[0].name, 0, clicks, options.batch_size)
-        self.batches = self._endless()
-
-    def _endless(self) -> Iterator[Batch]:
-        while True:
-            o = self.options
-            yield from self.clicks.shuffled(o.batch_size, self.loop.noise, drop_last=o.drop_last)
-
-    def begin(self, phase: Phase) -> None:
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(False)
-        for parameter in phase.parameters:
-            parameter.requires_grad_(True)
-
-    def step(self, phase: Phase, batch: Batch) -> Any:
-        loss = None
-
-        def update() -> None:
-            nonlocal loss
-            loss = self.loop._update(phase, batch)
-
-        within(self.options.precision, update)()
-        return loss
 
 
 class Counter(TorchDispatchMode):
@@ -74,7 +41,7 @@ class Counter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def waits(setting: Setting) -> Part:
+def waits(setting: Setting) -> Section:
     """Whether a step waits for the device, which torch can watch, and how many operations it asks of it."""
     kinds: tuple[Precision, ...] = ("float32", "bf16")
     cases: dict[str, tuple[Callable[[Setting], Network], TrainOptions]] = {}
@@ -92,7 +59,7 @@ def waits(setting: Setting) -> Part:
     return figures, details
 
 
-def watched(label: str, steps: Steps, phase: Phase, setting: Setting) -> Part:
+def watched(label: str, steps: Steps, phase: Phase, setting: Setting) -> Section:
     """Return the operations of one step, how many of a few steps wait for the device, and what torch says of a wait."""
     steps.begin(phase)
     taken = []
@@ -126,10 +93,7 @@ def watched(label: str, steps: Steps, phase: Phase, setting: Setting) -> Part:
     }
 
 
-# --- scale -------------------------------------------------------------------------------------------------------
-
-
-def scale(setting: Setting) -> Part:
+def scale(setting: Setting) -> Section:
     """Mult-VAE of the paper's shape on far more users and items: epochs put together from steps."""
     users, items, asked = setting.scale
     matrix = drawn_clicks(users, items, asked, setting.device)
@@ -138,7 +102,7 @@ def scale(setting: Setting) -> Part:
     check_tiles(network, clicks, setting)
     n_batches = number_of_batches(users, setting.scale_batch)
     width = min(items, 1 << 16)  # the last layer's products are timed on so many items
-    inner = mult_vae_products(setting, setting.scale_batch, width)
+    inner = mult_vae_products(setting.scale_batch, width, setting.hidden, setting.latent)
     what = f"Mult-VAE, epoch of {users:,} users x {items:,} items, {matrix.nnz:,} clicks, batch {setting.scale_batch:,}"
     figures: list[Figure] = []
     details: dict[str, Any] = {"clicks": matrix.nnz}
@@ -152,7 +116,7 @@ def scale(setting: Setting) -> Part:
         last: list[Any] = [None]
 
         def ours(steps: Steps = steps, phase: Phase = phase, last: list[Any] = last) -> None:
-            last[0] = steps.step(phase, next(steps.batches)).nll
+            last[0] = steps.step(phase).nll
 
         contenders: dict[str, Contender] = {
             "ours": several(ours, setting.scale_steps),

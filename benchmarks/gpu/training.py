@@ -1,16 +1,16 @@
-"""Training on a GPU, for gpu.py: batches, and epochs against the reference and against what they cannot do without."""
+"""Training on a GPU: batches, and epochs against the reference and against work that no epoch can do without."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from agreement import our_losses, their_losses
-from gpu_device import PRECISIONS, WARMUP, Products, Setting, Shape, dense_rows, per, several, within
-from harness import Contender, Figure, Seconds, against, alone, interleaved
-from reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
 
+from benchmarks.gpu.device import PRECISIONS, WARMUP, Products, Setting, dense_rows, within
+from benchmarks.harness import Contender, Figure, Seconds, against, alone, interleaved, several
+from benchmarks.speed.agreement import our_losses, their_losses
+from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
+from benchmarks.speed.steps import Part, mult_vae_parts, recvae_parts
 from recvae.batches import number_of_batches
 from recvae.models.base import Network, Phase
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
@@ -23,9 +23,7 @@ PRODUCTS = "its products alone"
 UPDATES = "its products and Adam's updates alone"
 AGREEING_STEPS, BOUND = 50, 1e-3  # relative
 ENDLESS = 10_000  # epochs: more than are run
-Part = tuple[list[Figure], dict[str, Any]]
-
-# --- models ------------------------------------------------------------------------------------------------------
+Section = tuple[list[Figure], dict[str, Any]]
 
 
 def recvae(setting: Setting) -> RecVAENetwork:
@@ -57,40 +55,13 @@ def large(setting: Setting, name: Precision) -> TrainOptions:
     )  # fmt: skip
 
 
-def mult_vae_products(setting: Setting, batch: int, items: int) -> tuple[Shape, ...]:
-    """The products of a step after its sparse first layer, forward and backward."""
-    hidden, latent = setting.hidden, setting.latent
-    return tuple(
-        shape
-        for inputs, outputs in ((hidden, 2 * latent), (latent, hidden), (hidden, items))
-        for shape in ((1, batch, inputs, outputs), (1, batch, outputs, inputs), (1, inputs, batch, outputs))
-    )
-
-
-def recvae_products(setting: Setting) -> dict[str, tuple[int, tuple[Shape, ...]]]:
-    """The products of each kind of step, and how many passes take it."""
-    batch, items, hidden, latent = setting.batch, setting.items, setting.hidden, setting.latent
-    layers: tuple[Shape, ...] = ((4, batch, hidden, hidden), (2, batch, hidden, latent))
-    gradients: tuple[Shape, ...] = (
-        (4, batch, hidden, hidden), (4, hidden, batch, hidden), (2, batch, latent, hidden), (2, latent, batch, hidden),
-    )  # fmt: skip
-    scores: Shape = (1, batch, latent, items)
-    return {
-        "encoder": (3, (*layers, *gradients, scores, (1, batch, items, latent))),
-        "decoder": (1, (scores, (1, latent, batch, items))),
-        "table": (1, layers),
-    }
-
-
-# --- batches -----------------------------------------------------------------------------------------------------
-
-
-def batches(setting: Setting) -> Part:
+def batches(setting: Setting) -> Section:
     """Taking users' rows and scattering them into the reused buffer, against filling that buffer with zeros."""
     figures: list[Figure] = []
     clicks = setting.resident
     details: dict[str, Any] = {}
     order = torch.randperm(setting.users, device=setting.device)
+    floor = "zero_ of the same buffer"
     for size in (setting.batch, setting.large_batch):
         count = max(1, min(40 if size == setting.batch else 5, setting.users // size))
         parts = [order[n * size : (n + 1) * size] for n in range(count)]
@@ -106,16 +77,11 @@ def batches(setting: Setting) -> Part:
         rows = slice(0, min(size, 500))
         if not torch.equal(buffer[rows].cpu(), dense_rows(setting.matrix, parts[-1][rows])):
             raise SystemExit("A batch made on the device is not the matrix's rows.")
-        seconds = interleaved({"ours": build, "fill": several(buffer.zero_, count)}, setting.rounds, WARMUP)
-        seconds = {name: per(values, count) for name, values in seconds.items()}
-        floor = "zero_ of the same buffer"
-        seconds[floor] = seconds.pop("fill")
+        measured = interleaved({"ours": build, floor: several(buffer.zero_, count)}, setting.rounds, WARMUP)
+        seconds = {name: [value / count for value in values] for name, values in measured.items()}
         figures.append(against(f"a batch of {size:,} made dense, float32", seconds, floor, floor=True))
         details[str(size)] = {"seconds": seconds, "buffer_gb": buffer.nbytes / 1e9}
     return figures, details
-
-
-# --- epochs ------------------------------------------------------------------------------------------------------
 
 
 def check_losses(
@@ -129,56 +95,47 @@ def check_losses(
 
     The steps are at most those of the first pass where its last batch, not being full, is dropped.
     """
-    usual, network = options("float32"), make()
-    steps = min(AGREEING_STEPS, setting.users // usual.batch_size) if usual.drop_last else AGREEING_STEPS
+    plain, network = options("float32"), make()
+    steps = min(AGREEING_STEPS, setting.users // plain.batch_size) if plain.drop_last else AGREEING_STEPS
     reference.load_from(network)
     reference.draws = SharedDraws(1, setting.device)
-    theirs = their_losses(reference, usual.batch_size, steps)
+    theirs = their_losses(reference, plain.batch_size, steps)
     figures = []
     for name in PRECISIONS:
         ours = our_losses(make(), setting.resident, options(name), 1, steps)
         gap = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
         if name == "float32" and not gap <= BOUND:
             raise SystemExit(f"{title}: the losses of {steps} steps differ by {gap:.2g} relative.")
-        what = f"{title}, {steps} steps at batch {usual.batch_size:,} in {name}: largest relative difference of a loss"
+        what = f"{title}, {steps} steps at batch {plain.batch_size:,} in {name}: largest relative difference of a loss"
         figures.append(alone(f"{what} from the reference's in float32", [gap], ""))
     return figures
 
 
-@dataclass
-class Side:
-    """A kind of step that a model's epoch has so many passes of: the reference's, and the products it needs."""
+def epochs(title: str, make: Callable[[], Network], options: TrainOptions, parts: list[Part], setting: Setting) -> Any:
+    """Time whole epochs of ours in turn with steps of the reference, products and updates, put together to epochs.
 
-    passes: int
-    shapes: tuple[Shape, ...]
-    theirs: Callable[[], object] | None
-
-
-def epoch_figures(
-    title: str, make: Callable[[], Network], options: TrainOptions, sides: dict[str, Side], setting: Setting
-) -> tuple[list[Figure], Seconds]:
-    """Time whole epochs of ours in turn with steps of the reference, products and updates, put together to epochs."""
+    Returns figures and seconds. The reference has no bfloat16.
+    """
     name, repeats = options.precision, setting.epoch_steps
     loop = _Loop(make(), setting.resident, options, 1, Hooks())
     contenders: dict[str, Contender] = {"ours": loop.epoch}
-    passes = {PRODUCTS: {kind: side.passes for kind, side in sides.items()}}
-    for kind, side in sides.items():
-        contenders[f"{PRODUCTS}: {kind}"] = several(Products(side.shapes, name, setting.device), repeats)
-        if side.theirs is not None and name != "bf16":  # the reference offers no bfloat16
-            contenders[f"{REFERENCE}: {kind}"] = within(name, several(side.theirs, repeats))
-            passes.setdefault(REFERENCE, {})[kind] = side.passes
+    passes: dict[str, dict[str, int]] = {PRODUCTS: {}, REFERENCE: {}, UPDATES: {}}
+    for part in parts:
+        contenders[f"{PRODUCTS}: {part.name}"] = several(Products(part.products, name, setting.device), repeats)
+        passes[PRODUCTS][part.name] = part.passes
+        if part.theirs is not None and name != "bf16":
+            contenders[f"{REFERENCE}: {part.name}"] = within(name, several(part.theirs, repeats))
+            passes[REFERENCE][part.name] = part.passes
     for phase, update in updates(make(), options, setting):
         contenders[f"{UPDATES}: {phase.name}"] = several(update, repeats)
-        passes.setdefault(UPDATES, {})[phase.name] = phase.passes
+        passes[UPDATES][phase.name] = phase.passes
     measured = interleaved(contenders, setting.rounds, WARMUP)
-    n_batches = number_of_batches(setting.users, options.batch_size, drop_last=options.drop_last)
+    share = number_of_batches(setting.users, options.batch_size, drop_last=options.drop_last) / repeats
     seconds: Seconds = {"ours": measured["ours"]}
     for peer, kinds in passes.items():
-        parts = [
-            [value / repeats * times * n_batches for value in measured[f"{peer}: {kind}"]]
-            for kind, times in kinds.items()
-        ]
-        seconds[peer] = [sum(one) for one in zip(*parts, strict=True)]
+        if kinds:
+            rounds = zip(*(measured[f"{peer}: {kind}"] for kind in kinds), strict=True)
+            seconds[peer] = [share * sum(a * b for a, b in zip(kinds.values(), one, strict=True)) for one in rounds]
     seconds[UPDATES] = [a + b for a, b in zip(seconds[PRODUCTS], seconds[UPDATES], strict=True)]
     what = f"{title}, epoch at batch {options.batch_size:,}, {name}"
     figures = [against(what, seconds, REFERENCE)] if REFERENCE in seconds else []
@@ -195,40 +152,33 @@ def updates(network: Network, options: TrainOptions, setting: Setting) -> list[t
     return [(phase, loop.optimisers[phase.name].step) for phase in loop.phases]
 
 
-def endless_rows(reference: Reference, batch: int) -> Iterator[Any]:
-    while True:
-        yield from reference.one_pass(batch)
-
-
-def train_mult_vae(setting: Setting) -> Part:
-    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent, "device": setting.device}
+def train_mult_vae(setting: Setting) -> Section:
+    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
     make, options = partial(mult_vae, setting), partial(usual, setting)
-    figures = check_losses("Mult-VAE", make, ReferenceMultVAE(setting.matrix, **sizes), options, setting)
-    reference = ReferenceMultVAE(setting.matrix, **sizes)
-    rows = endless_rows(reference, setting.batch)
-    shapes = mult_vae_products(setting, setting.batch, setting.items)
-    sides = {"step": Side(1, shapes, lambda: reference.step(next(rows)))}
+    reference = partial(ReferenceMultVAE, setting.matrix, **sizes, device=setting.device)
+    figures = check_losses("Mult-VAE", make, reference(), options, setting)
+    parts = mult_vae_parts(reference(), setting.batch, **sizes)
     details: dict[str, Any] = {}
     for name in PRECISIONS:
-        found, details[name] = epoch_figures("Mult-VAE", make, options(name), sides, setting)
+        found, details[name] = epochs("Mult-VAE", make, options(name), parts, setting)
         figures += found
     return figures, details
 
 
-def train_large_batch(setting: Setting) -> Part:
+def train_large_batch(setting: Setting) -> Section:
+    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
     make, options = partial(large_batch_mult_vae, setting), partial(large, setting)
     recipe = options("float32")
-    reference = ReferenceMultVAE(
-        setting.matrix, hidden=setting.hidden, latent=setting.latent, cap=0.1, total=15_000, device=setting.device
-    )
+    reference = ReferenceMultVAE(setting.matrix, **sizes, cap=0.1, total=15_000, device=setting.device)
     betas = 0.9, recipe.adam_beta2
     reference.adam = torch.optim.Adam(reference.parameters(), lr=recipe.learning_rate, betas=betas)
     figures = check_losses("Mult-VAE", make, reference, options, setting)
-    del reference
-    sides = {"step": Side(1, mult_vae_products(setting, setting.large_batch, setting.items), None)}
+    (step,) = mult_vae_parts(reference, setting.large_batch, **sizes)
+    parts = [Part(step.name, step.passes, step.products)]  # a dense batch of this size is not what anybody would train
+    del reference, step
     details: dict[str, Any] = {}
     for name in PRECISIONS:
-        found, seconds = epoch_figures("Mult-VAE", make, options(name), sides, setting)
+        found, seconds = epochs("Mult-VAE", make, options(name), parts, setting)
         trained = setting.users - setting.users % setting.large_batch
         rates = [trained / value for value in seconds["ours"]]
         figures += [*found, alone(f"Mult-VAE at batch {setting.large_batch:,}, {name}", rates, "users/s")]
@@ -236,20 +186,15 @@ def train_large_batch(setting: Setting) -> Part:
     return figures, details
 
 
-def train_recvae(setting: Setting) -> Part:
-    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent, "device": setting.device}
+def train_recvae(setting: Setting) -> Section:
+    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
     make, options = partial(recvae, setting), partial(usual, setting, learning_rate=5e-4)
-    figures = check_losses("RecVAE", make, ReferenceRecVAE(setting.matrix, **sizes), options, setting)
-    reference = ReferenceRecVAE(setting.matrix, **sizes)
-    rows = endless_rows(reference, setting.batch)
-    steps = {
-        "encoder": lambda: reference.encoder_step(next(rows)),
-        "decoder": lambda: reference.decoder_step(next(rows)),
-    }
-    sides = {kind: Side(*found, steps.get(kind)) for kind, found in recvae_products(setting).items()}
+    reference = partial(ReferenceRecVAE, setting.matrix, **sizes, device=setting.device)
+    figures = check_losses("RecVAE", make, reference(), options, setting)
+    parts = recvae_parts(reference(), setting.batch, **sizes)
     details: dict[str, Any] = {}
     for name in PRECISIONS:
-        found, details[name] = epoch_figures("RecVAE", make, options(name), sides, setting)
+        found, details[name] = epochs("RecVAE", make, options(name), parts, setting)
         fifty = [50 * value for value in details[name]["ours"]]
         figures += [*found, alone(f"RecVAE, 50 epochs (50 times that), {name}", fifty)]
     return figures, details

@@ -2,41 +2,34 @@
 
 Both start from the same file and end with the same users, the same catalogue and the same matrices, which is checked
 before anything is timed; ours ends with the dataset folder on the disk as well, the papers' with its CSV files read
-back. Every run is a fresh process: its seconds hold its imports, and its peak memory is its own. Usage:
-
-    python benchmarks/preparing.py
+back. Every run is a fresh process: its seconds hold its imports, and its peak memory is its own.
 """
 
+import statistics
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from harness import CLICKS, ITEMS, USERS, Seconds, against, amount, beside, measured, options, record
-from ratings import COLUMNS, write_ratings
+from benchmarks.harness import CLICKS, ITEMS, USERS, Seconds, against, alone, amount, measured
+from benchmarks.speed.ratings import MIN_RATING, prepare, write_ratings
 
-SEED, MIN_ITEMS, HELD_OUT_USERS = 98765, 5, 10_000
+SEED, MIN_ITEMS = 98765, 5
+PEER_ROUNDS = 3  # of the slow peer
 PAPERS, PARSING = "the papers' pandas pipeline", "pyarrow parsing the CSV"
 
 
-def prepare_ours(ratings: Path, folder: Path, held_out_users: int) -> None:
-    """The library's call, saved."""
-    from data_prep import prepare
-
-    columns: dict[str, Any] = dict(COLUMNS)
-    prepare(ratings, **columns, min_rating=4, held_out_users=held_out_users).save(folder)
-
-
-# --- the papers' pipeline, written from its description ----------------------------------------------------------
-
-
 def prepare_papers(ratings: Path, folder: Path, held_out_users: int) -> None:
-    """Filter, split the users, hold out a share of each one's clicks, renumber, write CSV files, and read them back."""
+    """The papers' pipeline, written from its description.
+
+    Filter, split the users, hold out a share of each one's clicks, renumber, write CSV files, and read them back.
+    """
     import numpy as np
     import pandas as pd
 
     folder.mkdir()
     frame = pd.read_csv(ratings)
-    frame = frame[frame["rating"] > 3.5]
+    frame = frame[frame["rating"] >= MIN_RATING]
     counts = frame.groupby("userId").size()
     frame = frame[frame["userId"].isin(counts.index[counts >= MIN_ITEMS])]
     users = counts.index[counts >= MIN_ITEMS].to_numpy()
@@ -122,9 +115,6 @@ def difference(ours: Path, papers: Path, held_out_users: int) -> str:
     return ""
 
 
-# -----------------------------------------------------------------------------------------------------------------
-
-
 def parse(ratings: Path, folder: Path, held_out_users: int) -> None:
     """The floor: the file's columns as numbers, by a fast and threaded parser, and nothing made of them."""
     del folder, held_out_users
@@ -133,29 +123,26 @@ def parse(ratings: Path, folder: Path, held_out_users: int) -> None:
     pyarrow.csv.read_csv(ratings)
 
 
-def main() -> None:
-    parser = options(__doc__)
-    parser.add_argument("--peer-rounds", type=int, default=3, help="rounds of the slow peer (default: %(default)s)")
-    arguments = parser.parse_args()
+def measure(arguments: Namespace) -> dict[str, Any]:
     users, items, ratings = (2000, 500, 80_000) if arguments.small else (USERS, ITEMS, 2 * CLICKS)
-    held_out_users = 200 if arguments.small else HELD_OUT_USERS
-    steps = {"ours": prepare_ours, PAPERS: prepare_papers, PARSING: parse}
+    held_out_users = 200 if arguments.small else 10_000
+    steps = {"ours": prepare, PAPERS: prepare_papers, PARSING: parse}
     seconds: Seconds = {name: [] for name in steps}
     peaks: Seconds = {name: [] for name in steps}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         file = folder / "ratings.csv"
         measured(write_ratings, folder, users, items, ratings)
 
         def run(name: str, out: Path) -> None:
-            report = measured(steps[name], file, out, held_out_users)
-            print(f"{name:28} {amount(report['seconds'], 's'):>8}  {amount(report['peak_gib'], 'GiB')}", flush=True)
-            seconds[name].append(report["seconds"])
-            peaks[name].append(report["peak_gib"])
+            took, peak, _ = measured(steps[name], file, out, held_out_users)
+            print(f"{name:28} {amount(took, 's'):>8}  {amount(peak, 'GiB')}", flush=True)
+            seconds[name].append(took)
+            peaks[name].append(peak)
 
         run("ours", folder / "ours")
         run(PAPERS, folder / "papers")
-        where = measured(difference, folder / "ours", folder / "papers", held_out_users)["result"]
+        where = measured(difference, folder / "ours", folder / "papers", held_out_users).result
         if where:
             raise SystemExit(f"The two pipelines differ in {where}.")
         print("the same users, items and matrices", flush=True)
@@ -163,28 +150,14 @@ def main() -> None:
             values.clear()  # that was the warm-up
         for number in range(arguments.rounds):
             run("ours", folder / f"ours-{number}")
-            if number < arguments.peer_rounds:
+            if number < PEER_ROUNDS:
                 run(PAPERS, folder / f"papers-{number}")
             run(PARSING, folder)
-        megabytes = file.stat().st_size / 1e6
     what = f"{ratings:,} ratings to a dataset"
-    results = {
-        "title": "Preparing",
-        "about": f"A CSV of {ratings:,} ratings ({megabytes:,.0f} MB) of {users:,} users and {items:,} items to"
-        f" training, fold-in and held-out matrices: rating at least 4, users with at least {MIN_ITEMS} items,"
-        f" {held_out_users:,} users each for validation and test. Users, catalogue and matrices are the same. The"
-        " pandas pipeline is the papers', rewritten from its description. Each run is a fresh process, imports"
-        " included; ours also writes the dataset folder and its checksums.",
-        "figures": [
-            against(what, seconds, PAPERS),
-            against(what, seconds, PARSING, floor=True),
-            beside("peak memory", peaks, PAPERS, "GiB"),
-        ],
-        "seconds": seconds,
-        "peak_gib": peaks,
-    }
-    record("preparing", results, arguments)
-
-
-if __name__ == "__main__":
-    main()
+    memory = alone("peak memory", peaks["ours"], "GiB")
+    figures = [
+        against(what, seconds, PAPERS),
+        against(what, seconds, PARSING, floor=True),
+        memory | {"peer": PAPERS, "theirs": statistics.median(peaks[PAPERS])},
+    ]
+    return {"figures": figures, "seconds": seconds, "peak_gib": peaks}

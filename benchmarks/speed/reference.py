@@ -19,8 +19,6 @@ from torch.nn import functional as F
 from recvae.models.base import Network
 from recvae.noise import Noise
 
-# --- random draws ------------------------------------------------------------------------------------------------
-
 
 class Draws(Protocol):
     def permutation(self, n: int) -> Tensor: ...
@@ -58,9 +56,6 @@ class SharedDraws:
 
     def normal(self, like: Tensor) -> Tensor:
         return self.noise.normal(like)
-
-
-# --- what the two models share -----------------------------------------------------------------------------------
 
 
 class Reference(nn.Module):
@@ -107,9 +102,6 @@ def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
 def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """log N(z; mu, exp(logvar)), per dimension."""
     return -0.5 * (logvar + math.log(2 * math.pi) + (z - mu).pow(2) / logvar.exp())
-
-
-# --- RecVAE ------------------------------------------------------------------------------------------------------
 
 
 class Encoder(nn.Module):
@@ -207,9 +199,6 @@ class ReferenceRecVAE(Reference):
             yield from map(self.encoder_step, self.one_pass(batch_size))
         self.update_prior()
         yield from map(self.decoder_step, self.one_pass(batch_size))
-
-
-# --- Mult-VAE ----------------------------------------------------------------------------------------------------
 
 
 class ReferenceMultVAE(Reference):

@@ -1,0 +1,199 @@
+"""Every model tuned alike and measured on several splits, and twice the budget; or the family, part by part.
+
+    python -m benchmarks.accuracy.study --ml-1m ml-1m.zip --ml-100k ml-100k.zip --out study    all models: hours
+    python -m benchmarks.accuracy.study --ml-1m ml-1m.zip --family --out study                 the family: hours
+
+The tables in rows.py say what is compared. A call that was stopped, by Ctrl-C or otherwise, has lost the trials and
+runs under way; the same command goes on from there. Every process has one thread. The records are in OUT; --record
+replaces those in benchmarks/results and fills the pages from them, --write-configs writes the winners into configs/.
+"""
+
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from benchmarks.accuracy import peers
+from benchmarks.accuracy.jobs import Place, best_trial, jobs
+from benchmarks.accuracy.queue import Outcome, Tell, run_jobs
+from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, OTHERWISE, ROWS, SEEDS, Row
+from benchmarks.accuracy.summary import summary
+from benchmarks.harness import RESULTS, command, machine
+from benchmarks.pages import fill_pages
+from recvae.config import run_config
+from recvae.errors import InputError, RecvaeError
+from recvae.files import write_json, write_text
+from recvae.registry import MODELS
+from recvae.studies import read_study, to_toml
+
+DATASETS = {"ml-1m": 1.0, "ml-100k": 0.1}  # and how long their jobs take beside each other
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IRSPACK_NUM_THREADS_DEFAULT")
+
+
+def study(
+    places: Sequence[Place],
+    *,
+    workers: int,
+    double: bool,
+    results: Path,
+    command: str,
+    names: Sequence[str] | None = None,
+) -> Outcome:
+    """Do the jobs that are not done yet of the studies, or of the rows with ``names``, and write the records.
+
+    The records are of all rows that are complete, and are written also where the study is interrupted. Raises
+    :class:`InputError` where another call is at work in the same folder.
+    """
+    out = places[0].out
+    out.mkdir(parents=True, exist_ok=True)
+    tell, outcome = _teller(out / "log.txt"), Outcome()
+    todo = [job for place in places for job in jobs(place, double=double, names=names)]
+    try:
+        with FileLock(out / "lock", timeout=0):
+            try:
+                outcome = run_jobs(todo, workers=workers, tell=tell)
+            finally:
+                for place in places:
+                    _sum_up(place, results, command, tell)
+    except Timeout as error:
+        raise InputError(f"Another call is at work in {out}. Wait for its end, or stop it.") from error
+    tell(f"{len(outcome.worked)} jobs done, {len(outcome.kept)} were done before, {len(outcome.failed)} failed")
+    return outcome
+
+
+def _sum_up(place: Place, results: Path, command: str, tell: Tell) -> None:
+    """Write a study's record, where any row is complete."""
+    if any(row.model in peers.PEERS for row in place.rows):
+        peers.load()
+    try:
+        found = summary(place, machine(), command)
+    except RecvaeError as error:
+        tell(f"{place.name}: {error}")
+        return
+    write_json(results / f"{place.name}.json", found)
+    if found["missing"]:
+        tell(f"{place.name}: not done yet: {', '.join(found['missing'])}")
+
+
+def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
+    """Write each winner of a search as a configuration of its own, without its defaults; return the names."""
+    names = []
+    for row in place.rows:
+        if row.variants or not row.saved or row.model == "popularity":
+            continue
+        best = best_trial(read_study(place.search(row)), place.trials)
+        defaults = run_config({"name": row.model}).to_dict()
+        kept: dict[str, Any] = {"name": row.model}
+        for key, value in best.config.items():
+            usual = defaults.get(key)
+            if isinstance(value, dict):
+                plain = {name: list(v) if isinstance(v, tuple) else v for name, v in (usual or {}).items()}
+                kept[key] = {name: v for name, v in value.items() if name not in plain or plain[name] != v}
+            elif value != usual:
+                kept[key] = value
+        names.append(f"{place.dataset}-{row.name}")
+        about = (
+            f"# {MODELS[row.model].title} on {place.dataset}: the best of {place.trials} trials on validation users of"
+            f" the split of seed {place.seeds[0]}, ndcg@100 {best.value:.4f}.\n# Found by benchmarks/accuracy"
+            f" on {date.today().isoformat()}; docs/results.md has its test figures.\n"
+        )
+        write_text(folder / f"{names[-1]}.toml", about + to_toml(kept))
+    return names
+
+
+def _teller(log: Path) -> Tell:
+    """Return a function that prints a line with the time since now, and adds it to the log."""
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        text = f"{minutes // 60}:{minutes % 60:02}:{seconds:02} {line}\n"
+        print(text, end="", flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    return tell
+
+
+def main() -> int:
+    parser = ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for name in DATASETS:
+        parser.add_argument(f"--{name}", type=Path, help=f"the archive or folder of {name}")
+    parser.add_argument("--family", action="store_true", help="the family on ml-1m, in place of all models")
+    parser.add_argument("--out", type=Path, required=True, help="folder for splits, searches, runs and records")
+    parser.add_argument("--trials", type=int, default=20, help="of every model's search (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--models", help="names of the rows to work at, separated by commas")
+    parser.add_argument("--no-double", action="store_true", help="leave out the check with twice the budget")
+    parser.add_argument("--epochs", type=int, help="of all networks, instead of the table's: tries the program")
+    parser.add_argument("--record", action="store_true", help="replace benchmarks/results and fill the pages")
+    parser.add_argument("--write-configs", action="store_true", help="write the winners into configs/")
+    arguments = parser.parse_args()
+    named = {name: path for name in DATASETS if (path := getattr(arguments, name.replace("-", "_"))) is not None}
+    if not named or arguments.trials < 1 or arguments.workers < 1:
+        parser.error("name a dataset's files; trials and workers are at least 1")
+    if arguments.family and list(named) != ["ml-1m"]:
+        parser.error("the family is of one dataset: name --ml-1m alone")
+    if arguments.epochs is not None and (arguments.record or arguments.write_configs):
+        parser.error("--epochs only tries the program: it gives no records and no configs")
+    peers.register()
+    every = FAMILY if arguments.family else ROWS
+    if left_out := [row.name for row in every if row.model not in MODELS]:
+        print(f"left out, since packages are missing: {', '.join(left_out)}. Install them with: pip install irspack")
+    rows = tuple(_with_epochs(row, arguments.epochs) for row in every if row.model in MODELS)
+    places = [_place(name, path, rows, arguments) for name, path in named.items()]
+    there = [*(row.name for row in rows), *(blend.name for blend in places[0].blends)]
+    names = None if arguments.models is None else arguments.models.split(",")
+    if unknown := [name for name in names or () if name not in there]:
+        parser.error(f"there is no row {', '.join(unknown)}; there are {', '.join(there)}")
+    results = RESULTS if arguments.record else arguments.out
+    os.environ |= dict.fromkeys(THREADS, "1")  # for the processes of the jobs
+    try:
+        outcome = study(
+            places,
+            workers=arguments.workers,
+            double=not arguments.no_double,
+            results=results,
+            command=command(),
+            names=names,
+        )
+        if arguments.write_configs:
+            for place in places:
+                print(f"configs: {', '.join(write_configs(place))}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here")
+        return 130
+    except RecvaeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.record:
+        print(f"pages that changed: {', '.join(fill_pages()) or 'none'}")
+    return 1 if outcome.failed else 0
+
+
+def _place(name: str, path: Path, rows: tuple[Row, ...], arguments: Namespace) -> Place:
+    source = {"name_or_file": name, "source": str(path)}
+    if arguments.family:
+        return Place(arguments.out, f"family-{name}", source, name, rows, seeds=SEEDS[:1], base=BASE)
+    title, scale = f"study-{name}", DATASETS[name]
+    return Place(arguments.out, title, source, name, rows, BLENDS, trials=arguments.trials, scale=scale)
+
+
+def _with_epochs(row: Row, epochs: int | None) -> Row:
+    """Return a row with another number of epochs, where one is named and it has any."""
+    if epochs is None or not (row.settings or row.variants):
+        return row
+    kept = [setting for setting in row.fixed(OTHERWISE) if not setting.startswith("train.epochs=")]
+    return replace(row, settings={OTHERWISE: (*kept, f"train.epochs={epochs}")})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

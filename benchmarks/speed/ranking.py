@@ -1,0 +1,93 @@
+"""Top-100 lists of all users of ML-20M's shape from latents that are there already, without what they have clicked.
+
+Ours against implicit's ``recommend`` at 200 factors, and against the bare matrix product of the same batches, which
+gives the scores and ranks nothing.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from benchmarks.harness import (
+    CLICKS,
+    ITEMS,
+    USERS,
+    Contender,
+    against,
+    copy_bandwidth,
+    interleaved,
+    medians,
+    product_kernels,
+)
+from benchmarks.speed.lists import Lists, check_lists, ranked
+from data_prep import ml20m_shape
+from recvae.ranking import SCORES_IN_MEMORY
+
+K = 100
+IMPLICIT = "implicit"
+
+
+def implicit_lists(users: Tensor, items: Tensor, histories: Any) -> Callable[[], Lists]:
+    """Return implicit's ranking as a call: its own threads, as many as ours, and BLAS held to one as it asks."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    with threadpool_limits(1, "blas"):  # its constructor warns otherwise
+        als = AlternatingLeastSquares(factors=users.shape[1], num_threads=torch.get_num_threads())
+    als.user_factors, als.item_factors = users.numpy(), items.numpy()
+    seen = csr_matrix((histories.data, histories.indices, histories.indptr), shape=histories.shape)
+
+    def recommend() -> Lists:
+        with threadpool_limits(1, "blas"):
+            ids, scores = als.recommend(np.arange(len(users)), seen, N=K, filter_already_liked_items=True)
+        return ids, scores
+
+    return recommend
+
+
+def scores_alone(kernel: Callable[[Tensor, Tensor], None], users: Tensor, items: Tensor, batch: int) -> None:
+    """The floor: the products of all batches, each over the one before."""
+    for part in torch.split(users, batch):
+        kernel(part, items)
+
+
+def check_alike(ours: Lists, theirs: Lists) -> None:
+    """Compare the sorted scores: items may swap places within rounding only."""
+    gap = float(np.abs(ours[1] - theirs[1]).max() / np.abs(theirs[1]).max())
+    share = float((ours[0] == theirs[0]).mean())
+    print(f"against implicit: scores agree to {gap:.1e}, {share:.4%} of the places hold the same item")
+    if not gap <= 1e-5:
+        raise SystemExit("Our lists and implicit's differ.")
+
+
+def measure(arguments: Namespace) -> dict[str, Any]:
+    n_users, n_items, clicks, latent = (2000, 1500, 60_000, 32) if arguments.small else (USERS, ITEMS, CLICKS, 200)
+    histories = ml20m_shape(users=n_users, items=n_items, clicks=clicks)
+    few = histories[:600]
+    check_lists(lambda users, items: ranked(users, items, few, K), few, latent, K)
+    generator = torch.Generator().manual_seed(0)
+    users, items = (torch.randn(n, latent, generator=generator) for n in (n_users, n_items))
+    recommend = implicit_lists(users, items, histories)
+    check_alike(ranked(users, items, histories, K), recommend())
+
+    contenders: dict[str, Contender] = {"ours": lambda: ranked(users, items, histories, K), IMPLICIT: recommend}
+    batch = SCORES_IN_MEMORY // n_items  # the rows that ours takes at a time
+    floors = {f"the matrix product alone, {name}": kernel for name, kernel in product_kernels(batch, n_items).items()}
+    contenders |= {name: partial(scores_alone, kernel, users, items, batch) for name, kernel in floors.items()}
+    seconds = interleaved(contenders, arguments.rounds)
+    what = f"top-{K} of {n_users:,} users"
+    fastest = min(medians(seconds)[name] for name in floors)
+    return {
+        "figures": [against(what, seconds, IMPLICIT), *(against(what, seconds, floor, floor=True) for floor in floors)],
+        "seconds": seconds,
+        "ceilings": {
+            "copy_gb_per_s": copy_bandwidth(),
+            "product_gflops": 2 * n_users * n_items * latent / fastest / 1e9,
+        },
+    }
