@@ -1,8 +1,8 @@
 """The jobs of a study: splits, searches, runs, blends. Each leaves its files when it is done, and is done once.
 
-    OUT/ml-1m/split-98765/                 a dataset folder for each seed
-    OUT/study-ml-1m/tune/recvae/           a study of recvae tune for each row that is searched, on the first split
-    OUT/study-ml-1m/runs/recvae-98765-HASH/           the run folder of a configuration on a split, where it is saved
+    OUT/ml-1m/split-98765/                            a dataset folder for each seed
+    OUT/study-ml-1m/tune/recvae/                      a study of recvae tune for each row that is searched
+    OUT/study-ml-1m/runs/recvae-98765-HASH/           a configuration's run folder on a split, where it is saved
     OUT/study-ml-1m/runs/recvae-98765-HASH.npz .json  its test users and their metrics; the configuration, what it took
 
 Within a split nothing but an evaluation reads a test user's clicks: epochs, options and weights are chosen on
@@ -13,7 +13,7 @@ leaves them out.
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -36,6 +36,8 @@ from recvae.recommender import load
 from recvae.spaces import Plan, changed, plan, value_of
 from recvae.studies import STUDY, Study, Trial, read_study
 from recvae.tuning import LARGEST_GRID, Events, tune
+
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,34 +69,57 @@ class Place:
     def split(self, seed: int) -> Path:
         return self.out / self.dataset / f"split-{seed}"
 
-    def search(self, row: Row) -> Path:
-        return self.out / self.name / "tune" / row.name
-
     def data(self, seed: int) -> Dataset:
         return Dataset.load(self.split(seed))
 
-    def folder(self, config: Mapping[str, Any], seed: int) -> Path:
+    def folder(self, config: Config, seed: int) -> Path:
         """Return the place of a configuration's run on a split: equal configurations are trained once."""
         key = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
         return self.out / self.name / "runs" / f"{config['name']}-{seed}-{key}"
 
-    def run(self, config: Mapping[str, Any], seed: int) -> Run | None:
+    def run(self, config: Config, seed: int) -> Run | None:
         """Return the run of a configuration on a split as it is now; None where it is not done."""
-        folder = self.folder(config, seed)
-        if not (_file(folder, ".json").is_file() and _file(folder, ".npz").is_file()):
+        note, values = (_file(self.folder(config, seed), suffix) for suffix in (".json", ".npz"))
+        record = read_json(note) if note.is_file() and values.is_file() else {}
+        if record.get("config") != config or record["files"] != self.data(seed).manifest["files"]:
             return None
-        record = read_json(_file(folder, ".json"))
-        if record["config"] != config or record["files"] != self.data(seed).manifest["files"]:
-            return None
-        with np.load(_file(folder, ".npz"), allow_pickle=False) as arrays:
+        with np.load(values, allow_pickle=False) as arrays:
             return Run(record, dict(arrays))
 
-    def variants(self, row: Row) -> list[dict[str, Any]]:
+    def variants(self, row: Row) -> list[Config]:
         """Return the configurations of a row with variants, as JSON has them."""
         found = [resolve(row.model, row.config, [*row.fixed(self.dataset), *variant]) for variant in row.variants]
         return [json.loads(json.dumps(config.to_dict())) for config in found]
 
-    def winner(self, row: Row | BlendRow, trials: int | None = None) -> dict[str, Any]:
+    def search(self, row: Row) -> Path:
+        return self.out / self.name / "tune" / row.name
+
+    def study(self, row: Row) -> Study | None:
+        """Return a row's search as far as it is; None where it has not begun.
+
+        Raises :class:`InputError` where the row was edited, so that the trials there are of something else. A
+        configuration that was shipped since the search began does not change it.
+        """
+        folder = self.search(row)
+        if not (folder / STUDY).is_file():
+            return None
+        study, wanted = read_study(folder), search_plan(row, self.dataset)
+        keys = [setting.partition("=")[0] for setting in row.fixed(self.dataset)]
+        same = all(value_of(study.plan.start, key) == value_of(wanted.start, key) for key in keys)
+        was = study.plan
+        if (was.model, was.metric, was.space) != (wanted.model, wanted.metric, wanted.space) or not same:
+            raise InputError(f"{folder} searched otherwise than the row now does. Delete it to search again.")
+        return study
+
+    def best(self, row: Row, trials: int) -> Trial:
+        """Return the best complete trial among the first ``trials`` of a row's search, the earliest of equals."""
+        study = self.study(row)
+        complete = [trial for trial in study.trials[:trials] if trial.value is not None] if study else []
+        if study is None or not enough(study, trials) or not complete:
+            raise InputError(f"{self.search(row)} has no winner of {trials} trials yet. Run the study again.")
+        return max(complete, key=lambda trial: trial.value or 0.0)
+
+    def winner(self, row: Row | BlendRow, trials: int | None = None) -> Config:
         """Return the configuration that won a row: of its variants, or of the first ``trials`` of its search.
 
         Raises :class:`InputError` where that is not known yet.
@@ -102,123 +127,12 @@ class Place:
         if isinstance(row, BlendRow):
             return {"name": row.name, "rows": {part: self.winner(self.row(part)) for part in row.rows}}
         if not row.variants:
-            return best_trial(read_study(self.search(row)), trials or self.trials).config
-        runs = [(config, self.run(config, self.seeds[0])) for config in self.variants(row)]
-        done = [(config, run.record["validation"]) for config, run in runs if run is not None]
-        if len(done) < len(runs):
+            return self.best(row, trials or self.trials).config
+        runs = [run for config in self.variants(row) if (run := self.run(config, self.seeds[0])) is not None]
+        if len(runs) < len(row.variants):
             raise InputError(f"Not all variants of {row.name} are trained yet. Run the study again.")
-        return max(done, key=lambda entry: entry[1])[0]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A piece of a study; titles are told apart by the study's name. Each kind has its own ``done`` and ``do``."""
-
-    place: Place
-    title: str
-    phase: int
-    cost: float
-    after: Sequence[str]
-    seed: int
-    row: Any = None  # Row, or BlendRow of a blend
-    trials: int = 0  # of a search; whose best is trained
-    variant: Mapping[str, Any] | None = None  # the configuration that is trained, where no search finds it
-
-    @property
-    def name(self) -> str:
-        return f"{self.place.name} {self.title}"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return tuple(f"{self.place.name} {title}" for title in self.after)
-
-    def done(self) -> bool:
-        raise NotImplementedError
-
-    def do(self, tell: Tell) -> None:
-        raise NotImplementedError
-
-
-def jobs(place: Place, *, double: bool, names: Collection[str] | None = None) -> list[Job]:
-    """Return a study's jobs: first those that the tables need, then the check with twice the budget.
-
-    ``names``: of the rows and blends to work at, all without; a blend takes the runs of the others as they are.
-    """
-    first, at = place.seeds[0], place.trials
-    made: list[Job] = [Split(place, f"split {seed}", 0, place.scale, (), seed) for seed in place.seeds]
-    rows = [row for row in place.rows if names is None or row.name in names]
-    variants: dict[Path, Job] = {}  # those of several rows may be the same configuration
-    for row in rows:
-        name, cost = row.name, row.cost * place.scale
-        for settings, config in zip(row.variants, place.variants(row), strict=True):
-            title = f"run {' '.join((name, *settings))}"
-            job = Train(place, title, 2, cost, (f"split {first}",), first, row, variant=config)
-            variants.setdefault(place.folder(config, first), job)
-        if row.variants:
-            continue
-        made.append(Search(place, f"tune {name}", 1, cost * at, (f"split {first}",), first, row, at))
-        for seed in place.seeds:
-            made.append(Train(place, f"run {name} {seed}", 2, cost, (f"split {seed}", f"tune {name}"), seed, row, at))
-        if double:
-            twice = f"tune {name} twice"
-            made.append(Search(place, twice, 4, cost * at, (f"tune {name}",), first, row, 2 * at))
-            made.append(Train(place, f"run {name} twice", 5, cost, (twice, f"run {name} {first}"), first, row, 2 * at))
-    for blend in place.blends if names is None else [blend for blend in place.blends if blend.name in names]:
-        for seed in place.seeds:
-            needs = [f"split {seed}", *(f"run {row.name} {seed}" for row in rows if row.name in blend.rows)]
-            needs += [f"run {blend.name} {first}"] if seed != first else []
-            made.append(Mix(place, f"run {blend.name} {seed}", 3, place.scale, needs, seed, blend))
-    return [*made, *variants.values()]
-
-
-class Split(Job):
-    """Prepare one split; one that is there is checked from its hashes on."""
-
-    def done(self) -> bool:
-        folder = self.place.split(self.seed)
-        if folder.exists():
-            Dataset.load(folder).verify()
-        return folder.exists()
-
-    def do(self, tell: Tell) -> None:
-        folder, began = self.place.split(self.seed), time.perf_counter()
-        prepare(**self.place.source, seed=self.seed).save(folder)
-        write_json(_file(folder, ".json"), {"seconds": round(time.perf_counter() - began, 3)})
-
-
-class Search(Job):
-    """Search on the first split until there are ``trials`` trials, or everything was tried."""
-
-    def plan(self) -> Plan:
-        """Return the search that was begun, else the one that begins with today's shipped configuration.
-
-        Raises :class:`InputError` where the row was edited, so that the trials there are of something else.
-        """
-        folder, wanted = self.place.search(self.row), search_plan(self.row, self.place.dataset)
-        if not (folder / STUDY).is_file():
-            return wanted
-        was = read_study(folder).plan
-        keys = [setting.partition("=")[0] for setting in self.row.fixed(self.place.dataset)]
-        same = all(value_of(was.start, key) == value_of(wanted.start, key) for key in keys)
-        if (was.model, was.metric, was.space) != (wanted.model, wanted.metric, wanted.space) or not same:
-            raise InputError(f"{folder} searched otherwise than the row now does. Delete it to search again.")
-        return was  # a configuration that was shipped since then does not change it
-
-    def done(self) -> bool:
-        self.plan()
-        folder = self.place.search(self.row)
-        return (folder / STUDY).is_file() and enough(read_study(folder), self.trials)
-
-    def do(self, tell: Tell) -> None:
-        peers.register()
-
-        def on_done(trial: Trial, study: Study) -> None:
-            value = trial.state if trial.value is None else f"{METRIC} {trial.value:.4f}"
-            best = "" if study.best is None else f", best {study.best.value:.4f}"
-            tell(f"trial {trial.number} of {self.trials}, {value}{best}, {trial.seconds:.1f} s")
-
-        data, folder, events = self.place.data(self.seed), self.place.search(self.row), Events(on_done=on_done)
-        tune(self.plan(), data, folder, trials=self.trials, device="cpu", resume=True, events=events)
+        best: Config = max(runs, key=lambda run: run.record["validation"]).record["config"]
+        return best
 
 
 def search_plan(row: Row, dataset: str) -> Plan:
@@ -240,18 +154,98 @@ def enough(study: Study, trials: int) -> bool:
     return all(json.dumps(study.plan.config(point).to_dict(), sort_keys=True) in tried for point in points)
 
 
-def best_trial(study: Study, trials: int) -> Trial:
-    """Return the best complete trial among the first ``trials``, the earliest of equals."""
-    complete = [trial for trial in study.trials[:trials] if trial.value is not None]
-    if not enough(study, trials) or not complete:
-        raise InputError(f"{study.folder} has no winner of {trials} trials yet. Run the study again.")
-    return max(complete, key=lambda trial: trial.value or 0.0)
+@dataclass(frozen=True)
+class Job:
+    """A piece of a study; titles are told apart by the study's name. Each kind has its own ``done`` and ``do``."""
+
+    place: Place
+    title: str
+    phase: int
+    cost: float
+    seed: int
+    row: Any = None  # Row, or BlendRow of a blend
+    trials: int = 0  # of a search; whose best is trained
+    variant: Config | None = None  # the configuration that is trained, where no search finds it
+
+    @property
+    def name(self) -> str:
+        return f"{self.place.name} {self.title}"
+
+    def done(self) -> bool:
+        raise NotImplementedError
+
+    def do(self, tell: Tell) -> None:
+        raise NotImplementedError
+
+
+def jobs(place: Place, *, double: bool, names: Collection[str] | None = None) -> list[Job]:
+    """Return a study's jobs: first those that the tables need, then the check with twice the budget.
+
+    ``names``: of the rows and blends to work at, all without; a blend takes the runs of the others as they are.
+    """
+    first, at = place.seeds[0], place.trials
+    made: list[Job] = [Split(place, f"split {seed}", 0, place.scale, seed) for seed in place.seeds]
+    variants: dict[Path, Job] = {}  # those of several rows may be the same configuration
+    for row in place.rows:
+        if names is not None and row.name not in names:
+            continue
+        name, cost = row.name, row.cost * place.scale
+        for settings, config in zip(row.variants, place.variants(row), strict=True):
+            title = f"run {' '.join((name, *settings))}"
+            job = Train(place, title, 2, cost, first, row, variant=config)
+            variants.setdefault(place.folder(config, first), job)
+        if row.variants:
+            continue
+        made.append(Search(place, f"tune {name}", 1, cost * at, first, row, at))
+        made += [Train(place, f"run {name} {seed}", 2, cost, seed, row, at) for seed in place.seeds]
+        if double:
+            made.append(Search(place, f"tune {name} twice", 5, cost * at, first, row, 2 * at))
+            made.append(Train(place, f"run {name} twice", 6, cost, first, row, 2 * at))
+    for blend in place.blends:
+        if names is None or blend.name in names:  # the first split's is made first: it chooses the weights
+            made += [Mix(place, f"run {blend.name} {s}", 3 + (s != first), 1, s, blend) for s in place.seeds]
+    return [*made, *variants.values()]
+
+
+class Split(Job):
+    """Prepare one split; one that is there is checked from its hashes on."""
+
+    def done(self) -> bool:
+        folder = self.place.split(self.seed)
+        if folder.exists():
+            Dataset.load(folder).verify()
+        return folder.exists()
+
+    def do(self, tell: Tell) -> None:
+        folder, began = self.place.split(self.seed), time.perf_counter()
+        prepare(**self.place.source, seed=self.seed).save(folder)
+        write_json(_file(folder, ".json"), {"seconds": round(time.perf_counter() - began, 3)})
+
+
+class Search(Job):
+    """Search on the first split until there are ``trials`` trials, or everything was tried."""
+
+    def done(self) -> bool:
+        study = self.place.study(self.row)
+        return study is not None and enough(study, self.trials)
+
+    def do(self, tell: Tell) -> None:
+        peers.register()
+
+        def on_done(trial: Trial, study: Study) -> None:
+            value = trial.state if trial.value is None else f"{METRIC} {trial.value:.4f}"
+            best = "" if study.best is None else f", best {study.best.value:.4f}"
+            tell(f"trial {trial.number} of {self.trials}, {value}{best}, {trial.seconds:.1f} s")
+
+        begun, data, folder = self.place.study(self.row), self.place.data(self.seed), self.place.search(self.row)
+        wanted = search_plan(self.row, self.place.dataset) if begun is None else begun.plan
+        tune(wanted, data, folder, trials=self.trials, device="cpu", resume=True, events=Events(on_done=on_done))
 
 
 class Train(Job):
     """Train a variant, or a search's winner, on a split, and evaluate it on the split's test users."""
 
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> Config:
         return self.variant or self.place.winner(self.row, self.trials)
 
     def done(self) -> bool:
@@ -261,44 +255,49 @@ class Train(Job):
         peers.register()
         data, config, epochs = self.place.data(self.seed), self.config(), list[Mapping[str, Any]]()
         model, result = measure(run_config(config), data, METRICS, metric=METRIC, device="cpu", on_epoch=epochs.append)
-        folder = self.place.folder(config, self.seed)
         if self.row.saved:
-            model.save(folder, overwrite=True)
-        about = {"config": config, "validation": model.metrics["validation"], "epoch": model.best_epoch}
+            model.save(self.place.folder(config, self.seed), overwrite=True)
+        about = {"validation": model.metrics["validation"], "epoch": model.best_epoch}
         about |= {"losses": epochs[(model.best_epoch or len(epochs)) - 1]["phases"] if epochs else None}
-        write_run(folder, data, result.evaluation, about | {"train_seconds": result.train_seconds})
+        self.place_run(config, data, result.evaluation, about | {"train_seconds": result.train_seconds})
+
+    def place_run(self, config: Config, data: Dataset, evaluation: Any, about: Mapping[str, Any]) -> None:
+        """Write a run's values per test user, and last its record, which makes it done."""
+        folder = self.place.folder(config, self.seed)
+        _file(folder, ".json").unlink(missing_ok=True)
+        with whole_file(_file(folder, ".npz")) as temporary, temporary.open("wb") as file:
+            np.savez(file, user_ids=data.user_ids("test").astype(str), **evaluation.per_user)
+        more = {"rank_seconds": evaluation.rank_seconds, "metrics": evaluation.to_dict()["metrics"]}
+        made = {"date": date.today().isoformat(), "versions": versions()}
+        about = {"config": config, "files": data.manifest["files"], **about, **more, "made": made}
+        write_json(_file(folder, ".json"), about)
 
 
-class Mix(Job):
+class Mix(Train):
     """Evaluate a blend of a split's runs, with weights that the first split's validation users choose."""
 
+    def weights(self, seed: int) -> list[float] | None:
+        run = self.place.run(self.place.winner(self.row), seed)
+        return None if run is None else run.record["weights"]
+
     def done(self) -> bool:
-        place, config = self.place, self.place.winner(self.row)
-        run, first = place.run(config, self.seed), place.run(config, place.seeds[0])
-        return run is not None and first is not None and run.record["weights"] == first.record["weights"]
+        weights = self.weights(self.seed)
+        return weights is not None and weights == self.weights(self.place.seeds[0])
 
     def do(self, tell: Tell) -> None:
-        place, config, data = self.place, self.place.winner(self.row), self.place.data(self.seed)
+        config, data = self.place.winner(self.row), self.place.data(self.seed)
         began, validation = time.perf_counter(), validate_with(data, METRIC)
-        components = [load(place.folder(part, self.seed), "cpu") for part in config["rows"].values()]
-        first = None if self.seed == place.seeds[0] else place.run(config, place.seeds[0])
-        mixed = Blend(components, data.validation_in, None if first is None else first.record["weights"], device="cpu")
-        if first is None:
+        components = [load(self.place.folder(part, self.seed), "cpu") for part in config["rows"].values()]
+        chosen = None if self.seed == self.place.seeds[0] else self.weights(self.place.seeds[0])
+        mixed = Blend(components, data.validation_in, chosen, device="cpu")
+        if self.seed == self.place.seeds[0]:
             mixed = mixed.with_weights(best_weights(Trials(mixed, validation)))
             tell(", ".join(f"{row} {weight:g}" for row, weight in zip(self.row.rows, mixed.weights, strict=True)))
-        about = {"config": config, "weights": list(mixed.weights), "validation": validation(mixed), "epoch": None}
-        about["train_seconds"] = round(time.perf_counter() - began, 3)
-        write_run(place.folder(config, self.seed), data, evaluated(mixed, data, METRICS), about)
-
-
-def write_run(folder: Path, data: Dataset, evaluation: Any, about: Mapping[str, Any]) -> None:
-    """Write a run's values per test user, and last its record, which makes it done."""
-    _file(folder, ".json").unlink(missing_ok=True)
-    with whole_file(_file(folder, ".npz")) as temporary, temporary.open("wb") as file:
-        np.savez(file, user_ids=data.user_ids("test").astype(str), **evaluation.per_user)
-    more = {"rank_seconds": evaluation.rank_seconds, "metrics": evaluation.to_dict()["metrics"]}
-    made = {"date": date.today().isoformat(), "versions": versions()}
-    write_json(_file(folder, ".json"), {**about, "files": data.manifest["files"], **more, "made": made})
+        elif chosen is None:
+            raise InputError(f"The weights of {self.row.name} are not chosen yet. Run the study again.")
+        about = {"weights": list(mixed.weights), "validation": validation(mixed), "epoch": None}
+        seconds = round(time.perf_counter() - began, 3)
+        self.place_run(config, data, evaluated(mixed, data, METRICS), about | {"train_seconds": seconds})
 
 
 def _file(folder: Path, suffix: str) -> Path:

@@ -1,13 +1,13 @@
-"""Jobs, each in a process of its own with one thread: of the ready ones those of the lowest phase, then the longest.
+"""Jobs, each in a process of its own with one thread: phase after phase, the longest first.
 
-A job that fails is reported, those that need it are left out, and the others go on.
+A job that fails is reported and the others go on; one that needs its files fails too, with a sentence that says so.
 """
 
 import multiprocessing
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,11 +23,9 @@ class Job(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def phase(self) -> int: ...  # lower ones go first
+    def phase(self) -> int: ...  # one begins where all lower ones have ended
     @property
     def cost(self) -> float: ...  # a guess at how long it takes beside others
-    @property
-    def needs(self) -> tuple[str, ...]: ...  # names of jobs that come before
     def done(self) -> bool: ...  # whether its files are there already; quick, and asked in the calling process
     def do(self, tell: Tell) -> None: ...
 
@@ -43,37 +41,20 @@ class Outcome:
 
 def run_jobs(jobs: Sequence[Job], *, workers: int, tell: Tell) -> Outcome:
     """Do all jobs, ``workers`` at a time, or here where that is 0; Ctrl-C ends all of them at once."""
-    left: list[Job] = sorted(jobs, key=lambda job: (job.phase, -job.cost))
     outcome = Outcome()
-    running: dict[Future[Failure | float | None], Job] = {}
     with ThreadPoolExecutor(max(1, workers)) as threads:
         try:
-            while True:
-                while len(running) < max(1, workers) and (job := _next(left, outcome, tell)) is not None:
-                    running[threads.submit(_do, job, workers, tell)] = job
-                if not running:
-                    return outcome
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    _settle(running.pop(future), future.result(), outcome, tell)
+            for phase in sorted({job.phase for job in jobs}):
+                ready = sorted((job for job in jobs if job.phase == phase), key=lambda job: -job.cost)
+                answers = {threads.submit(_do, job, workers, tell): job.name for job in ready}
+                for answer in as_completed(answers):
+                    _settle(answers[answer], answer.result(), outcome, tell)
         except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():  # those of the running jobs: nothing else is started here
                 child.kill()
             raise
-
-
-def _next(left: list[Job], outcome: Outcome, tell: Tell) -> Job | None:
-    """Take the first job that is ready; None where none is for now."""
-    while lost := [(job, need) for job in left for need in job.needs if need in outcome.failed]:
-        job, need = lost[0]
-        left.remove(job)
-        outcome.failed[job.name] = f"It needs {need}, which failed."
-        tell(f"{job.name} left out: {outcome.failed[job.name]}")
-    done = {*outcome.worked, *outcome.kept}
-    for job in left:
-        if done.issuperset(job.needs):
-            left.remove(job)
-            return job
-    return None
+    return outcome
 
 
 def _do(job: Job, workers: int, tell: Tell) -> Failure | float | None:
@@ -99,13 +80,13 @@ def _work(send: Send, job: Job) -> None:
     job.do(lambda line: send("line", f"{job.name}: {line}"))
 
 
-def _settle(job: Job, answer: Failure | float | None, outcome: Outcome, tell: Tell) -> None:
-    """Note what became of a job, and say so."""
+def _settle(name: str, answer: Failure | float | None, outcome: Outcome, tell: Tell) -> None:
+    """Note the end of a job, and say so."""
     if isinstance(answer, Failure):
-        outcome.failed[job.name] = answer.sentence
-        tell(f"{job.name} FAILED: {answer.sentence}\n{answer.traceback}".rstrip())
+        outcome.failed[name] = answer.sentence
+        tell(f"{name} FAILED: {answer.sentence}\n{answer.traceback}".rstrip())
     elif answer is None:
-        outcome.kept.append(job.name)
+        outcome.kept.append(name)
     else:
-        outcome.worked.append(job.name)
-        tell(f"{job.name} done in {answer:.1f} s")
+        outcome.worked.append(name)
+        tell(f"{name} done in {answer:.1f} s")

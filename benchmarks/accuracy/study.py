@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarks.accuracy import peers
-from benchmarks.accuracy.jobs import Place, best_trial, jobs
+from benchmarks.accuracy.jobs import Place, jobs
 from benchmarks.accuracy.queue import Outcome, Tell, run_jobs
 from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, OTHERWISE, ROWS, SEEDS, Row
 from benchmarks.accuracy.summary import summary
@@ -31,7 +31,7 @@ from recvae.config import run_config
 from recvae.errors import InputError, RecvaeError
 from recvae.files import write_json, write_text
 from recvae.registry import MODELS
-from recvae.studies import read_study, to_toml
+from recvae.studies import to_toml
 
 DATASETS = {"ml-1m": 1.0, "ml-100k": 0.1}  # and how long their jobs take beside each other
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -89,7 +89,7 @@ def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
     for row in place.rows:
         if row.variants or not row.saved or row.model == "popularity":
             continue
-        best = best_trial(read_study(place.search(row)), place.trials)
+        best = place.best(row, place.trials)
         defaults = run_config({"name": row.model}).to_dict()
         kept: dict[str, Any] = {"name": row.model}
         for key, value in best.config.items():

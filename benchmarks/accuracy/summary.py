@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.jobs import Place, Run, best_trial
+from benchmarks.accuracy.jobs import Place, Run
 from benchmarks.accuracy.rows import METRIC, METRICS, BlendRow, Row
 from eval import compare, summarize
 from recvae.bench import facts
@@ -46,9 +46,8 @@ def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[
         rows[row.name] = {**_about(place, row), **_figures(runs, place.seeds)}
         if base is not None and runs[place.seeds[0]].record["config"] != done[base][place.seeds[0]].record["config"]:
             rows[row.name]["versus"] = _versus(runs, done[base], place.seeds)
-    twice = {
-        row.name: found for row in place.rows if row.name in done and (found := _double(place, row, done[row.name]))
-    }
+    there = [row for row in place.rows if row.name in done]
+    twice = {row.name: more for row in there if (more := _double(place, row, done[row.name])) is not None}
     if all(figures["trials"] <= place.trials for figures in twice.values()):
         twice = {}  # only models without options have had all that there is
     for name, figures in twice.items():
@@ -104,8 +103,7 @@ def _about(place: Place, row: Row | BlendRow) -> dict[str, Any]:
                 found = {key: run.record[key] for key in ("validation", "metrics")}
                 about["variants"].append({"settings": list(settings), **found})
         return about
-    study = read_study(place.search(row))
-    best = best_trial(study, place.trials)
+    study, best = read_study(place.search(row)), place.best(row, place.trials)
     seconds = sum(trial.seconds for trial in study.trials[: place.trials])
     about |= {"start": study.plan.starts[0][0], "trial": best.number, "trials": min(len(study.trials), place.trials)}
     return about | {"tune_seconds": round(seconds, 1)}
@@ -148,7 +146,7 @@ def _double(place: Place, row: Row, runs: Runs) -> dict[str, Any] | None:
         return None
     study = read_study(place.search(row))
     try:
-        best = best_trial(study, 2 * place.trials)
+        best = place.best(row, 2 * place.trials)
     except InputError:
         return None
     spent = study.trials[: 2 * place.trials]

@@ -1,6 +1,7 @@
 """A ratings file of ML-20M's size and form, made up: for measuring work that does not depend on taste."""
 
 from pathlib import Path
+from typing import Any
 
 MIN_RATING = 4
 
@@ -25,5 +26,5 @@ def prepare(ratings: Path, dataset: Path, held_out_users: int) -> None:
     """From the CSV to a dataset folder, as the command line does it."""
     from data_prep import prepare
 
-    columns = {"user_column": "userId", "item_column": "movieId", "rating_column": "rating"}
+    columns: Any = {"user_column": "userId", "item_column": "movieId", "rating_column": "rating"}
     prepare(ratings, **columns, min_rating=MIN_RATING, held_out_users=held_out_users).save(dataset)

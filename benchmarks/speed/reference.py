@@ -9,7 +9,7 @@ passes too. Nothing here is slower than in such a program. ``agreement.py`` chec
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,54 +20,51 @@ from recvae.models.base import Network
 from recvae.noise import Noise
 
 
-class Draws(Protocol):
-    def permutation(self, n: int) -> Tensor: ...
-    def dropout(self, x: Tensor, rate: float) -> Tensor: ...
-    def normal(self, like: Tensor) -> Tensor: ...
-
-
 class TorchDraws:
     """Torch's own functions and global generator."""
 
     def permutation(self, n: int) -> Tensor:
         return torch.randperm(n)
 
-    def dropout(self, x: Tensor, rate: float) -> Tensor:
-        return F.dropout(x, rate)
+    def dropout(self, values: Tensor, rate: float) -> Tensor:
+        return F.dropout(values, rate)
 
     def normal(self, like: Tensor) -> Tensor:
         return torch.randn_like(like)
 
 
-class SharedDraws:
+class SharedDraws(Noise):
     """The draws that our training loop makes from the same seed, in its order: slow, and for comparing losses only."""
 
-    def __init__(self, seed: int, device: str = "cpu") -> None:
-        self.noise = Noise(seed, device)
-
-    def permutation(self, n: int) -> Tensor:
-        return self.noise.permutation(n)
-
-    def dropout(self, x: Tensor, rate: float) -> Tensor:
-        clicked = x != 0  # row by row, columns ascending: the order of the CSR
-        out = torch.zeros_like(x)
-        out[clicked] = self.noise.dropout(x[clicked], rate)
+    def dropout(self, values: Tensor, rate: float) -> Tensor:
+        clicked = values != 0  # row by row, columns ascending: the order of the CSR
+        out = torch.zeros_like(values)
+        out[clicked] = super().dropout(values[clicked], rate)
         return out
-
-    def normal(self, like: Tensor) -> Tensor:
-        return self.noise.normal(like)
 
 
 class Reference(nn.Module):
-    """A model with its data and its optimisers; ``matrix`` is CSR (n_users, n_items) and stays on the host."""
+    """A model with its data and its optimisers; ``matrix`` is CSR (n_users, n_items) and stays on the host.
 
-    def __init__(self, matrix: Any, learning_rate: float, draws: Draws | None, device: str) -> None:
+    Each model has ``load_from``, which takes the weights of our network, and ``epoch``, which yields each step's loss.
+    """
+
+    learning_rate: float
+    dropout = 0.5
+    draws: TorchDraws | SharedDraws = TorchDraws()
+
+    def __init__(self, matrix: Any, device: str) -> None:
         super().__init__()
-        self.matrix, self.learning_rate, self.draws, self.device = matrix, learning_rate, draws or TorchDraws(), device
+        self.matrix, self.device = matrix, device
 
     def load_from(self, network: Network) -> None:
-        """Take the weights of our network."""
-        raise NotImplementedError  # each model has its own
+        raise NotImplementedError
+
+    def epoch(self, batch_size: int) -> Iterator[Tensor]:
+        raise NotImplementedError
+
+    def adam_of(self, module: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(module.parameters(), lr=self.learning_rate)
 
     def batch(self, rows: Any) -> Tensor:
         """Return the users ``rows`` as a dense float32 (B, I) tensor."""
@@ -78,10 +75,6 @@ class Reference(nn.Module):
         order = self.draws.permutation(self.matrix.shape[0]).cpu().numpy()
         for start in range(0, len(order), batch_size):
             yield order[start : start + batch_size]
-
-    def epoch(self, batch_size: int) -> Iterator[Tensor]:
-        """Train for one epoch; yield the loss of each step."""
-        raise NotImplementedError  # each model has its own
 
 
 def renamed(network: Network, names: dict[str, str]) -> dict[str, Tensor]:
@@ -127,27 +120,15 @@ class Encoder(nn.Module):
 class ReferenceRecVAE(Reference):
     """Composite prior, KL weight gamma per click, encoder and decoder trained in turn by an Adam each."""
 
-    def __init__(
-        self,
-        matrix: Any,
-        *,
-        hidden: int = 600,
-        latent: int = 200,
-        layers: int = 5,
-        gamma: float = 0.005,
-        dropout: float = 0.5,
-        learning_rate: float = 5e-4,
-        draws: Draws | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(matrix, learning_rate, draws, device)
-        self.gamma, self.dropout = gamma, dropout
-        self.encoder = Encoder(matrix.shape[1], hidden, latent, layers)
+    learning_rate, gamma = 5e-4, 0.005
+
+    def __init__(self, matrix: Any, *, hidden: int = 600, latent: int = 200, device: str = "cpu") -> None:
+        super().__init__(matrix, device)
+        self.encoder = Encoder(matrix.shape[1], hidden, latent, layers=5)
         self.decoder = nn.Linear(latent, matrix.shape[1])
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.to(device)
-        self.encoder_adam = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate)
-        self.decoder_adam = torch.optim.Adam(self.decoder.parameters(), lr=learning_rate)
+        self.encoder_adam, self.decoder_adam = self.adam_of(self.encoder), self.adam_of(self.decoder)
 
     def load_from(self, network: Network) -> None:
         names = {"decoder": "decoder"}
@@ -157,10 +138,6 @@ class ReferenceRecVAE(Reference):
                 names[f"{encoder}.norms.{j}"] = f"encoder.norms.{j}"
             names |= {f"{encoder}.{head}": f"encoder.{head}" for head in ("mu", "logvar")}
         self.load_state_dict(renamed(network, names))
-
-    def update_prior(self) -> None:
-        """Make the encoder as it is the prior's old encoder."""
-        self.old_encoder.load_state_dict(self.encoder.state_dict())
 
     def encoder_step(self, rows: Any) -> Tensor:
         """Train the encoder on these users; return the loss that was minimised."""
@@ -179,7 +156,7 @@ class ReferenceRecVAE(Reference):
         kl = (log_normal(z, mu, logvar) - self._log_prior(z, clean)).sum(1)
         loss = nll + (self.gamma * x.sum(1) * kl).mean()
         self.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         adam.step()
         return loss.detach(), nll.detach()
 
@@ -197,12 +174,14 @@ class ReferenceRecVAE(Reference):
     def epoch(self, batch_size: int) -> Iterator[Tensor]:
         for _ in range(3):
             yield from map(self.encoder_step, self.one_pass(batch_size))
-        self.update_prior()
+        self.old_encoder.load_state_dict(self.encoder.state_dict())
         yield from map(self.decoder_step, self.one_pass(batch_size))
 
 
 class ReferenceMultVAE(Reference):
     """I-600-2·200, 200-600-I, tanh between; the KL's weight grows by 1 / total an update, up to its cap."""
+
+    learning_rate = 1e-3
 
     def __init__(
         self,
@@ -210,20 +189,17 @@ class ReferenceMultVAE(Reference):
         *,
         hidden: int = 600,
         latent: int = 200,
-        dropout: float = 0.5,
         cap: float = 0.2,
         total: int = 200_000,
-        learning_rate: float = 1e-3,
-        draws: Draws | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(matrix, learning_rate, draws, device)
-        self.dropout, self.cap, self.total, self.updates = dropout, cap, total, 0
+        super().__init__(matrix, device)
+        self.cap, self.total, self.updates = cap, total, 0
         n_items = matrix.shape[1]
         self.encoder = nn.Sequential(nn.Linear(n_items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, n_items))
         self.to(device)
-        self.adam = torch.optim.Adam(self.parameters(), lr=learning_rate)
+        self.adam = self.adam_of(self)
 
     def load_from(self, network: Network) -> None:
         """Take the weights of our network, which must have one hidden layer."""
@@ -237,9 +213,9 @@ class ReferenceMultVAE(Reference):
         z = mu + self.draws.normal(mu) * torch.exp(0.5 * logvar)
         nll = -log_likelihood(self.decoder(z), x).mean()
         kl = 0.5 * (logvar.exp() + mu.pow(2) - 1 - logvar).sum(1).mean()
-        loss = nll + min(self.cap, self.updates / self.total) * kl
+        loss: Tensor = nll + min(self.cap, self.updates / self.total) * kl
         self.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # the same
         self.adam.step()
         self.updates += 1
         return loss.detach()
