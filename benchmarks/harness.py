@@ -5,7 +5,7 @@ Nothing but the standard library is imported at the top, since the processes who
 
 import argparse
 import gc
-import os
+import re
 import shlex
 import statistics
 import sys
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from recvae.jobs import Failure, Send, in_a_process, peak_memory_mb
 
@@ -29,8 +29,6 @@ USERS, ITEMS, CLICKS = 136_677, 20_108, 9_990_682  # ML-20M after the papers' fi
 Contender = Callable[[], object]
 Seconds = dict[str, list[float]]
 Figure = dict[str, Any]
-
-# --- timing ------------------------------------------------------------------------------------------------------
 
 
 def interleaved(contenders: Mapping[str, Contender], rounds: int = 5, warmup: int = 1) -> Seconds:
@@ -59,6 +57,16 @@ def timed(run: Contender) -> float:
     return elapsed
 
 
+def sums(sides: Mapping[str, Sequence[tuple[Contender, float]]], rounds: int, warmup: int = 1) -> Seconds:
+    """Run all kinds of work of all sides in turn; return the weighted sum of each side's seconds, one per round."""
+    runs = {f"{side} {n}": run for side, kinds in sides.items() for n, (run, _) in enumerate(kinds)}
+    seconds = interleaved(runs, rounds, warmup)
+    return {
+        side: [sum(weight * seconds[f"{side} {n}"][r] for n, (_, weight) in enumerate(kinds)) for r in range(rounds)]
+        for side, kinds in sides.items()
+    }
+
+
 def _wait_for_gpu() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -75,9 +83,6 @@ def several(step: Callable[[], object], steps: int) -> Contender:
 
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-# --- figures -----------------------------------------------------------------------------------------------------
 
 
 def against(what: str, seconds: Seconds, peer: str, *, floor: bool = False) -> Figure:
@@ -129,9 +134,6 @@ def amount(value: float, unit: str) -> str:
     return (f"{value:,.0f} {unit}" if value >= 99.95 else f"{value:.3g} {unit}").rstrip()
 
 
-# --- the machine's ceilings --------------------------------------------------------------------------------------
-
-
 def copy_bandwidth() -> float:
     """Return GB/s, bytes read plus bytes written, of copying 256 MiB."""
     import torch
@@ -174,34 +176,22 @@ def product_seconds(m: int, k: int, n: int, rounds: int = 5) -> dict[str, float]
     return {**seconds, "best_product": min(seconds.values())}
 
 
-# --- fresh processes ---------------------------------------------------------------------------------------------
+def measured(step: Callable[..., Any], *arguments: Any) -> tuple[float, float, Any]:
+    """Run an importable step in a fresh process; return its seconds (imports included), peak memory in GiB and result.
 
-
-class Measured(NamedTuple):
-    """Seconds (imports included), peak resident memory and result of a step in a fresh process."""
-
-    seconds: float
-    peak_gib: float
-    result: Any
-
-
-def measured(step: Callable[..., Any], *arguments: Any) -> Measured:
-    """Run a step in a fresh process; ``step`` must be importable. Exits with a sentence where the process fails."""
+    Exits with a sentence where the process fails.
+    """
     answer = in_a_process(_measure, {}, step, arguments)
     if isinstance(answer, Failure):
         raise SystemExit(f"{step.__name__} failed: {answer.sentence}\n{answer.traceback}".rstrip())
     return answer
 
 
-def _measure(send: Send, step: Callable[..., Any], arguments: tuple[Any, ...]) -> Measured:
-    del send
+def _measure(send: Send, step: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[float, float, Any]:
     start = time.perf_counter()
     result = step(*arguments)
     seconds = time.perf_counter() - start
-    return Measured(seconds, (peak_memory_mb() or float("nan")) * 1e6 / 2**30, result)
-
-
-# --- options and records -----------------------------------------------------------------------------------------
+    return seconds, (peak_memory_mb() or float("nan")) * 1e6 / 2**30, result
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -247,18 +237,11 @@ def machine() -> dict[str, Any]:
 
 def command() -> str:
     """Return the command that was run: paths by their last part, without the place where the record goes."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = Path(sys.argv[0]).name if spec is None else f"-m {spec.name.removesuffix('.__main__')}"
     words = iter(sys.argv[1:])
     kept = [word for word in words if not word.startswith("--out=") and not (word == "--out" and next(words, True))]
-    return shlex.join(["python", *program.split(), *(_last_part(word) for word in kept if word != "--record")])
-
-
-def _last_part(word: str) -> str:
-    option, equals, value = word.partition("=")
-    if option.startswith("--"):
-        return f"{option}{equals}{_last_part(value)}" if equals else word
-    return Path(word).name if os.sep in word else word
+    shown = (re.sub(r"(^|=).*/", r"\1", word) for word in kept if word != "--record")
+    spec = sys.modules["__main__"].__spec__
+    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__") if spec else sys.argv[0], *shown])
 
 
 def rounded(value: Any) -> Any:

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.device import PRECISIONS, Products, Setting, card, ceilings, small, within
-from benchmarks.gpu.steps import scale, waits
-from benchmarks.gpu.training import Section, batches, mult_vae, recvae, train_large_batch, train_mult_vae, train_recvae
+from benchmarks.gpu import steps, training
+from benchmarks.gpu.device import PRECISIONS, SMALL, Products, Section, Setting, card, ceilings, within
 from benchmarks.harness import Contender, Figure, Seconds, against, interleaved, parser, table, write_record
 from benchmarks.speed.lists import Lists, check_answers, check_lists, ranked, requests
 from recvae.batches import Batch, Clicks
@@ -30,7 +29,7 @@ from recvae.ranking import top_k
 K = 10  # items for one user
 
 
-def lists_on_device(users: Tensor, items: Tensor, clicks: Clicks, k: int, block: int) -> list[tuple[Tensor, Tensor]]:
+def on_device(users: Tensor, items: Tensor, clicks: Clicks, k: int, block: int) -> list[tuple[Tensor, Tensor]]:
     """Return the k best of every user, block by block of users; everything stays on the device."""
     lists, done = [], 0
     for batch in clicks.in_order(block):
@@ -43,22 +42,18 @@ def lists_on_device(users: Tensor, items: Tensor, clicks: Clicks, k: int, block:
 
 def check_both(setting: Setting) -> None:
     """Compare both ways to rank with a stable sort, in each precision."""
-    histories = setting.matrix[: min(600, setting.users)]
-    resident = Clicks(histories, setting.device)
+    histories, k, to = setting.matrix[: min(600, setting.users)], setting.top, setting.device
+    resident = Clicks(histories, to)
 
-    def on_device(users: Tensor, items: Tensor) -> Lists:
-        there = users.to(setting.device), items.to(setting.device)
-        parts = lists_on_device(*there, resident, setting.top, 256)
-        scores, ids = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    def there(users: Tensor, items: Tensor) -> Lists:
+        parts = zip(*on_device(users.to(to), items.to(to), resident, k, 256), strict=True)
+        scores, ids = (torch.cat(part).cpu().numpy() for part in parts)
         return ids, scores
-
-    def on_host(users: Tensor, items: Tensor) -> Lists:
-        return ranked(users.to(setting.device), items.to(setting.device), histories, setting.top, 100)
 
     for name in PRECISIONS:
         with precision(name):
-            check_lists(on_device, histories, setting.latent, setting.top)
-            check_lists(on_host, histories, setting.latent, setting.top)
+            check_lists(there, histories, setting.latent, k)
+            check_lists(lambda u, i: ranked(u.to(to), i.to(to), histories, k, 100), histories, setting.latent, k)
 
 
 def ranking(setting: Setting) -> Section:
@@ -67,27 +62,24 @@ def ranking(setting: Setting) -> Section:
     users, items = (
         torch.randn(n, setting.latent, generator=g).to(setting.device) for n in (setting.users, setting.items)
     )
-    clicks, figures = setting.resident, []
+    clicks, k, block, floor = setting.resident, setting.top, setting.block, "the products alone"
+    figures: list[Figure] = []
     details: dict[str, Any] = {}
-    k, block = setting.top, setting.block
     full, rest = divmod(setting.users, block)
-    shapes = ((full, block, setting.latent, setting.items), (1, rest, setting.latent, setting.items))
+    shapes = [(n, m, setting.latent, setting.items) for n, m in ((full, block), (1, rest)) if n and m]
+    ways: dict[str, Contender] = {
+        "no copies": partial(on_device, users, items, clicks, k, block),
+        f"rank, {block:,} users at a time, copies from and to the host count": partial(
+            ranked, users, items, setting.matrix, k, block
+        ),
+        "rank as it is, copies from and to the host count": partial(ranked, users, items, setting.matrix, k),
+    }
     for name in PRECISIONS:
-        contenders: dict[str, Contender] = {
-            "device": within(name, partial(lists_on_device, users, items, clicks, k, block)),
-            "host": within(name, partial(ranked, users, items, setting.matrix, k, block)),
-            "usual": within(name, partial(ranked, users, items, setting.matrix, k)),
-            "products": Products([shape for shape in shapes if shape[0] and shape[1]], name, setting.device),
-        }
-        measured = interleaved(contenders, setting.rounds, 1)
-        what = f"top {k} of {setting.users:,} users, {name}"
-        for way, label in (
-            ("device", "no copies"),
-            ("host", f"rank, {block:,} users at a time, copies from and to the host count"),
-            ("usual", "rank as it is, copies from and to the host count"),
-        ):
-            seconds: Seconds = {"ours": measured[way], "the products alone": measured["products"]}
-            figures.append(against(f"{what}: {label}", seconds, "the products alone", floor=True))
+        contenders = {way: within(name, run) for way, run in ways.items()}
+        measured = interleaved({**contenders, floor: Products(shapes, name, setting.device)}, setting.rounds)
+        for way in ways:
+            seconds: Seconds = {"ours": measured[way], floor: measured[floor]}
+            figures.append(against(f"top {k} of {setting.users:,} users, {name}: {way}", seconds, floor, floor=True))
         details[name] = measured
     return figures, details
 
@@ -107,30 +99,32 @@ def one_user(setting: Setting) -> Section:
     figures: list[Figure] = []
     details = {}
     histories = [setting.matrix[[user]] for user in range(setting.requests)]
-    for title, make in (("RecVAE", recvae), ("Mult-VAE", mult_vae)):
+    for title, make in (("RecVAE", training.recvae), ("Mult-VAE", training.mult_vae)):
         network: Network = make(setting)
+
+        def scores(history: Any, network: Network = network) -> Any:
+            return network.logits(Batch.of(history, setting.device)).cpu().numpy()[0]
+
         ask = partial(answer, network, device=setting.device)
-        check_answers(
-            ask, lambda h, net=network: net.logits(Batch.of(h, setting.device)).cpu().numpy()[0], histories[:20], K
-        )
+        check_answers(ask, scores, histories[:20], K)
         weights = network.output.weight.detach()
         reading = f"reading the last layer's weights once, {weights.nbytes / 1e6:.0f} MB"
-        read = reading, lambda weights=weights: weights.sum().item()
         what = f"{title}, one user, {K} ids, copies from and to the host count, float32"
-        found, details[title] = requests(what, ask, read, histories, setting.rounds)
+        read = partial(lambda weights: weights.sum().item(), weights)
+        found, details[title] = requests(what, ask, (reading, read), histories, setting.rounds)
         figures += found
     return figures, details
 
 
 SECTIONS: dict[str, Callable[[Setting], Section]] = {
-    "waits": waits,
-    "batches": batches,
-    "mult-vae": train_mult_vae,
-    "large-batch": train_large_batch,
-    "recvae": train_recvae,
+    "waits": steps.waits,
+    "batches": training.batches,
+    "mult-vae": training.train_mult_vae,
+    "large-batch": training.train_large_batch,
+    "recvae": training.train_recvae,
     "ranking": ranking,
     "one-user": one_user,
-    "scale": scale,
+    "scale": steps.scale,
 }
 
 
@@ -146,7 +140,7 @@ def run(name: str, setting: Setting, failed: dict[str, str]) -> Section:
         failed[name] = f"{type(error).__name__}: {error}".partition("\n")[0]
         figures, details = [], {}
     gc.collect()
-    if setting.on_cuda:
+    if setting.device == "cuda":
         torch.cuda.empty_cache()
     print(f"\n== {name}: {time.perf_counter() - start:.0f} s")
     print(table(figures), flush=True)
@@ -157,9 +151,7 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--rounds", type=int, default=5, help="measured rounds, at least 5 (default: %(default)s)")
     options.add_argument("--small", action="store_true", help="tiny shapes: tries the program, measures nothing")
-    options.add_argument(
-        "--device", choices=("cuda", "cpu"), help="default: cuda (with --small: cpu where there is none)"
-    )
+    options.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda; with --small, what there is")
     options.add_argument("--only", help=f"some sections, separated by commas, of {', '.join(SECTIONS)}")
     arguments = options.parse_args()
     here = torch.cuda.is_available()
@@ -175,9 +167,7 @@ def main() -> int:
         options.error("--record is for the whole program at full size: name another file with --out")
 
     start = time.perf_counter()
-    setting = Setting(device, max(5, arguments.rounds))
-    if arguments.small:
-        setting = small(setting)
+    setting = Setting(device, max(5, arguments.rounds), **(SMALL if arguments.small else {}))
     about = card(device)
     print("; ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     limits = ceilings(setting)

@@ -1,18 +1,17 @@
 """The base of the programs here: sizes, the device and its ceilings, bare products, clicks drawn on the device."""
 
-import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from scipy.special import ndtri
-from torch import Tensor
 
-from benchmarks.harness import CLICKS, ITEMS, USERS, Contender, interleaved, medians, several
+from benchmarks.harness import CLICKS, ITEMS, USERS, Contender, Figure, interleaved, medians, several
 from benchmarks.speed.steps import Shape
 from data_prep import ml20m_shape
 from recvae.batches import Clicks
@@ -20,6 +19,8 @@ from recvae.products import Precision, precision
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 WARMUP = 2  # rounds
+Section = tuple[list[Figure], dict[str, Any]]  # figures and details
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,6 @@ class Setting:
     product: int = 8192  # rows and columns of the products that are a ceiling
     copied: int = 1 << 28  # floats: 1 GiB
 
-    @property
-    def on_cuda(self) -> bool:
-        return self.device == "cuda"
-
     @cached_property
     def matrix(self) -> csr_array:
         """Clicks of ML-20M's shape, on the host."""
@@ -59,17 +56,12 @@ class Setting:
         """The same, on the device."""
         return Clicks(self.matrix, self.device)
 
-    def shape(self) -> str:
-        return f"{self.users:,} users x {self.items:,} items, {self.clicks:,} clicks"
 
-
-def small(setting: Setting) -> Setting:
-    """Return tiny shapes of the same kinds, for trying the program."""
-    return replace(
-        setting, users=1200, items=600, clicks=30_000, hidden=24, latent=16, batch=100, large_batch=500, top=20,
-        block=256, requests=20, epoch_steps=2, scale=(2000, 3000, 40_000), scale_batch=200, scale_steps=1, product=128,
-        copied=1 << 16,
-    )  # fmt: skip
+SMALL: dict[str, Any] = {  # tiny shapes of the same kinds, for trying the program
+    "users": 1200, "items": 600, "clicks": 30_000, "hidden": 24, "latent": 16, "batch": 100, "large_batch": 500,
+    "top": 20, "block": 256, "requests": 20, "epoch_steps": 2, "scale": (2000, 3000, 40_000), "scale_batch": 200,
+    "scale_steps": 1, "product": 128, "copied": 1 << 16,
+}  # fmt: skip
 
 
 def within(name: Precision, step: Callable[[], object]) -> Contender:
@@ -82,48 +74,34 @@ def within(name: Precision, step: Callable[[], object]) -> Contender:
     return run
 
 
-# --- the device --------------------------------------------------------------------------------------------------
-
-
 def card(device: str) -> dict[str, str]:
     """Return the names and versions that a figure depends on."""
-    about = {"torch": torch.__version__, "device": device}
-    if device == "cuda":
-        about |= {"device": torch.cuda.get_device_name(), "CUDA": str(torch.version.cuda), "driver": _driver()}
-    return about
-
-
-def _driver() -> str:
-    try:
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip().partition("\n")[0] or "unknown"
+    if device == "cpu":
+        return {"device": device, "torch": torch.__version__}
+    driver = DRIVER.read_text(encoding="utf-8").partition("\n")[0] if DRIVER.exists() else "unknown"
+    cuda = {"CUDA": str(torch.version.cuda), "driver": driver}
+    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **cuda}
 
 
 def ceilings(setting: Setting) -> dict[str, float]:
     """Return bandwidths, launch latency and product rates, each from several operations without a wait between."""
     size, repeats = setting.product, 20
     source = torch.ones(setting.copied, device=setting.device)
-    target = torch.empty_like(source)
+    target, value = torch.empty_like(source), torch.zeros(1, device=setting.device)
     contenders: dict[str, Contender] = {
         "copy": several(lambda: target.copy_(source), repeats),
         "fill": several(target.zero_, repeats),
+        "launch": several(lambda: value.add_(1), 100 * repeats),  # in a queue that is never empty
     }
     for name in PRECISIONS:
         contenders[name] = several(Products(((1, size, size, size),), name, setting.device), repeats)
     seconds = {name: value / repeats for name, value in medians(interleaved(contenders, 5, WARMUP)).items()}
-    found = {
+    return {
         "copy_gb_per_s": 2 * source.nbytes / seconds["copy"] / 1e9,
         "fill_gb_per_s": source.nbytes / seconds["fill"] / 1e9,
+        **{f"{name}_product_tflops": 2 * size**3 / seconds[name] / 1e12 for name in PRECISIONS},
+        "launch_us": seconds["launch"] / 100 * 1e6,
     }
-    found |= {f"{name}_product_tflops": 2 * size**3 / seconds[name] / 1e12 for name in PRECISIONS}
-    if setting.on_cuda:
-        value, launches = torch.zeros(1, device="cuda"), 2000  # in a queue that is never empty
-        launched = interleaved({"launch": several(lambda: value.add_(1), launches)})
-        found["launch_us"] = medians(launched)["launch"] / launches * 1e6
-    return found
 
 
 class Products:
@@ -146,9 +124,6 @@ class Products:
             for count, a, b in self.operands:
                 for _ in range(count):
                     torch.mm(a, b.T, **self.mixed)
-
-
-# --- clicks ------------------------------------------------------------------------------------------------------
 
 
 def drawn_clicks(users: int, items: int, clicks: int, device: str, seed: int = 1) -> csr_array:
@@ -178,8 +153,3 @@ def drawn_clicks(users: int, items: int, clicks: int, device: str, seed: int = 1
     matrix = csr_array((np.ones(len(indices), np.int8), indices, indptr), shape=(users, items))
     matrix.has_sorted_indices = matrix.has_canonical_format = True
     return matrix
-
-
-def dense_rows(matrix: Any, rows: Tensor) -> Tensor:
-    """Return some rows as a dense float32 tensor on the host, made by scipy."""
-    return torch.from_numpy(matrix[rows.cpu().numpy()].toarray().astype(np.float32))

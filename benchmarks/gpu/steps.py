@@ -6,19 +6,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.gpu.device import PRECISIONS, Products, Setting, drawn_clicks
-from benchmarks.gpu.training import (
-    ENDLESS,
-    PRODUCTS,
-    Section,
-    large,
-    large_batch_mult_vae,
-    mult_dae,
-    mult_vae,
-    recvae,
-    usual,
-)
-from benchmarks.harness import Contender, Figure, Seconds, against, alone, interleaved, several
+from benchmarks.gpu import training
+from benchmarks.gpu.device import PRECISIONS, Products, Section, Setting, drawn_clicks
+from benchmarks.harness import Figure, against, alone, several, sums
 from benchmarks.speed.steps import Steps, mult_vae_products
 from recvae.batches import Clicks, number_of_batches
 from recvae.losses import multinomial_log_likelihood
@@ -43,15 +33,18 @@ class Counter(TorchDispatchMode):
 
 def waits(setting: Setting) -> Section:
     """Whether a step waits for the device, which torch can watch, and how many operations it asks of it."""
+    cases: dict[str, tuple[Network, TrainOptions]] = {}
     kinds: tuple[Precision, ...] = ("float32", "bf16")
-    cases: dict[str, tuple[Callable[[Setting], Network], TrainOptions]] = {}
-    for title, make in (("RecVAE", recvae), ("Mult-VAE", mult_vae), ("Mult-DAE", mult_dae)):
-        cases |= {f"{title} at batch {setting.batch}, {name}": (make, usual(setting, name)) for name in kinds}
-    cases[f"Mult-VAE at batch {setting.large_batch:,}, tf32"] = large_batch_mult_vae, large(setting, "tf32")
+    makes: dict[str, Callable[[Setting], Network]] = {"RecVAE": training.recvae, "Mult-VAE": training.mult_vae}
+    for title, make in (makes | {"Mult-DAE": training.mult_dae}).items():
+        for name in kinds:
+            cases[f"{title} at batch {setting.batch}, {name}"] = make(setting), training.usual(setting, name)
+    options = training.large(setting, "tf32")
+    cases[f"Mult-VAE at batch {setting.large_batch:,}, tf32"] = training.large_batch_mult_vae(setting), options
     figures: list[Figure] = []
     details: dict[str, Any] = {}
-    for title, (make, options) in cases.items():
-        steps = Steps(make(setting), setting.resident, options)
+    for title, (network, options) in cases.items():
+        steps = Steps(network, setting.resident, options)
         for phase in steps.loop.phases:
             label = f"{title}, {phase.name} step" if phase.name != "all" else f"{title}, step"
             found, details[label] = watched(label, steps, phase, setting)
@@ -62,15 +55,13 @@ def waits(setting: Setting) -> Section:
 def watched(label: str, steps: Steps, phase: Phase, setting: Setting) -> Section:
     """Return the operations of one step, how many of a few steps wait for the device, and what torch says of a wait."""
     steps.begin(phase)
-    taken = []
-    while len(taken) < WATCHED:
-        taken.append(next(steps.batches))  # the pass's own wait is over before the watching begins
+    taken = [next(steps.batches) for _ in range(WATCHED)]  # the pass's own wait is over before the watching begins
     for batch in taken[:2]:
         steps.step(phase, batch)
     with Counter() as counter:
         steps.step(phase, taken[0])
     waited, message = 0, ""
-    if setting.on_cuda:
+    if setting.device == "cuda":
         torch.cuda.synchronize()
         for batch in taken:
             torch.cuda.set_sync_debug_mode("error")
@@ -84,13 +75,9 @@ def watched(label: str, steps: Steps, phase: Phase, setting: Setting) -> Section
                 torch.cuda.set_sync_debug_mode("default")
             steps.network.zero_grad(set_to_none=True)
     figures = [alone(f"{label}: operations", [counter.count], "")]
-    if setting.on_cuda:
+    if setting.device == "cuda":
         figures.append(alone(f"{label}: steps of {WATCHED} in which the host waits", [waited], ""))
-    return figures, {
-        "operations": counter.count,
-        "steps_that_wait": waited if setting.on_cuda else None,
-        "why": message,
-    }
+    return figures, {"operations": counter.count, "steps_that_wait": waited, "why": message}
 
 
 def scale(setting: Setting) -> Section:
@@ -98,7 +85,7 @@ def scale(setting: Setting) -> Section:
     users, items, asked = setting.scale
     matrix = drawn_clicks(users, items, asked, setting.device)
     clicks = Clicks(matrix, setting.device)
-    network = mult_vae(setting, items)
+    network = training.mult_vae(setting, items)
     check_tiles(network, clicks, setting)
     n_batches = number_of_batches(users, setting.scale_batch)
     width = min(items, 1 << 16)  # the last layer's products are timed on so many items
@@ -107,42 +94,36 @@ def scale(setting: Setting) -> Section:
     figures: list[Figure] = []
     details: dict[str, Any] = {"clicks": matrix.nnz}
     for name in PRECISIONS:
-        if setting.on_cuda:
+        if setting.device == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        options = TrainOptions(epochs=ENDLESS, batch_size=setting.scale_batch, precision=name)
+        options = TrainOptions(epochs=training.ENDLESS, batch_size=setting.scale_batch, precision=name)
         steps = Steps(network, clicks, options)
         (phase,) = steps.loop.phases
-        last: list[Any] = [None]
+        losses: list[Any] = []
 
-        def ours(steps: Steps = steps, phase: Phase = phase, last: list[Any] = last) -> None:
-            last[0] = steps.step(phase).nll
+        def ours(steps: Steps = steps, phase: Phase = phase, losses: list[Any] = losses) -> None:
+            losses[:] = [steps.step(phase).nll]
 
-        contenders: dict[str, Contender] = {
-            "ours": several(ours, setting.scale_steps),
-            "hidden layers": several(Products(inner[:-3], name, setting.device), setting.scale_steps),
-            "last layer": several(Products(inner[-3:], name, setting.device), setting.scale_steps),
-        }
-        measured = interleaved(contenders, setting.rounds, 1)
-        if not last[0].isfinite().item():
-            raise SystemExit(f"{what}: the loss is not finite in {name}.")
+        products = (Products(part, name, setting.device) for part in (inner[:-3], inner[-3:]))
+        hidden, last = (several(run, setting.scale_steps) for run in products)
         share = n_batches / setting.scale_steps
-        seconds: Seconds = {
-            "ours": [value * share for value in measured["ours"]],
-            PRODUCTS: [
-                (a + b * items / width) * share
-                for a, b in zip(measured["hidden layers"], measured["last layer"], strict=True)
-            ],
+        sides = {
+            "ours": [(several(ours, setting.scale_steps), share)],
+            training.PRODUCTS: [(hidden, share), (last, share * items / width)],
         }
-        figures.append(against(f"{what}, {name}", seconds, PRODUCTS, floor=True))
-        details[name] = {"seconds": seconds, "nll": last[0].item()}
-        if setting.on_cuda:
+        seconds = sums(sides, setting.rounds)
+        if not losses[0].isfinite().item():
+            raise SystemExit(f"{what}: the loss is not finite in {name}.")
+        figures.append(against(f"{what}, {name}", seconds, training.PRODUCTS, floor=True))
+        details[name] = {"seconds": seconds, "nll": losses[0].item()}
+        if setting.device == "cuda":
             peak = torch.cuda.max_memory_allocated() / 2**30
             figures.append(alone(f"the same, peak memory of the device, {name}", [peak], "GiB"))
         label = f"Mult-VAE of {items:,} items at batch {setting.scale_batch:,}, {name}, step"
         found, details[name]["waits"] = watched(label, steps, phase, setting)
         figures += found
-        del steps, phase, ours, contenders
+        del steps, phase, ours, sides, hidden, last
     return figures, details
 
 

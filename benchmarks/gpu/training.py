@@ -4,26 +4,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.gpu.device import PRECISIONS, WARMUP, Products, Setting, dense_rows, within
-from benchmarks.harness import Contender, Figure, Seconds, against, alone, interleaved, several
+from benchmarks.gpu.device import PRECISIONS, WARMUP, Products, Section, Setting, within
+from benchmarks.harness import Figure, Seconds, against, alone, interleaved, several, sums
 from benchmarks.speed.agreement import our_losses, their_losses
 from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
 from benchmarks.speed.steps import Part, mult_vae_parts, recvae_parts
 from recvae.batches import number_of_batches
-from recvae.models.base import Network, Phase
+from recvae.models.base import Network
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.products import Precision
 from recvae.training import Hooks, TrainOptions, _Loop
 
-REFERENCE = "reference"
-PRODUCTS = "its products alone"
-UPDATES = "its products and Adam's updates alone"
+REFERENCE, PRODUCTS, UPDATES = "reference", "its products alone", "its products and Adam's updates alone"
 AGREEING_STEPS, BOUND = 50, 1e-3  # relative
 ENDLESS = 10_000  # epochs: more than are run
-Section = tuple[list[Figure], dict[str, Any]]
 
 
 def recvae(setting: Setting) -> RecVAENetwork:
@@ -49,22 +47,18 @@ def usual(setting: Setting, name: Precision, **more: Any) -> TrainOptions:
 
 def large(setting: Setting, name: Precision) -> TrainOptions:
     """The large-batch recipe."""
-    return TrainOptions(
-        epochs=ENDLESS, batch_size=setting.large_batch, learning_rate=0.004, adam_beta2=0.90, drop_last=True,
-        precision=name,
-    )  # fmt: skip
+    recipe: dict[str, Any] = {"learning_rate": 0.004, "adam_beta2": 0.90, "drop_last": True}
+    return TrainOptions(epochs=ENDLESS, batch_size=setting.large_batch, precision=name, **recipe)
 
 
 def batches(setting: Setting) -> Section:
     """Taking users' rows and scattering them into the reused buffer, against filling that buffer with zeros."""
     figures: list[Figure] = []
-    clicks = setting.resident
     details: dict[str, Any] = {}
-    order = torch.randperm(setting.users, device=setting.device)
+    clicks, order = setting.resident, torch.randperm(setting.users, device=setting.device)
     floor = "zero_ of the same buffer"
-    for size in (setting.batch, setting.large_batch):
-        count = max(1, min(40 if size == setting.batch else 5, setting.users // size))
-        parts = [order[n * size : (n + 1) * size] for n in range(count)]
+    for size, most in ((setting.batch, 40), (setting.large_batch, 5)):
+        parts = torch.split(order, size)[: max(1, min(most, setting.users // size))]
         asked = [(part, int((clicks.indptr[part + 1] - clicks.indptr[part]).sum())) for part in parts]
         buffer = torch.full((size, setting.items), torch.nan, device=setting.device)
 
@@ -74,23 +68,22 @@ def batches(setting: Setting) -> Section:
                 batch.dense(batch.values, out=buffer)
 
         build()
-        rows = slice(0, min(size, 500))
-        if not torch.equal(buffer[rows].cpu(), dense_rows(setting.matrix, parts[-1][rows])):
+        some = slice(0, min(size, 500))
+        expected = setting.matrix[parts[-1][some].cpu().numpy()].toarray().astype(np.float32)
+        if not np.array_equal(buffer[some].cpu().numpy(), expected):
             raise SystemExit("A batch made on the device is not the matrix's rows.")
-        measured = interleaved({"ours": build, floor: several(buffer.zero_, count)}, setting.rounds, WARMUP)
-        seconds = {name: [value / count for value in values] for name, values in measured.items()}
+        measured = interleaved({"ours": build, floor: several(buffer.zero_, len(parts))}, setting.rounds, WARMUP)
+        seconds = {name: [value / len(parts) for value in values] for name, values in measured.items()}
         figures.append(against(f"a batch of {size:,} made dense, float32", seconds, floor, floor=True))
         details[str(size)] = {"seconds": seconds, "buffer_gb": buffer.nbytes / 1e9}
     return figures, details
 
 
-def check_losses(
-    title: str,
-    make: Callable[[], Network],
-    reference: Reference,
-    options: Callable[[Precision], TrainOptions],
-    setting: Setting,
-) -> list[Figure]:
+Make = Callable[[], Network]
+Options = Callable[[Precision], TrainOptions]
+
+
+def check_losses(title: str, make: Make, reference: Reference, options: Options, setting: Setting) -> list[Figure]:
     """Compare the first losses with the reference's; return by how much those of each precision differ from them.
 
     The steps are at most those of the first pass where its last batch, not being full, is dropped.
@@ -111,45 +104,32 @@ def check_losses(
     return figures
 
 
-def epochs(title: str, make: Callable[[], Network], options: TrainOptions, parts: list[Part], setting: Setting) -> Any:
+def epochs(title: str, make: Make, options: TrainOptions, parts: list[Part], setting: Setting) -> tuple[Any, Seconds]:
     """Time whole epochs of ours in turn with steps of the reference, products and updates, put together to epochs.
 
     Returns figures and seconds. The reference has no bfloat16.
     """
-    name, repeats = options.precision, setting.epoch_steps
-    loop = _Loop(make(), setting.resident, options, 1, Hooks())
-    contenders: dict[str, Contender] = {"ours": loop.epoch}
-    passes: dict[str, dict[str, int]] = {PRODUCTS: {}, REFERENCE: {}, UPDATES: {}}
-    for part in parts:
-        contenders[f"{PRODUCTS}: {part.name}"] = several(Products(part.products, name, setting.device), repeats)
-        passes[PRODUCTS][part.name] = part.passes
-        if part.theirs is not None and name != "bf16":
-            contenders[f"{REFERENCE}: {part.name}"] = within(name, several(part.theirs, repeats))
-            passes[REFERENCE][part.name] = part.passes
-    for phase, update in updates(make(), options, setting):
-        contenders[f"{UPDATES}: {phase.name}"] = several(update, repeats)
-        passes[UPDATES][phase.name] = phase.passes
-    measured = interleaved(contenders, setting.rounds, WARMUP)
+    name, repeats, device = options.precision, setting.epoch_steps, setting.device
+    loop, idle = (_Loop(make(), setting.resident, options, 1, Hooks()) for _ in range(2))
     share = number_of_batches(setting.users, options.batch_size, drop_last=options.drop_last) / repeats
-    seconds: Seconds = {"ours": measured["ours"]}
-    for peer, kinds in passes.items():
-        if kinds:
-            rounds = zip(*(measured[f"{peer}: {kind}"] for kind in kinds), strict=True)
-            seconds[peer] = [share * sum(a * b for a, b in zip(kinds.values(), one, strict=True)) for one in rounds]
+    theirs = [(part.theirs, part.passes) for part in parts if part.theirs is not None and name != "bf16"]
+    for parameter in idle.network.parameters():  # for Adam's updates alone: gradients that are there already
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    steps = [(idle.optimisers[phase.name].step, phase.passes) for phase in idle.phases]
+    seconds = sums(
+        {
+            "ours": [(loop.epoch, 1.0)],
+            REFERENCE: [(within(name, several(step, repeats)), share * passes) for step, passes in theirs],
+            PRODUCTS: [(several(Products(p.products, name, device), repeats), share * p.passes) for p in parts],
+            UPDATES: [(several(step, repeats), share * passes) for step, passes in steps],
+        },
+        setting.rounds,
+        WARMUP,
+    )
     seconds[UPDATES] = [a + b for a, b in zip(seconds[PRODUCTS], seconds[UPDATES], strict=True)]
     what = f"{title}, epoch at batch {options.batch_size:,}, {name}"
-    figures = [against(what, seconds, REFERENCE)] if REFERENCE in seconds else []
-    figures += [against(what, seconds, peer, floor=True) for peer in (PRODUCTS, UPDATES)]
-    return figures, seconds
-
-
-def updates(network: Network, options: TrainOptions, setting: Setting) -> list[tuple[Phase, Contender]]:
-    """Return the optimiser's step of every phase alone, with gradients that are there already."""
-    loop = _Loop(network, setting.resident, options, 1, Hooks())
-    for phase in loop.phases:
-        for parameter in phase.parameters:
-            parameter.grad = torch.full_like(parameter, 1e-3)
-    return [(phase, loop.optimisers[phase.name].step) for phase in loop.phases]
+    figures = [against(what, seconds, REFERENCE)] if theirs else []
+    return [*figures, *(against(what, seconds, peer, floor=True) for peer in (PRODUCTS, UPDATES))], seconds
 
 
 def train_mult_vae(setting: Setting) -> Section:
@@ -158,31 +138,28 @@ def train_mult_vae(setting: Setting) -> Section:
     reference = partial(ReferenceMultVAE, setting.matrix, **sizes, device=setting.device)
     figures = check_losses("Mult-VAE", make, reference(), options, setting)
     parts = mult_vae_parts(reference(), setting.batch, **sizes)
-    details: dict[str, Any] = {}
-    for name in PRECISIONS:
-        found, details[name] = epochs("Mult-VAE", make, options(name), parts, setting)
-        figures += found
-    return figures, details
+    found = {name: epochs("Mult-VAE", make, options(name), parts, setting) for name in PRECISIONS}
+    return [*figures, *(f for more, _ in found.values() for f in more)], {
+        n: seconds for n, (_, seconds) in found.items()
+    }
 
 
 def train_large_batch(setting: Setting) -> Section:
     sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
     make, options = partial(large_batch_mult_vae, setting), partial(large, setting)
-    recipe = options("float32")
+    recipe, size = options("float32"), setting.large_batch
     reference = ReferenceMultVAE(setting.matrix, **sizes, cap=0.1, total=15_000, device=setting.device)
     betas = 0.9, recipe.adam_beta2
     reference.adam = torch.optim.Adam(reference.parameters(), lr=recipe.learning_rate, betas=betas)
     figures = check_losses("Mult-VAE", make, reference, options, setting)
-    (step,) = mult_vae_parts(reference, setting.large_batch, **sizes)
-    parts = [Part(step.name, step.passes, step.products)]  # a dense batch of this size is not what anybody would train
+    (step,) = mult_vae_parts(reference, size, **sizes)
+    parts = [Part(step.name, step.passes, step.products)]  # without the reference: its dense batches take too long
     del reference, step
     details: dict[str, Any] = {}
     for name in PRECISIONS:
-        found, seconds = epochs("Mult-VAE", make, options(name), parts, setting)
-        trained = setting.users - setting.users % setting.large_batch
-        rates = [trained / value for value in seconds["ours"]]
-        figures += [*found, alone(f"Mult-VAE at batch {setting.large_batch:,}, {name}", rates, "users/s")]
-        details[name] = seconds
+        found, details[name] = epochs("Mult-VAE", make, options(name), parts, setting)
+        rates = [(setting.users - setting.users % size) / value for value in details[name]["ours"]]
+        figures += [*found, alone(f"Mult-VAE at batch {size:,}, {name}", rates, "users/s")]
     return figures, details
 
 

@@ -5,7 +5,7 @@ the same batches of float32 scores, 500 users each, in which seen items are -inf
 """
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ METRICS = ("ndcg@100", "recall@20", "recall@50")
 PAPERS, IRSPACK, READING = "the papers' evaluator", "irspack", "reading the scores once"
 
 Scores = NDArray[np.float32]
+Values = NDArray[np.float64]  # of one metric, by user
 Means = dict[str, float]
-Parts = dict[str, list[NDArray[np.float64]]]
 
 
 def make_data(users: int, items: int, clicks: int) -> tuple[list[Scores], csr_array]:
@@ -51,39 +51,26 @@ def make_data(users: int, items: int, clicks: int) -> tuple[list[Scores], csr_ar
     return batches, held_out
 
 
-def with_held_out(batches: list[Scores], held_out: csr_array) -> Iterator[tuple[Scores, csr_array]]:
-    start = 0
-    for scores in batches:
-        yield scores, held_out[start : start + len(scores)]
-        start += len(scores)
-
-
-def means(parts: Parts) -> Means:
-    return {name: float(np.nanmean(np.concatenate(values))) for name, values in parts.items()}
-
-
-def ours(batches: list[Scores], held_out: csr_array) -> Means:
+def ours(scores: Scores, clicks: csr_array) -> dict[str, Values]:
     """One sorted list per user serves all metrics, as in ``eval.evaluate``."""
-    parts: Parts = {name: [] for name in METRICS}
-    for scores, clicks in with_held_out(batches, held_out):
-        best, ids = top_k(torch.from_numpy(scores), min(100, scores.shape[1]))
-        ids[best == -torch.inf] = -1
-        for name, values in per_user_metrics(ids.numpy(), clicks, METRICS).items():
-            parts[name].append(values)
-    return means(parts)
+    best, ids = top_k(torch.from_numpy(scores), min(100, scores.shape[1]))
+    ids[best == -torch.inf] = -1
+    return per_user_metrics(ids.numpy(), clicks, METRICS)
 
 
-def papers(batches: list[Scores], held_out: csr_array) -> Means:
+def papers(scores: Scores, clicks: csr_array) -> dict[str, Values]:
     """The papers' evaluator, written from its description: each metric partitions the scores anew."""
-    parts: Parts = {name: [] for name in METRICS}
-    for scores, clicks in with_held_out(batches, held_out):
-        parts["ndcg@100"].append(papers_ndcg(scores, clicks, 100))
-        parts["recall@20"].append(papers_recall(scores, clicks, 20))
-        parts["recall@50"].append(papers_recall(scores, clicks, 50))
-    return means(parts)
+    values = papers_ndcg(scores, clicks, 100), papers_recall(scores, clicks, 20), papers_recall(scores, clicks, 50)
+    return dict(zip(METRICS, values, strict=True))
 
 
-def papers_ndcg(scores: Scores, held_out: csr_array, k: int) -> NDArray[np.float64]:
+def means(evaluate: Callable[[Scores, csr_array], dict[str, Values]], batches: list[Scores], held_out: Any) -> Means:
+    """Evaluate batch by batch."""
+    parts = [evaluate(scores, held_out[n * BATCH : n * BATCH + len(scores)]) for n, scores in enumerate(batches)]
+    return {name: float(np.nanmean(np.concatenate([part[name] for part in parts]))) for name in METRICS}
+
+
+def papers_ndcg(scores: Scores, held_out: csr_array, k: int) -> Values:
     """Partition, sort the top part, discount what is held out; the ideal is counted user by user."""
     row = np.arange(len(scores))[:, None]
     top = np.argpartition(-scores, k, axis=1)[:, :k]
@@ -91,16 +78,16 @@ def papers_ndcg(scores: Scores, held_out: csr_array, k: int) -> NDArray[np.float
     discount = 1 / np.log2(np.arange(2, k + 2))
     gained = (held_out.toarray()[row, ids] * discount).sum(axis=1)
     ideal = np.array([discount[: min(n, k)].sum() for n in np.diff(held_out.indptr)])
-    return gained / ideal
+    return np.asarray(gained / ideal)
 
 
-def papers_recall(scores: Scores, held_out: csr_array, k: int) -> NDArray[np.float64]:
+def papers_recall(scores: Scores, held_out: csr_array, k: int) -> Values:
     """Mark the top items in a boolean matrix, and count what it shares with the held-out one."""
     row = np.arange(len(scores))[:, None]
     chosen = np.zeros(scores.shape, dtype=bool)
     chosen[row, np.argpartition(-scores, k, axis=1)[:, :k]] = True
     true = held_out.toarray() > 0
-    return np.logical_and(chosen, true).sum(axis=1) / np.minimum(k, true.sum(axis=1))
+    return np.asarray(np.logical_and(chosen, true).sum(axis=1) / np.minimum(k, true.sum(axis=1)))
 
 
 class FixedScores:
@@ -144,8 +131,8 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     shape = (1200, 2000, 30_000) if arguments.small else (10_000, ITEMS, 730_000)
     batches, held_out = make_data(*shape)
     contenders: dict[str, Contender] = {
-        "ours": lambda: ours(batches, held_out),
-        PAPERS: lambda: papers(batches, held_out),
+        "ours": lambda: means(ours, batches, held_out),
+        PAPERS: lambda: means(papers, batches, held_out),
     }
     if (evaluate := irspack(batches, held_out)) is not None:
         contenders[IRSPACK] = evaluate

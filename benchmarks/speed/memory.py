@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import CLICKS, ITEMS, USERS, Seconds, alone, amount, measured
-from benchmarks.speed.ratings import prepare, write_ratings
+from benchmarks.speed.preparing import prepare, write_ratings
 
 ROUNDS = 1
 

@@ -12,11 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import CLICKS, ITEMS, USERS, Seconds, against, alone, amount, measured
-from benchmarks.speed.ratings import MIN_RATING, prepare, write_ratings
 
-SEED, MIN_ITEMS = 98765, 5
+SEED, MIN_RATING, MIN_ITEMS = 98765, 4, 5
 PEER_ROUNDS = 3  # of the slow peer
 PAPERS, PARSING = "the papers' pandas pipeline", "pyarrow parsing the CSV"
+
+
+def write_ratings(folder: Path, users: int, items: int, ratings: int) -> None:
+    """Write ``ratings.csv`` with the columns userId, movieId, rating; half of the ratings are 4 or more."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.csv
+
+    from data_prep import ml20m_shape
+
+    pairs = ml20m_shape(users=users, items=items, clicks=ratings)
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(users), np.diff(pairs.indptr)) + 1
+    high = rng.random(pairs.nnz) < 0.5
+    rating = np.where(high, rng.choice([4.0, 4.5, 5.0], pairs.nnz), rng.choice([0.5, 2.0, 3.0, 3.5], pairs.nnz))
+    pa.csv.write_csv(pa.table({"userId": user, "movieId": pairs.indices + 1, "rating": rating}), folder / "ratings.csv")
+
+
+def prepare(ratings: Path, dataset: Path, held_out_users: int) -> None:
+    """Ours: from the CSV to a dataset folder, as the command line does it."""
+    from data_prep import prepare as prepared
+
+    columns: Any = {"user_column": "userId", "item_column": "movieId", "rating_column": "rating"}
+    prepared(ratings, **columns, min_rating=MIN_RATING, held_out_users=held_out_users).save(dataset)
 
 
 def prepare_papers(ratings: Path, folder: Path, held_out_users: int) -> None:
@@ -40,10 +63,9 @@ def prepare_papers(ratings: Path, folder: Path, held_out_users: int) -> None:
 
     train = frame[frame["userId"].isin(train_users)]
     items = pd.unique(train["movieId"])
-    user_number = {user: number for number, user in enumerate(users)}
-    item_number = {item: number for number, item in enumerate(items)}
-    np.savetxt(folder / "users.txt", users, fmt="%d")
-    np.savetxt(folder / "items.txt", items, fmt="%d")
+    user_number, item_number = ({id_: number for number, id_ in enumerate(ids)} for ids in (users, items))
+    for name, ids in (("users", users), ("items", items)):
+        np.savetxt(folder / f"{name}.txt", ids, fmt="%d")
 
     def write(name: str, part: Any) -> None:
         uid = part["userId"].apply(lambda user: user_number[user])
@@ -142,7 +164,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 
         run("ours", folder / "ours")
         run(PAPERS, folder / "papers")
-        where = measured(difference, folder / "ours", folder / "papers", held_out_users).result
+        where = measured(difference, folder / "ours", folder / "papers", held_out_users)[2]
         if where:
             raise SystemExit(f"The two pipelines differ in {where}.")
         print("the same users, items and matrices", flush=True)

@@ -15,22 +15,14 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from benchmarks.harness import (
-    CLICKS,
-    ITEMS,
-    USERS,
-    Contender,
-    against,
-    copy_bandwidth,
-    interleaved,
-    medians,
-    product_kernels,
-)
+from benchmarks import harness
+from benchmarks.harness import Contender, against
 from benchmarks.speed.lists import Lists, check_lists, ranked
 from data_prep import ml20m_shape
 from recvae.ranking import SCORES_IN_MEMORY
 
 K = 100
+SHAPE = harness.USERS, harness.ITEMS, harness.CLICKS
 IMPLICIT = "implicit"
 
 
@@ -67,7 +59,7 @@ def check_alike(ours: Lists, theirs: Lists) -> None:
 
 
 def measure(arguments: Namespace) -> dict[str, Any]:
-    n_users, n_items, clicks, latent = (2000, 1500, 60_000, 32) if arguments.small else (USERS, ITEMS, CLICKS, 200)
+    n_users, n_items, clicks, latent = (2000, 1500, 60_000, 32) if arguments.small else (*SHAPE, 200)
     histories = ml20m_shape(users=n_users, items=n_items, clicks=clicks)
     few = histories[:600]
     check_lists(lambda users, items: ranked(users, items, few, K), few, latent, K)
@@ -78,16 +70,16 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 
     contenders: dict[str, Contender] = {"ours": lambda: ranked(users, items, histories, K), IMPLICIT: recommend}
     batch = SCORES_IN_MEMORY // n_items  # the rows that ours takes at a time
-    floors = {f"the matrix product alone, {name}": kernel for name, kernel in product_kernels(batch, n_items).items()}
+    floors = {
+        f"the matrix product alone, {name}": kernel for name, kernel in harness.product_kernels(batch, n_items).items()
+    }
     contenders |= {name: partial(scores_alone, kernel, users, items, batch) for name, kernel in floors.items()}
-    seconds = interleaved(contenders, arguments.rounds)
+    seconds = harness.interleaved(contenders, arguments.rounds)
     what = f"top-{K} of {n_users:,} users"
-    fastest = min(medians(seconds)[name] for name in floors)
+    fastest = min(harness.medians(seconds)[name] for name in floors)
+    rate = 2 * n_users * n_items * latent / fastest / 1e9
     return {
-        "figures": [against(what, seconds, IMPLICIT), *(against(what, seconds, floor, floor=True) for floor in floors)],
+        "figures": [against(what, seconds, IMPLICIT), *(against(what, seconds, name, floor=True) for name in floors)],
         "seconds": seconds,
-        "ceilings": {
-            "copy_gb_per_s": copy_bandwidth(),
-            "product_gflops": 2 * n_users * n_items * latent / fastest / 1e9,
-        },
+        "ceilings": {"copy_gb_per_s": harness.copy_bandwidth(), "product_gflops": rate},
     }
