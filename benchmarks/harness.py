@@ -161,7 +161,7 @@ def product_kernels(m: int, n: int) -> "dict[str, Callable[[Tensor, Tensor], Non
             torch.ops.mkldnn._linear_pointwise(a, tile, None, "none", [], "")
 
     kernels: dict[str, Callable[[Tensor, Tensor], None]] = {"torch.mm": blas}
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         kernels["oneDNN"] = onednn
     return kernels
 

@@ -51,7 +51,7 @@ class DampedBias:
         """Return the offset of each user, (n,), from the ratings that are known of them."""
         known = histories.tocoo()
         sums = np.bincount(known.row, known.data - self.mean - self.items[known.col], minlength=known.shape[0])
-        return sums / (np.diff(histories.indptr) + self.of_users)
+        return np.asarray(sums / (np.diff(histories.indptr) + self.of_users))
 
     def predict_ratings(self, histories: Any, where: Any) -> Any:
         """Return the ratings expected, CSR, where ``where`` has entries."""

@@ -4,7 +4,7 @@ They are for benchmarks only and optional: ``pip install irspack``. They fit and
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -45,20 +45,11 @@ class IrspackIALS(Recommender):
     def _learn(self, matrix: Any) -> None:
         from irspack import IALSRecommender
 
-        options = self.config.model
         self.counts = item_counts(matrix)
-        self.ials = IALSRecommender(
-            _clicks(matrix),
-            n_components=options.n_components,
-            alpha0=options.alpha0,
-            reg=options.reg,
-            nu=options.nu,
-            train_epochs=options.train_epochs,
-            random_seed=self.config.seed,
-            n_threads=1,
-        )
+        more = {"random_seed": self.config.seed, "n_threads": 1}
+        self.ials = IALSRecommender(_clicks(matrix), **asdict(self.config.model), **more)
         self.ials.start_learning()
-        for _ in range(options.train_epochs):  # what its learn() does, without the progress bar
+        for _ in range(self.config.model.train_epochs):  # as its learn() does, without the progress bar
             self.ials.run_epoch()
 
     def scores(self, histories: Any) -> Tensor:
@@ -75,17 +66,9 @@ class IrspackIALS(Recommender):
         raise InputError("A peer's model cannot be loaded from a run; fit it again.")
 
 
-PEERS = {
-    entry.name: entry
-    for entry in (
-        Entry(
-            "irspack-ials",
-            f"{__name__}:IrspackIALS",
-            "iALS (irspack)",
-            "Rendle et al., RecSys 2022, arXiv 2110.14037; the irspack library",
-        ),
-    )
-}
+NAME = "irspack-ials"
+SOURCE = "Rendle et al., RecSys 2022, arXiv 2110.14037; the irspack library"
+PEERS = {NAME: Entry(NAME, f"{__name__}:IrspackIALS", "iALS (irspack)", SOURCE)}
 
 
 def register() -> None:

@@ -3,29 +3,28 @@
     python -m benchmarks.accuracy.study --ml-1m ml-1m.zip --ml-100k ml-100k.zip --out study    all models: hours
     python -m benchmarks.accuracy.study --ml-1m ml-1m.zip --family --out study                 the family: hours
 
-The tables in rows.py say what is compared. A call that was stopped, by Ctrl-C or otherwise, has lost the trials and
-runs under way; the same command goes on from there. Every process has one thread. The records are in OUT; --record
-replaces those in benchmarks/results and fills the pages from them, --write-configs writes the winners into configs/.
+rows.toml says what is compared. A call that was stopped, by Ctrl-C or otherwise, has lost the trials and runs under
+way; the same command goes on from there. Every process has one thread. The records are in OUT; --record replaces those
+in benchmarks/results and fills the pages from them, --write-configs writes the winners into configs/.
 """
 
 import os
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from benchmarks import harness
 from benchmarks.accuracy import peers
 from benchmarks.accuracy.jobs import Place, jobs
 from benchmarks.accuracy.queue import Outcome, Tell, run_jobs
-from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, OTHERWISE, ROWS, SEEDS, Row
+from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, ROWS, SEEDS
 from benchmarks.accuracy.summary import summary
-from benchmarks.harness import RESULTS, command, machine
 from benchmarks.pages import fill_pages
 from recvae.config import run_config
 from recvae.errors import InputError, RecvaeError
@@ -55,10 +54,10 @@ def study(
     out = places[0].out
     out.mkdir(parents=True, exist_ok=True)
     tell, outcome = _teller(out / "log.txt"), Outcome()
-    todo = [job for place in places for job in jobs(place, double=double, names=names)]
     try:
         with FileLock(out / "lock", timeout=0):
             try:
+                todo = [job for place in places for job in jobs(place, double=double, names=names)]
                 outcome = run_jobs(todo, workers=workers, tell=tell)
             finally:
                 for place in places:
@@ -71,10 +70,9 @@ def study(
 
 def _sum_up(place: Place, results: Path, command: str, tell: Tell) -> None:
     """Write a study's record, where any row is complete."""
-    if any(row.model in peers.PEERS for row in place.rows):
-        peers.load()
+    peers.load()
     try:
-        found = summary(place, machine(), command)
+        found = summary(place, harness.machine(), command)
     except RecvaeError as error:
         tell(f"{place.name}: {error}")
         return
@@ -89,24 +87,25 @@ def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
     for row in place.rows:
         if row.variants or not row.saved or row.model == "popularity":
             continue
-        best = place.best(row, place.trials)
-        defaults = run_config({"name": row.model}).to_dict()
+        best, usual = place.best(row, place.trials), run_config({"name": row.model}).to_dict()
         kept: dict[str, Any] = {"name": row.model}
         for key, value in best.config.items():
-            usual = defaults.get(key)
             if isinstance(value, dict):
-                plain = {name: list(v) if isinstance(v, tuple) else v for name, v in (usual or {}).items()}
-                kept[key] = {name: v for name, v in value.items() if name not in plain or plain[name] != v}
-            elif value != usual:
+                kept[key] = {name: v for name, v in value.items() if usual[key][name] not in (v, _tuple(v))}
+            elif value != usual[key]:
                 kept[key] = value
         names.append(f"{place.dataset}-{row.name}")
         about = (
-            f"# {MODELS[row.model].title} on {place.dataset}: the best of {place.trials} trials on validation users of"
-            f" the split of seed {place.seeds[0]}, ndcg@100 {best.value:.4f}.\n# Found by benchmarks/accuracy"
-            f" on {date.today().isoformat()}; docs/results.md has its test figures.\n"
+            f"# {MODELS[row.model].title} on {place.dataset}: the best of {place.trials} trials on validation users of "
+            f"the split of seed {place.seeds[0]}, ndcg@100 {best.value:.4f}.\n# Found by benchmarks/accuracy on "
+            f"{date.today().isoformat()}; docs/results.md has its test figures.\n"
         )
         write_text(folder / f"{names[-1]}.toml", about + to_toml(kept))
     return names
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _teller(log: Path) -> Tell:
@@ -133,7 +132,6 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--models", help="names of the rows to work at, separated by commas")
     parser.add_argument("--no-double", action="store_true", help="leave out the check with twice the budget")
-    parser.add_argument("--epochs", type=int, help="of all networks, instead of the table's: tries the program")
     parser.add_argument("--record", action="store_true", help="replace benchmarks/results and fill the pages")
     parser.add_argument("--write-configs", action="store_true", help="write the winners into configs/")
     arguments = parser.parse_args()
@@ -142,32 +140,27 @@ def main() -> int:
         parser.error("name a dataset's files; trials and workers are at least 1")
     if arguments.family and list(named) != ["ml-1m"]:
         parser.error("the family is of one dataset: name --ml-1m alone")
-    if arguments.epochs is not None and (arguments.record or arguments.write_configs):
-        parser.error("--epochs only tries the program: it gives no records and no configs")
     peers.register()
-    every = FAMILY if arguments.family else ROWS
-    if left_out := [row.name for row in every if row.model not in MODELS]:
-        print(f"left out, since packages are missing: {', '.join(left_out)}. Install them with: pip install irspack")
-    rows = tuple(_with_epochs(row, arguments.epochs) for row in every if row.model in MODELS)
-    places = [_place(name, path, rows, arguments) for name, path in named.items()]
-    there = [*(row.name for row in rows), *(blend.name for blend in places[0].blends)]
+    rows = [row for row in (FAMILY if arguments.family else ROWS) if row.model in MODELS]
+    if not arguments.family and len(rows) < len(ROWS):
+        print("iALS is left out, since its package is missing. Install it with: pip install irspack")
+    kind, blends, seeds, base = ("family", (), SEEDS[:1], BASE) if arguments.family else ("study", BLENDS, SEEDS, None)
+    places = []
+    for name, path in named.items():
+        source, at, scale = {"name_or_file": name, "source": str(path)}, arguments.trials, DATASETS[name]
+        place = Place(arguments.out, f"{kind}-{name}", source, name, tuple(rows), blends, seeds, at, scale, base)
+        places.append(place)
+    there = [*(row.name for row in rows), *(blend.name for blend in blends)]
     names = None if arguments.models is None else arguments.models.split(",")
     if unknown := [name for name in names or () if name not in there]:
         parser.error(f"there is no row {', '.join(unknown)}; there are {', '.join(there)}")
-    results = RESULTS if arguments.record else arguments.out
+    results, double = harness.RESULTS if arguments.record else arguments.out, not arguments.no_double
     os.environ |= dict.fromkeys(THREADS, "1")  # for the processes of the jobs
     try:
-        outcome = study(
-            places,
-            workers=arguments.workers,
-            double=not arguments.no_double,
-            results=results,
-            command=command(),
-            names=names,
-        )
-        if arguments.write_configs:
-            for place in places:
-                print(f"configs: {', '.join(write_configs(place))}")
+        ask: dict[str, Any] = {"workers": arguments.workers, "double": double, "results": results, "names": names}
+        outcome = study(places, command=harness.command(), **ask)
+        for place in places if arguments.write_configs else ():
+            print(f"configs: {', '.join(write_configs(place))}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
         return 130
@@ -177,22 +170,6 @@ def main() -> int:
     if arguments.record:
         print(f"pages that changed: {', '.join(fill_pages()) or 'none'}")
     return 1 if outcome.failed else 0
-
-
-def _place(name: str, path: Path, rows: tuple[Row, ...], arguments: Namespace) -> Place:
-    source = {"name_or_file": name, "source": str(path)}
-    if arguments.family:
-        return Place(arguments.out, f"family-{name}", source, name, rows, seeds=SEEDS[:1], base=BASE)
-    title, scale = f"study-{name}", DATASETS[name]
-    return Place(arguments.out, title, source, name, rows, BLENDS, trials=arguments.trials, scale=scale)
-
-
-def _with_epochs(row: Row, epochs: int | None) -> Row:
-    """Return a row with another number of epochs, where one is named and it has any."""
-    if epochs is None or not (row.settings or row.variants):
-        return row
-    kept = [setting for setting in row.fixed(OTHERWISE) if not setting.startswith("train.epochs=")]
-    return replace(row, settings={OTHERWISE: (*kept, f"train.epochs={epochs}")})
 
 
 if __name__ == "__main__":

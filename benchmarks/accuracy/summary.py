@@ -31,9 +31,9 @@ def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[
     done: dict[str, Runs] = {}
     every: list[Row | BlendRow] = [*place.rows, *place.blends]
     for row in every:
-        found = _runs(place, row)
+        found = _runs(place, row, choosers)
         if len(found) == len(place.seeds):
-            done[row.name] = {seed: _without(run, choosers) for seed, run in found.items()}
+            done[row.name] = found
     if not done:
         raise InputError(f"No row of {place.name} is done.")
     base = place.base if place.base in done else None
@@ -72,20 +72,18 @@ def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[
     }
 
 
-def _runs(place: Place, row: Row | BlendRow) -> Runs:
-    """Return the runs that are done of the configuration that won a row."""
+def _runs(place: Place, row: Row | BlendRow, but_for: Any) -> Runs:
+    """Return the runs that are done of the configuration that won a row, without the values of some people."""
     try:
-        config = place.winner(row)
+        found = {seed: place.run(place.winner(row), seed) for seed in place.seeds}
     except RecvaeError:  # no search of it, or not enough of one
         return {}
-    found = {seed: place.run(config, seed) for seed in place.seeds}
-    return {seed: run for seed, run in found.items() if run is not None}
-
-
-def _without(run: Run, people: Any) -> Run:
-    """Return a run without the values of some people."""
-    kept = ~np.isin(run.arrays["user_ids"], people)
-    return Run(run.record, {name: values[kept] for name, values in run.arrays.items()})
+    kept = {seed: ~np.isin(run.arrays["user_ids"], but_for) for seed, run in found.items() if run is not None}
+    return {
+        seed: Run(run.record, {name: values[kept[seed]] for name, values in run.arrays.items()})
+        for seed, run in found.items()
+        if run is not None
+    }
 
 
 def _about(place: Place, row: Row | BlendRow) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) 
 
     forbidden = {BATCH, shape["items"]}
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ships it without types
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             for value in torch.utils._pytree.tree_leaves(out):
@@ -48,7 +48,7 @@ def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) 
         ours.begin(phase)
         ours.begin_phase(phase.name)
         losses, seconds = [], []
-        with Watch():
+        with Watch():  # type: ignore[no-untyped-call]  # the same
             ours.step(phase)
         for _ in range(steps):
             start = time.perf_counter()

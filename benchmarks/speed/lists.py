@@ -67,9 +67,8 @@ def requests(
     p50: Seconds = {"ours": [], name: []}
     p99: list[float] = []
     for number in range(-1, rounds):
-        pairs = np.array(
-            [(_clock(lambda h=h: answer(h)), _clock(reading)) for h in histories[: 50 if number < 0 else None]]
-        )
+        asked = histories if number >= 0 else histories[:50]  # warm-up
+        pairs = np.array([(_clock(answer, history), _clock(reading)) for history in asked])
         if number >= 0:
             for side, values in zip(p50.values(), np.quantile(pairs, 0.5, axis=0), strict=True):
                 side.append(float(values))
@@ -78,7 +77,7 @@ def requests(
     return figures, {"p50": p50, "p99": p99}
 
 
-def _clock(call: Callable[[], object]) -> float:
+def _clock(call: Callable[..., object], *arguments: Any) -> float:
     start = time.perf_counter()
-    call()
+    call(*arguments)
     return time.perf_counter() - start

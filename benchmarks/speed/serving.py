@@ -44,8 +44,10 @@ def measure(arguments: Namespace) -> dict[str, Any]:
             ids, scores = model.recommend(history, K)
             return ids[0], scores[0]
 
-        with torch.no_grad():
-            check_answers(answer, lambda history, model=model: model.scores(history).numpy()[0], histories[:20], K)
+        def scores(history: Any, model: Any = model) -> Any:
+            return model.scores(history).detach().numpy()[0]
+
+        check_answers(answer, scores, histories[:20], K)
         reading = f"reading the decoder's last weights once, {weights.nbytes / 1e6:.0f} MB"
         found, seconds[title] = requests(
             f"{title}, one request", answer, (reading, weights.sum), histories, arguments.rounds
