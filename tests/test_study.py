@@ -295,7 +295,7 @@ def test_a_row_without_a_configuration_starts_where_it_says():
 
 
 @dataclass(frozen=True)
-class Small:
+class Small(queue.Job):
     """A job that writes a file, or ends its process."""
 
     name: str

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import peers
-from benchmarks.accuracy.queue import Tell
+from benchmarks.accuracy.queue import Job, Tell
 from benchmarks.accuracy.rows import METRIC, METRICS, SEEDS, BlendRow, Row
 from data_prep import Dataset, prepare
 from recvae.bench import evaluated, measure
@@ -155,11 +155,11 @@ def enough(study: Study, trials: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A piece of a study; titles are told apart by the study's name. Each kind has its own ``done`` and ``do``."""
+class StudyJob(Job):
+    """A piece of a study."""
 
     place: Place
-    title: str
+    name: str
     phase: int
     cost: float
     seed: int
@@ -167,47 +167,37 @@ class Job:
     trials: int = 0  # of a search; whose best is trained
     variant: Config | None = None  # the configuration that is trained, where no search finds it
 
-    @property
-    def name(self) -> str:
-        return f"{self.place.name} {self.title}"
-
-    def done(self) -> bool:
-        raise NotImplementedError
-
-    def do(self, tell: Tell) -> None:
-        raise NotImplementedError
-
 
 def jobs(place: Place, *, double: bool, names: Collection[str] | None = None) -> list[Job]:
     """Return a study's jobs: first those that the tables need, then the check with twice the budget.
 
     ``names``: of the rows and blends to work at, all without; a blend takes the runs of the others as they are.
     """
-    first, at = place.seeds[0], place.trials
-    made: list[Job] = [Split(place, f"split {seed}", 0, place.scale, seed) for seed in place.seeds]
+    first, at, run, search = place.seeds[0], place.trials, f"{place.name} run", f"{place.name} tune"
+    made: list[Job] = [Split(place, f"{place.name} split {seed}", 0, place.scale, seed) for seed in place.seeds]
     variants: dict[Path, Job] = {}  # those of several rows may be the same configuration
     for row in place.rows:
         if names is not None and row.name not in names:
             continue
         name, cost = row.name, row.cost * place.scale
         for settings, config in zip(row.variants, place.variants(row), strict=True):
-            title = f"run {' '.join((name, *settings))}"
+            title = f"{run} {' '.join((name, *settings))}"
             job = Train(place, title, 2, cost, first, row, variant=config)
             variants.setdefault(place.folder(config, first), job)
         if row.variants:
             continue
-        made.append(Search(place, f"tune {name}", 1, cost * at, first, row, at))
-        made += [Train(place, f"run {name} {seed}", 2, cost, seed, row, at) for seed in place.seeds]
+        made.append(Search(place, f"{search} {name}", 1, cost * at, first, row, at))
+        made += [Train(place, f"{run} {name} {seed}", 2, cost, seed, row, at) for seed in place.seeds]
         if double:
-            made.append(Search(place, f"tune {name} twice", 5, cost * at, first, row, 2 * at))
-            made.append(Train(place, f"run {name} twice", 6, cost, first, row, 2 * at))
+            made.append(Search(place, f"{search} {name} twice", 5, cost * at, first, row, 2 * at))
+            made.append(Train(place, f"{run} {name} twice", 6, cost, first, row, 2 * at))
     for blend in place.blends:
         if names is None or blend.name in names:  # the first split's is made first: it chooses the weights
-            made += [Mix(place, f"run {blend.name} {s}", 3 + (s != first), 1, s, blend) for s in place.seeds]
+            made += [Mix(place, f"{run} {blend.name} {s}", 3 + (s != first), 1, s, blend) for s in place.seeds]
     return [*made, *variants.values()]
 
 
-class Split(Job):
+class Split(StudyJob):
     """Prepare one split; one that is there is checked from its hashes on."""
 
     def done(self) -> bool:
@@ -222,7 +212,7 @@ class Split(Job):
         write_json(_file(folder, ".json"), {"seconds": round(time.perf_counter() - began, 3)})
 
 
-class Search(Job):
+class Search(StudyJob):
     """Search on the first split until there are ``trials`` trials, or everything was tried."""
 
     def done(self) -> bool:
@@ -242,7 +232,7 @@ class Search(Job):
         tune(wanted, data, folder, trials=self.trials, device="cpu", resume=True, events=Events(on_done=on_done))
 
 
-class Train(Job):
+class Train(StudyJob):
     """Train a variant, or a search's winner, on a split, and evaluate it on the split's test users."""
 
     def config(self) -> Config:

@@ -6,10 +6,10 @@ A job that fails is reported and the others go on; one that needs its files fail
 import multiprocessing
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from recvae.errors import RecvaeError
 from recvae.jobs import Failure, Send, in_a_process
@@ -17,17 +17,20 @@ from recvae.jobs import Failure, Send, in_a_process
 Tell = Callable[[str], None]
 
 
-class Job(Protocol):
-    """A piece of work that can be pickled."""
+class Job(ABC):
+    """A piece of work that can be pickled; its phase begins where all lower ones have ended."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def phase(self) -> int: ...  # one begins where all lower ones have ended
-    @property
-    def cost(self) -> float: ...  # a guess at how long it takes beside others
-    def done(self) -> bool: ...  # whether its files are there already; quick, and asked in the calling process
-    def do(self, tell: Tell) -> None: ...
+    name: str
+    phase: int
+    cost: float  # a guess at how long it takes beside others
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Return whether its files are there already; quick, and asked in the calling process."""
+
+    @abstractmethod
+    def do(self, tell: Tell) -> None:
+        """Do it, saying now and then how it goes."""
 
 
 @dataclass
@@ -47,8 +50,16 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, tell: Tell) -> Outcome:
             for phase in sorted({job.phase for job in jobs}):
                 ready = sorted((job for job in jobs if job.phase == phase), key=lambda job: -job.cost)
                 answers = {threads.submit(_do, job, workers, tell): job.name for job in ready}
-                for answer in as_completed(answers):
-                    _settle(answers[answer], answer.result(), outcome, tell)
+                for future in as_completed(answers):
+                    name, answer = answers[future], future.result()
+                    if isinstance(answer, Failure):
+                        outcome.failed[name] = answer.sentence
+                        tell(f"{name} FAILED: {answer.sentence}\n{answer.traceback}".rstrip())
+                    elif answer is None:
+                        outcome.kept.append(name)
+                    else:
+                        outcome.worked.append(name)
+                        tell(f"{name} done in {answer:.1f} s")
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():  # those of the running jobs: nothing else is started here
@@ -78,15 +89,3 @@ def _work(send: Send, job: Job) -> None:
 
     torch.set_num_threads(1)
     job.do(lambda line: send("line", f"{job.name}: {line}"))
-
-
-def _settle(name: str, answer: Failure | float | None, outcome: Outcome, tell: Tell) -> None:
-    """Note the end of a job, and say so."""
-    if isinstance(answer, Failure):
-        outcome.failed[name] = answer.sentence
-        tell(f"{name} FAILED: {answer.sentence}\n{answer.traceback}".rstrip())
-    elif answer is None:
-        outcome.kept.append(name)
-    else:
-        outcome.worked.append(name)
-        tell(f"{name} done in {answer:.1f} s")

@@ -78,12 +78,12 @@ def _runs(place: Place, row: Row | BlendRow, but_for: Any) -> Runs:
         found = {seed: place.run(place.winner(row), seed) for seed in place.seeds}
     except RecvaeError:  # no search of it, or not enough of one
         return {}
-    kept = {seed: ~np.isin(run.arrays["user_ids"], but_for) for seed, run in found.items() if run is not None}
-    return {
-        seed: Run(run.record, {name: values[kept[seed]] for name, values in run.arrays.items()})
-        for seed, run in found.items()
-        if run is not None
-    }
+    runs = {}
+    for seed, run in found.items():
+        if run is not None:
+            kept = ~np.isin(run.arrays["user_ids"], but_for)
+            runs[seed] = Run(run.record, {name: values[kept] for name, values in run.arrays.items()})
+    return runs
 
 
 def _about(place: Place, row: Row | BlendRow) -> dict[str, Any]:

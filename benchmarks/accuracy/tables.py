@@ -17,14 +17,16 @@ TITLES = {"ml-1m": "MovieLens-1M", "ml-100k": "MovieLens-100K"}
 
 def study(told: Record, name: str, part: str) -> list[str]:
     """Return a part of the study of a dataset: run, test, splits, blend or budget."""
-    parts = {"run": _run, "test": _test, "splits": _splits, "blend": _blend, "budget": _budget}
-    return parts[part](told, name)
+    rows, metric = told["rows"], told["metric"]
+    return {"run": _run, "test": _test, "splits": _splits, "blend": _blend, "budget": _budget}[part](
+        told, name, ranked(rows.values(), metric), metric, [other for other in _metrics(rows) if other != metric]
+    )
 
 
-def _run(told: Record, name: str) -> list[str]:
+def _run(told: Record, *_: Any) -> list[str]:
     """Return the paragraph about data, budget and machine."""
     counts, filters = told["dataset"]["counts"], told["dataset"].get("filters", {})
-    users, machine, seeds = counts["users"], told["environment"], told["splits"]
+    users, machine = counts["users"], told["environment"]
     rating = "" if filters.get("min_rating") is None else f"Rating ≥ {filters['min_rating']:g}, "
     packages = ("torch", "numpy", "implicit", "irspack")
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in packages if name in machine["versions"])
@@ -33,78 +35,65 @@ def _run(told: Record, name: str) -> list[str]:
     return wrapped(
         f"{rating}{users['validation']:,} + {users['test']:,} held-out users; the first split has {users['train']:,} "
         f"training users, {counts['items']:,} items and {counts['clicks']['train']:,} training clicks. Seeds "
-        f"{', '.join(map(str, seeds))}. {told['budget']['trials']} trials a model. Run on {machine['date'][:10]} on "
-        f"{machine['cpu']} with {machine['cores']} cores, Python {machine['python']}, {versions}; {spent:.2f} hours of "
-        f"one thread in all ({parts})."
+        f"{', '.join(map(str, told['splits']))}. {told['budget']['trials']} trials a model. Run on "
+        f"{machine['date'][:10]} on {machine['cpu']} with {machine['cores']} cores, Python {machine['python']}, "
+        f"{versions}; {spent:.2f} hours of one thread in all ({parts})."
     )
 
 
-def _test(told: Record, name: str) -> list[str]:
+def _test(told: Record, name: str, rows: list[Any], metric: str, others: list[str]) -> list[str]:
     """Return the table of test figures, the picture, and the rows that differ by more than chance."""
-    rows, metric, reference = told["rows"], told["metric"], told["reference"]
-    others = _others(told)
-    title = rows[reference]["title"] if reference else ""
-    heads = ["model", metric, *others, *([f"{metric} less {title}"] if title else []), "validation", "train s"]
+    title = told["rows"][told["reference"]]["title"] if told["reference"] else "none"
     lines = []
-    for row in ranked(rows, metric):
-        cells = [row["title"], *(value(row["metrics"][each]) for each in (metric, *others))]
-        cells += [difference(row["versus"][metric]) if "versus" in row else ""] if title else []
+    for row in rows:
+        versus = difference(row["versus"][metric]) if "versus" in row else ""
         seconds = sorted(row["train_seconds"])[len(row["train_seconds"]) // 2]
-        lines.append([*cells, share(row["validation"]), f"{seconds:.3g}"])
-    if not title:
-        return table(heads, lines)
+        figures = (value(row["metrics"][each]) for each in (metric, *others))
+        lines.append([row["title"], *figures, versus, share(row["validation"]), f"{seconds:.3g}"])
     picture = f"![Paired difference of each model to {title}](results/study-{name}.png)"
-    best = f"{title} is the variational model with the best validation score."
-    return [*table(heads, lines), "", picture, "", *wrapped(f"{best} {reading(rows.values(), metric)}")]
+    text = f"{title} is the variational model with the best validation score. {reading(rows, metric)}"
+    heads = ["model", metric, *others, f"{metric} less {title}", "validation", "train s"]
+    return [*table(heads, lines), "", picture, "", *wrapped(text)]
 
 
-def _splits(told: Record, name: str) -> list[str]:
+def _splits(told: Record, name: str, rows: list[Any], metric: str, others: list[str]) -> list[str]:
     """Return the means on each split, and the first one's with its standard error."""
-    metric, others, seeds = told["metric"], _others(told), told["splits"]
-    heads = ["model", *(f"{name}, seed {seeds[0]}" for name in (metric, *others))]
-    heads += [f"{metric}, seed {seed}" for seed in seeds[1:]]
-    lines = [
-        [
-            row["title"],
-            *(value(row["first"][each]) for each in (metric, *others)),
-            *map(share, row["by_split"][metric][1:]),
-        ]
-        for row in ranked(told["rows"], metric)
-    ]
+    first, *rest = told["splits"]
+    heads = ["model", *(f"{each}, seed {first}" for each in (metric, *others)), *(f"{metric}, seed {s}" for s in rest)]
+    lines = []
+    for row in rows:
+        figures = (value(row["first"][each]) for each in (metric, *others))
+        lines.append([row["title"], *figures, *map(share, row["by_split"][metric][1:])])
     return table(heads, lines)
 
 
-def _blend(told: Record, name: str) -> list[str]:
-    rows = told["rows"]
-    titles = {name: row["title"] for name, row in rows.items()}
-    shown = [
-        ", ".join(
-            f"{titles.get(part, part)} {weight:.2f}" for part, weight in zip(row["rows"], row["weights"], strict=True)
-        )
-        for row in rows.values()
-        if "weights" in row
-    ]
+def _blend(told: Record, name: str, rows: list[Any], *_: Any) -> list[str]:
+    titles = {name: row["title"] for name, row in told["rows"].items()}
+    weights = [zip(row["rows"], row["weights"], strict=True) for row in rows if "weights" in row]
+    shown = [", ".join(f"{titles.get(part, part)} {weight:.2f}" for part, weight in pairs) for pairs in weights]
     return wrapped(f"Weights of the blend, chosen on the first split's validation users: {'; '.join(shown)}.")
 
 
-def _budget(told: Record, name: str) -> list[str]:
+def _budget(told: Record, name: str, rows: list[Any], metric: str, others: list[str]) -> list[str]:
     """Return the paragraph about twice the budget."""
     if "order" not in told:
         return ["Twice the budget was not spent yet."]
-    rows, order, metric = told["rows"], told["order"], told["metric"]
+    titles, order = {name: row["title"] for name, row in told["rows"].items()}, told["order"]
     at, twice = told["budget"]["trials"], told["budget"]["double"]
-    text = f"Twice the budget, {twice} trials in place of {at}, on the first split: "
-    changed = [
+    changed = "; ".join(
         f"{row['title']} (validation {share(row['validation'])} to {share(row['double']['validation'])}, "
         f"test {metric} {difference(row['double']['gain'], sign=True)})"
-        for row in rows.values()
+        for row in told["rows"].values()
         if "double" in row and not row["double"]["same"]
-    ]
-    text += f"another winner for {'; '.join(changed)}" if changed else "the same winners"
-    pairs = "; ".join(f"{rows[a]['title']} and {rows[b]['title']}" for a, b in order["swaps"])
-    text += f". The order by test {metric} on that split is " + (f"the same but for {pairs}." if pairs else "the same.")
-    left = [row["title"] for name, row in rows.items() if "model" in row and name not in order["at"]]
-    return wrapped(text + (f" Not searched that long: {_listed(left)}." if left else ""))
+    )
+    winners = f"another winner for {changed}" if changed else "the same winners"
+    swaps = "; ".join(f"{titles[a]} and {titles[b]}" for a, b in order["swaps"])
+    left = [row["title"] for name, row in told["rows"].items() if "model" in row and name not in order["at"]]
+    return wrapped(
+        f"Twice the budget, {twice} trials in place of {at}, on the first split: {winners}. The order by test {metric} "
+        f"on that split is the same{f' but for {swaps}' if swaps else ''}."
+        + (f" Not searched that long: {_listed(left)}." if left else "")
+    )
 
 
 def family(told: Record, name: str, group: str) -> list[str]:
@@ -116,7 +105,8 @@ def family(told: Record, name: str, group: str) -> list[str]:
             f"items, seed {told['dataset']['protocol']['seed']}. Run on {machine['date'][:10]} on {machine['cpu']} "
             f"with {machine['cores']} cores, torch {machine['versions']['torch']}."
         )
-    metric, others = told["metric"], _others(told)
+    metric = told["metric"]
+    others = [other for other in _metrics(told["rows"]) if other != metric]
     rows = [row for row in told["rows"].values() if row["group"] == group]
     heads = ["", metric, *others, f"{metric} less {BASE}", "validation", "KL", "epoch", "chosen"]
     lines = []
@@ -183,7 +173,7 @@ def forest(told: Record, path: Path) -> None:
     from matplotlib.figure import Figure
 
     metric, rows, name = told["metric"], told["rows"], told["dataset"]["name"]
-    shown = [row for row in reversed(ranked(rows, metric)) if "versus" in row]
+    shown = [row for row in reversed(ranked(rows.values(), metric)) if "versus" in row]
     near = [row for row in shown if abs(row["versus"][metric]["difference"]) < 0.1]  # popularity would hide the rest
     figure = Figure(figsize=(7, 0.8 + 0.36 * max(len(near), 1)), layout="constrained")
     axes = figure.add_subplot()
@@ -209,7 +199,7 @@ def forest(told: Record, path: Path) -> None:
 
 def reading(rows: Iterable[Record], metric: str, base: str = "it") -> str:
     """Say which rows differ from the one they are compared with by more than chance."""
-    against = {row["title"]: row["versus"][metric] for row in _best_first(rows, metric) if "versus" in row}
+    against = {row["title"]: row["versus"][metric] for row in ranked(rows, metric) if "versus" in row}
     above = [title for title, versus in against.items() if _number(versus["low"]) > 0]
     below = [title for title, versus in against.items() if _number(versus["high"]) < 0]
     same = [title for title in against if title not in above and title not in below]
@@ -219,17 +209,13 @@ def reading(rows: Iterable[Record], metric: str, base: str = "it") -> str:
     )
 
 
-def ranked(rows: Mapping[str, Any], metric: str) -> list[Any]:
+def ranked(rows: Iterable[Any], metric: str) -> list[Any]:
     """Return the rows, the best test mean first."""
-    return _best_first(rows.values(), metric)
-
-
-def _best_first(rows: Iterable[Any], metric: str) -> list[Any]:
     return sorted(rows, key=lambda row: -row["metrics"][metric]["mean"])
 
 
-def _others(told: Record) -> list[str]:
-    return [name for name in next(iter(told["rows"].values()))["metrics"] if name != told["metric"]]
+def _metrics(rows: Record) -> list[str]:
+    return list(next(iter(rows.values()))["metrics"])
 
 
 def share(value: float | None, digits: int = 4) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import steps, training
+from benchmarks.gpu import training
 from benchmarks.gpu.device import PRECISIONS, SMALL, Products, Section, Setting, card, ceilings, within
+from benchmarks.gpu.scale import scale
 from benchmarks.harness import Contender, Figure, Seconds, against, interleaved, parser, table, write_record
 from benchmarks.speed.lists import Lists, check_answers, check_lists, ranked, requests
 from recvae.batches import Batch, Clicks
@@ -117,14 +118,12 @@ def one_user(setting: Setting) -> Section:
 
 
 SECTIONS: dict[str, Callable[[Setting], Section]] = {
-    "waits": steps.waits,
-    "batches": training.batches,
     "mult-vae": training.train_mult_vae,
     "large-batch": training.train_large_batch,
     "recvae": training.train_recvae,
     "ranking": ranking,
     "one-user": one_user,
-    "scale": steps.scale,
+    "scale": scale,
 }
 
 

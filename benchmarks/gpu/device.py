@@ -1,4 +1,4 @@
-"""The base of the programs here: sizes, the device and its ceilings, bare products, clicks drawn on the device."""
+"""The base of the programs here: sizes, the device and its ceilings, bare products."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.sparse import csr_array
-from scipy.special import ndtri
 
 from benchmarks.harness import CLICKS, ITEMS, USERS, Contender, Figure, interleaved, medians, several
 from benchmarks.speed.steps import Shape
@@ -124,32 +122,3 @@ class Products:
             for count, a, b in self.operands:
                 for _ in range(count):
                     torch.mm(a, b.T, **self.mixed)
-
-
-def drawn_clicks(users: int, items: int, clicks: int, device: str, seed: int = 1) -> csr_array:
-    """Return at most ``clicks`` distinct clicks with the long tails of ``ml20m_shape``, drawn and sorted on the device.
-
-    Repeated draws are left out, so a fifth more are drawn than asked for, and what is too many is dropped by chance.
-    """
-    g = torch.Generator(device).manual_seed(seed)
-    weight = torch.empty(users, device=device).normal_(generator=g).mul_(1.05).exp_()
-    activity = 5 + (weight / weight.mean() * (1.2 * clicks / users - 5)).long().clamp_(max=items // 4)
-    popularity = np.exp(2.2 * ndtri((np.arange(items) + 0.5) / items))
-    popularity /= popularity.mean()
-    popularity /= 1 + popularity / 150
-    ends = torch.from_numpy(popularity.cumsum()).to(device)
-    rows = torch.repeat_interleave(activity)
-    draws = torch.rand(len(rows), dtype=torch.float64, device=device, generator=g).mul_(ends[-1])
-    places = torch.searchsorted(ends, draws, right=True).clamp_(max=items - 1)
-    del draws
-    keys = torch.unique(rows.mul_(items).add_(torch.randperm(items, device=device, generator=g)[places]))
-    del rows, places
-    if len(keys) > clicks:
-        kept = torch.randperm(len(keys), device=device, generator=g)[:clicks]
-        keys = keys[kept.sort().values]
-    counts = torch.bincount(keys // items, minlength=users).cpu().numpy()
-    indices = keys.remainder_(items).int().cpu().numpy()
-    indptr = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
-    matrix = csr_array((np.ones(len(indices), np.int8), indices, indptr), shape=(users, items))
-    matrix.has_sorted_indices = matrix.has_canonical_format = True
-    return matrix

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.gpu.device import PRECISIONS, WARMUP, Products, Section, Setting, within
-from benchmarks.harness import Figure, Seconds, against, alone, interleaved, several, sums
+from benchmarks.harness import Figure, Seconds, against, alone, several, sums
 from benchmarks.speed.agreement import our_losses, their_losses
 from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
 from benchmarks.speed.steps import Part, mult_vae_parts, recvae_parts
 from recvae.batches import number_of_batches
 from recvae.models.base import Network
-from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
+from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.products import Precision
 from recvae.training import Hooks, TrainOptions, _Loop
@@ -33,10 +32,6 @@ def mult_vae(setting: Setting, items: int | None = None, **more: Any) -> MultVAE
     return MultVAENetwork(items or setting.items, options).to(setting.device)
 
 
-def mult_dae(setting: Setting) -> MultDAENetwork:
-    return MultDAENetwork(setting.items, MultDAEOptions(latent=setting.latent)).to(setting.device)
-
-
 def large_batch_mult_vae(setting: Setting) -> MultVAENetwork:
     return mult_vae(setting, beta_cap=0.1, anneal_updates=15_000)
 
@@ -49,34 +44,6 @@ def large(setting: Setting, name: Precision) -> TrainOptions:
     """The large-batch recipe."""
     recipe: dict[str, Any] = {"learning_rate": 0.004, "adam_beta2": 0.90, "drop_last": True}
     return TrainOptions(epochs=ENDLESS, batch_size=setting.large_batch, precision=name, **recipe)
-
-
-def batches(setting: Setting) -> Section:
-    """Taking users' rows and scattering them into the reused buffer, against filling that buffer with zeros."""
-    figures: list[Figure] = []
-    details: dict[str, Any] = {}
-    clicks, order = setting.resident, torch.randperm(setting.users, device=setting.device)
-    floor = "zero_ of the same buffer"
-    for size, most in ((setting.batch, 40), (setting.large_batch, 5)):
-        parts = torch.split(order, size)[: max(1, min(most, setting.users // size))]
-        asked = [(part, int((clicks.indptr[part + 1] - clicks.indptr[part]).sum())) for part in parts]
-        buffer = torch.full((size, setting.items), torch.nan, device=setting.device)
-
-        def build(asked: Any = asked, buffer: Any = buffer) -> None:
-            for users, n_clicks in asked:
-                batch = clicks.take(users, n_clicks)
-                batch.dense(batch.values, out=buffer)
-
-        build()
-        some = slice(0, min(size, 500))
-        expected = setting.matrix[parts[-1][some].cpu().numpy()].toarray().astype(np.float32)
-        if not np.array_equal(buffer[some].cpu().numpy(), expected):
-            raise SystemExit("A batch made on the device is not the matrix's rows.")
-        measured = interleaved({"ours": build, floor: several(buffer.zero_, len(parts))}, setting.rounds, WARMUP)
-        seconds = {name: [value / len(parts) for value in values] for name, values in measured.items()}
-        figures.append(against(f"a batch of {size:,} made dense, float32", seconds, floor, floor=True))
-        details[str(size)] = {"seconds": seconds, "buffer_gb": buffer.nbytes / 1e9}
-    return figures, details
 
 
 Make = Callable[[], Network]
@@ -148,7 +115,8 @@ def train_large_batch(setting: Setting) -> Section:
     sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
     make, options = partial(large_batch_mult_vae, setting), partial(large, setting)
     recipe, size = options("float32"), setting.large_batch
-    reference = ReferenceMultVAE(setting.matrix, **sizes, cap=0.1, total=15_000, device=setting.device)
+    reference = ReferenceMultVAE(setting.matrix, **sizes, device=setting.device)
+    reference.cap, reference.total = 0.1, 15_000
     betas = 0.9, recipe.adam_beta2
     reference.adam = torch.optim.Adam(reference.parameters(), lr=recipe.learning_rate, betas=betas)
     figures = check_losses("Mult-VAE", make, reference, options, setting)

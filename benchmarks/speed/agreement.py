@@ -1,6 +1,7 @@
 """The same losses: ours and the dense reference's, step by step, from the same weights with the same noise."""
 
 from argparse import Namespace
+from itertools import count, islice
 from typing import Any
 
 from torch import Tensor
@@ -46,13 +47,8 @@ def our_losses(network: Network, clicks: Clicks, train_options: TrainOptions, se
 
 def their_losses(reference: Reference, batch_size: int, steps: int) -> list[float]:
     """Train the reference and return the loss of each of its first ``steps`` steps."""
-    losses: list[Tensor] = []
-    while len(losses) < steps:
-        for loss in reference.epoch(batch_size):
-            losses.append(loss)
-            if len(losses) == steps:
-                break
-    return [float(loss) for loss in losses]
+    endless = (loss for _ in count() for loss in reference.epoch(batch_size))
+    return [float(loss) for loss in islice(endless, steps)]
 
 
 def largest_difference(network: Network, reference: Reference, batch_size: int, steps: int) -> float:
@@ -73,15 +69,11 @@ def largest_difference(network: Network, reference: Reference, batch_size: int, 
 def compare(users: int, items: int, clicks: int, hidden: int, latent: int, batch_size: int, steps: int) -> list[Figure]:
     """Compare both models at a shape; exit where their losses differ."""
     matrix = ml20m_shape(users=users, items=items, clicks=clicks)
+    sizes: dict[str, Any] = {"hidden": hidden, "latent": latent}
+    mult_vae = MultVAENetwork(items, MultVAEOptions(hidden=(hidden,), latent=latent))
     pairs: dict[str, tuple[Network, Reference]] = {
-        "RecVAE": (
-            RecVAENetwork(items, RecVAEOptions(hidden=hidden, latent=latent)),
-            ReferenceRecVAE(matrix, hidden=hidden, latent=latent),
-        ),
-        "Mult-VAE": (
-            MultVAENetwork(items, MultVAEOptions(hidden=(hidden,), latent=latent)),
-            ReferenceMultVAE(matrix, hidden=hidden, latent=latent),
-        ),
+        "RecVAE": (RecVAENetwork(items, RecVAEOptions(hidden=hidden, latent=latent)), ReferenceRecVAE(matrix, **sizes)),
+        "Mult-VAE": (mult_vae, ReferenceMultVAE(matrix, **sizes)),
     }
     figures = []
     for name, (network, reference) in pairs.items():

@@ -46,19 +46,17 @@ class SharedDraws(Noise):
 class Reference(nn.Module):
     """A model with its data and its optimisers; ``matrix`` is CSR (n_users, n_items) and stays on the host.
 
-    Each model has ``load_from``, which takes the weights of our network, and ``epoch``, which yields each step's loss.
+    Each model has ``epoch``, which yields each step's loss, and says ``names``: of its layers, and of ours.
     """
 
     learning_rate: float
     dropout = 0.5
     draws: TorchDraws | SharedDraws = TorchDraws()
+    names: dict[str, str]
 
     def __init__(self, matrix: Any, device: str) -> None:
         super().__init__()
         self.matrix, self.device = matrix, device
-
-    def load_from(self, network: Network) -> None:
-        raise NotImplementedError
 
     def epoch(self, batch_size: int) -> Iterator[Tensor]:
         raise NotImplementedError
@@ -76,15 +74,14 @@ class Reference(nn.Module):
         for start in range(0, len(order), batch_size):
             yield order[start : start + batch_size]
 
-
-def renamed(network: Network, names: dict[str, str]) -> dict[str, Tensor]:
-    """Return our network's tensors under the reference's names, layer by layer."""
-    theirs = network.state_dict()
-    state = {f"{mine}.{part}": theirs[f"{name}.{part}"] for mine, name in names.items() for part in ("weight", "bias")}
-    for mine, name in names.items():
-        if name.endswith("first"):  # ours is a table with a row per item, and a Linear's has a column
-            state[f"{mine}.weight"] = state[f"{mine}.weight"].T
-    return state
+    def load_from(self, network: Network) -> None:
+        """Take the weights of our network; a Mult-VAE must have one hidden layer."""
+        theirs = network.state_dict()
+        state = {f"{a}.{part}": theirs[f"{b}.{part}"] for a, b in self.names.items() for part in ("weight", "bias")}
+        for mine, name in self.names.items():
+            if name.endswith("first"):  # ours is a table with a row per item, and a Linear's has a column
+                state[f"{mine}.weight"] = state[f"{mine}.weight"].T
+        self.load_state_dict(state)
 
 
 def log_likelihood(logits: Tensor, x: Tensor) -> Tensor:
@@ -104,8 +101,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(hidden if j else n_items, hidden) for j in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
-        self.mu = nn.Linear(hidden, latent)
-        self.logvar = nn.Linear(hidden, latent)
+        self.mu, self.logvar = nn.Linear(hidden, latent), nn.Linear(hidden, latent)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """From normalised, perhaps dropped, rows (B, I) to mu and log-variance, (B, K) each."""
@@ -120,24 +116,21 @@ class Encoder(nn.Module):
 class ReferenceRecVAE(Reference):
     """Composite prior, KL weight gamma per click, encoder and decoder trained in turn by an Adam each."""
 
-    learning_rate, gamma = 5e-4, 0.005
+    learning_rate, gamma, layers = 5e-4, 0.005, 5
 
     def __init__(self, matrix: Any, *, hidden: int = 600, latent: int = 200, device: str = "cpu") -> None:
         super().__init__(matrix, device)
-        self.encoder = Encoder(matrix.shape[1], hidden, latent, layers=5)
+        self.encoder = Encoder(matrix.shape[1], hidden, latent, self.layers)
         self.decoder = nn.Linear(latent, matrix.shape[1])
         self.old_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.to(device)
         self.encoder_adam, self.decoder_adam = self.adam_of(self.encoder), self.adam_of(self.decoder)
-
-    def load_from(self, network: Network) -> None:
-        names = {"decoder": "decoder"}
-        for encoder in ("encoder", "old_encoder"):
-            for j in range(len(self.encoder.layers)):
-                names[f"{encoder}.layers.{j}"] = f"encoder.inner.{j - 1}" if j else "encoder.first"
-                names[f"{encoder}.norms.{j}"] = f"encoder.norms.{j}"
-            names |= {f"{encoder}.{head}": f"encoder.{head}" for head in ("mu", "logvar")}
-        self.load_state_dict(renamed(network, names))
+        names = {name: name for name in ("mu", "logvar", *(f"norms.{j}" for j in range(self.layers)))}
+        names |= {f"layers.{j}": f"inner.{j - 1}" if j else "first" for j in range(self.layers)}
+        sides = ("encoder", "old_encoder")
+        self.names = {f"{side}.{a}": f"encoder.{b}" for side in sides for a, b in names.items()} | {
+            "decoder": "decoder"
+        }
 
     def encoder_step(self, rows: Any) -> Tensor:
         """Train the encoder on these users; return the loss that was minimised."""
@@ -181,30 +174,19 @@ class ReferenceRecVAE(Reference):
 class ReferenceMultVAE(Reference):
     """I-600-2·200, 200-600-I, tanh between; the KL's weight grows by 1 / total an update, up to its cap."""
 
-    learning_rate = 1e-3
+    learning_rate, cap, total = 1e-3, 0.2, 200_000
 
-    def __init__(
-        self,
-        matrix: Any,
-        *,
-        hidden: int = 600,
-        latent: int = 200,
-        cap: float = 0.2,
-        total: int = 200_000,
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, matrix: Any, *, hidden: int = 600, latent: int = 200, device: str = "cpu") -> None:
         super().__init__(matrix, device)
-        self.cap, self.total, self.updates = cap, total, 0
-        n_items = matrix.shape[1]
-        self.encoder = nn.Sequential(nn.Linear(n_items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
-        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, n_items))
+        self.updates, items = 0, matrix.shape[1]
+        self.encoder = nn.Sequential(nn.Linear(items, hidden), nn.Tanh(), nn.Linear(hidden, 2 * latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, items))
         self.to(device)
         self.adam = self.adam_of(self)
-
-    def load_from(self, network: Network) -> None:
-        """Take the weights of our network, which must have one hidden layer."""
-        names = {"encoder.0": "first", "encoder.2": "encoder.0", "decoder.0": "decoder.0", "decoder.2": "decoder.1"}
-        self.load_state_dict(renamed(network, names))
+        self.names = {f"decoder.{2 * j}": f"decoder.{j}" for j in (0, 1)} | {
+            "encoder.0": "first",
+            "encoder.2": "encoder.0",
+        }
 
     def step(self, rows: Any) -> Tensor:
         """Train on these users; return the loss."""
