@@ -1,12 +1,8 @@
 """A conditional VAE asked for one genre, against an unconditional model whose ranking is filtered to the genre.
 
-For every genre of enough items: the share of the genre in the top 10 of all users, with no filter; and recall@20 of the
-held-out items of the genre, for the users who have some, beside that of the unconditional model, which is only allowed
-items of the genre. The last row of the table and the figures are means over genres. Usage:
-
-    recvae train ml-1m --config ml-1m-mult-vae --out plain
-    recvae train ml-1m --config ml-1m-conditional-vae --out conditional
-    python -m benchmarks.accuracy.conditional ml-1m conditional plain
+The commands are in docs/models/conditional-vae.md. For every genre of enough items: the share of the genre in the top
+10 of all users, with no filter; and recall@20 of the held-out items of the genre, for the users who have some, beside
+that of the unconditional model, which is only allowed items of the genre. Figures are means over genres.
 """
 
 from pathlib import Path
@@ -16,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from benchmarks.accuracy.tables import conditional, table
 from benchmarks.harness import alone, parser, write_record
 from data_prep import Dataset
 from eval import per_user_metrics, resampled_means
@@ -91,18 +88,14 @@ def main() -> None:
         refuse_other_data(model, run, data, arguments.dataset)
     genres, ways = measured(data, arguments.split, asked, plain, arguments.least)
     mean = {column: float(np.mean([row[column] for row in genres.values()])) for column in COLUMNS[2:]}
-    print(f"{'':14}" + "".join(f"{column:>19}" for column in COLUMNS))
-    for name, row in {**genres, "mean": {"items": "", "users": "", **mean}}.items():
-        cells = (row[column] if isinstance(row[column], int | str) else f"{row[column]:.4f}" for column in COLUMNS)
-        print(f"{name:14}" + "".join(f"{cell:>19}" for cell in cells))
+    lines = [[name, *(f"{row[column]:.4g}" for column in COLUMNS)] for name, row in genres.items()]
+    print(*table(["genre", *COLUMNS], lines), sep="\n")
     ratio, low, high = macro_ratio(ways["asked"], ways["filtered"])
-    print(f"\nmean recall asked / filtered: {ratio:.4f} [{low:.4f}, {high:.4f}]; mean of ratios: {mean['ratio']:.4f}")
     overall = {}
     for name, model in (("conditional, not asked", asked), ("unconditional", plain)):
-        metrics = evaluated(model, data, f"{RECALL},ndcg@100", split=arguments.split).metrics
-        print(f"{name}: " + ", ".join(f"{key} {value.mean:.4f} ± {value.se:.4f}" for key, value in metrics.items()))
-        overall[name] = {key: value.to_dict() for key, value in metrics.items()}
-    results = {
+        evaluation = evaluated(model, data, f"{RECALL},ndcg@100", split=arguments.split)
+        overall[name] = {key: value.to_dict() for key, value in evaluation.metrics.items()}
+    results: dict[str, Any] = {
         "figures": [
             alone(f"share of the genre in the top {SHARE_AT}, mean over genres", [mean["share"]], ""),
             alone(f"{RECALL}, asked for the genre, mean over genres", [mean["asked"]], ""),
@@ -115,6 +108,7 @@ def main() -> None:
         "dataset": facts(data),
         "models": {name: model.config.to_dict() for name, model in (("conditional", asked), ("unconditional", plain))},
     }
+    print("", *conditional(results), sep="\n")
     write_record("conditional", results, arguments)
 
 

@@ -1,12 +1,8 @@
 """Held-out ratings: the VAE with arbitrary conditioning beside a damped user-plus-item bias model; and its rankings.
 
-    python -m benchmarks.accuracy.imputation ml-100k-98765 ml-100k-1 ...
-
-Each folder is a split with ratings ('recvae prepare ml-100k --ratings --seed 1 ...'). On each the bias model's two
-dampings are tuned on the validation users, and VAEAC is trained, the validation users choosing its epoch. Both predict
-the test users' held-out ratings once. The settings of VAEAC were chosen on the first folder's validation users; who is
-a test user of another folder and one of those is left out there. Errors of one person are alike, and one person may be
-a test user of several splits: intervals resample people.
+The commands are in docs/models/vaeac.md. Each folder is a split with ratings. On each the bias model's two dampings are
+tuned on the validation users, and VAEAC is trained, the validation users choosing its epoch. Who is a test user of
+another folder than the first and a validation user of the first, where VAEAC's settings were chosen, is left out.
 """
 
 import time

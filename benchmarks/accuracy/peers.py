@@ -1,7 +1,4 @@
-"""Recommenders of other libraries behind our own contract, so that tuning and evaluation treat them as they treat ours.
-
-They are for benchmarks only and optional: ``pip install irspack``. They fit and recommend, but are not saved as runs.
-"""
+"""Recommenders of other libraries behind our own contract: optional, never saved as runs. ``pip install irspack``."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -3,9 +3,8 @@
     python -m benchmarks.accuracy.study --ml-1m ml-1m.zip --ml-100k ml-100k.zip --out study    all models: hours
     python -m benchmarks.accuracy.study --ml-1m ml-1m.zip --family --out study                 the family: hours
 
-rows.toml says what is compared. A call that was stopped, by Ctrl-C or otherwise, has lost the trials and runs under
-way; the same command goes on from there. Every process has one thread. The records are in OUT; --record replaces those
-in benchmarks/results and fills the pages from them, --write-configs writes the winners into configs/.
+rows.toml says what is compared. A call that was stopped has lost the trials and runs under way; the same command goes
+on from there. Every process has one thread. The records are in OUT, unless --record replaces those of the pages.
 """
 
 import os

@@ -1,8 +1,6 @@
 """A study's figures, from the files that its jobs left: one JSON for each study.
 
-A mean is over the test users of all splits, but for those who chose the options as the first split's validation users.
-The same person may be a test user of several splits, so standard errors and intervals resample people, not values
-(:mod:`eval.significance`).
+The same person may be a test user of several splits, so standard errors and intervals resample people, not values.
 """
 
 import json

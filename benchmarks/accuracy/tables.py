@@ -140,7 +140,7 @@ def conditional(told: Record) -> list[str]:
           for metric in ("ndcg@100", "recall@20")),
     ]  # fmt: skip
     text = (
-        f"{len(shares)} genres, {asked['ndcg@100']['users']} users, run on {told['environment']['date'][:10]}. The "
+        f"{len(shares)} genres, {asked['ndcg@100']['users']} users{_day(told)}. The "
         f"genres' ratios go from {share(shares[least], 3)} ({least}) to {share(shares[most], 3)} ({most}); allowing it "
         f"the genre's items only gives a recall of {share(mean['asked and filtered'], 3)}."
     )
@@ -159,9 +159,8 @@ def imputation(told: Record, part: str) -> list[str]:
         of_model, bias = (value(errors[name][model]) for model in ("vaeac", "bias"))
         lines.append([name.upper(), of_model, bias, difference(errors[name]["vaeac_less_bias"])])
     splits = ", ".join(difference(split["rmse"]["vaeac_less_bias"]) for split in told["splits"])
-    day = f", run on {told['environment']['date'][:10]}" if "environment" in told else ""
     text = (
-        f"{errors['ratings']:,} held-out ratings of {errors['people']:,} people{day}. By split, RMSE of VAEAC less the "
+        f"{errors['ratings']:,} held-out ratings of {errors['people']:,} people{_day(told)}. By split, RMSE of VAEAC less the "
         f"bias model's: {splits}."
     )
     return [*table(["held-out ratings", "VAEAC", "damped bias", "difference"], lines), "", *wrapped(text)]
@@ -233,6 +232,10 @@ def value(metric: Record) -> str:
 def difference(versus: Record, *, sign: bool = False) -> str:
     plus = "+" if sign and versus["difference"] > 0 else ""
     return f"{plus}{share(versus['difference'])} [{share(versus['low'])}, {share(versus['high'])}]"
+
+
+def _day(told: Record) -> str:
+    return f", run on {told['environment']['date'][:10]}" if "environment" in told else ""
 
 
 def _number(value: float | None) -> float:

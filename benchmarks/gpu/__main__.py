@@ -1,10 +1,7 @@
 """Everything that needs a CUDA device, in one run of a few minutes: training, ranking, one user, scale, ceilings.
 
-    python -m benchmarks.gpu --record                   on a CUDA device, with nothing but torch, numpy and scipy
-    python -m benchmarks.gpu --small --device cpu       tiny shapes anywhere: tries the program, measures nothing
-
-Every figure names its precision. Clicks and weights are on the device before the clock starts; figures that count
-copies from or to the host say so.
+python -m benchmarks.gpu --record                   on a CUDA device, with nothing but torch, numpy and scipy
+python -m benchmarks.gpu --small --device cpu       tiny shapes anywhere: tries the program, measures nothing
 """
 
 import gc
@@ -166,7 +163,7 @@ def main() -> int:
         options.error("--record is for the whole program at full size: name another file with --out")
 
     start = time.perf_counter()
-    setting = Setting(device, max(5, arguments.rounds), **(SMALL if arguments.small else {}))
+    setting = Setting(device, 1, **SMALL) if arguments.small else Setting(device, max(5, arguments.rounds))
     about = card(device)
     print("; ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     limits = ceilings(setting)

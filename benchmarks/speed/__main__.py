@@ -1,12 +1,10 @@
 """Measure the speed of recvae on a CPU, one program after the other, each in a fresh process.
 
     python -m benchmarks.speed --ml-1m ml-1m.zip --record      all of them, at full size: about an hour
-    python -m benchmarks.speed ranking evaluation --record     some of them
     python -m benchmarks.speed ranking --out FILE              one of them, its record elsewhere
     python -m benchmarks.speed --small                         tiny shapes: tries the programs, measures nothing
 
-Each program is the module of that name, whose ``measure`` returns its figures. An idle machine is assumed; nothing else
-should run meanwhile. --record replaces results/NAME.json and fills docs/performance.md from it.
+Each program is the module of that name, whose ``measure`` returns its figures. An idle machine is assumed.
 """
 
 import subprocess

@@ -1,8 +1,4 @@
-"""A catalogue of 500,000 items and 100,000 users on the CPU, with the exact softmax: steps of every phase.
-
-Each model trains in a process of its own, whose largest resident set the operating system reports; a step is also taken
-with every tensor watched, since none may have a row per user of the batch and a column per item.
-"""
+"""A catalogue of 500,000 items and 100,000 users on the CPU, with the exact softmax: steps of every phase."""
 
 from argparse import Namespace
 from typing import Any

@@ -1,7 +1,4 @@
-"""Peak memory of preparing and of training at ML-20M's shape, on the CPU: 20 million ratings, 10 million clicks.
-
-Each step runs in a process of its own, whose largest resident set the operating system reports.
-"""
+"""Peak memory of preparing and of training at ML-20M's shape, each step in a process of its own."""
 
 import tempfile
 from argparse import Namespace

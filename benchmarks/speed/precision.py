@@ -1,8 +1,4 @@
-"""What products of bfloat16 operands change in training on MovieLens-1M: ndcg@100 of the test users, and time.
-
-Each model is trained to the end with its shipped configuration, once in float32 and once in bf16, and both are compared
-on the same users.
-"""
+"""ndcg@100 and time of training on MovieLens-1M to the end, in float32 and with products of bfloat16 operands."""
 
 import statistics
 from argparse import Namespace

@@ -1,8 +1,4 @@
-"""Top-100 lists of all users of ML-20M's shape from latents that are there already, without what they have clicked.
-
-Ours against implicit's ``recommend`` at 200 factors, and against the bare matrix product of the same batches, which
-gives the scores and ranks nothing.
-"""
+"""Top-100 lists of all users of ML-20M's shape from latents that are there already: ours, implicit's, bare products."""
 
 from argparse import Namespace
 from collections.abc import Callable

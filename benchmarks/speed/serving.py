@@ -1,7 +1,4 @@
-"""One request at a time on one thread: loaded models of ML-20M's shape, one user's history to ten items.
-
-A request cannot take less than reading the weights of the last layer once, which is measured in turn.
-"""
+"""One request at a time on one thread: loaded models of ML-20M's shape, one user's history to ten items."""
 
 import tempfile
 from argparse import Namespace

@@ -1,7 +1,6 @@
 """An epoch of training, ours and the dense reference's in turn, and its share of the bare matrix products' time.
 
-At ML-20M's shape an epoch is put together from steps of each kind, since whole ones of the reference take ten minutes;
-``--whole`` runs one whole epoch of each as well. On MovieLens-1M (``--ml-1m``) whole epochs are run.
+At ML-20M's shape an epoch is put together from steps, since whole ones of the reference take ten minutes (``--whole``).
 """
 
 from argparse import Namespace
