@@ -32,10 +32,7 @@ Figure = dict[str, Any]
 
 
 def interleaved(contenders: Mapping[str, Contender], rounds: int = 5, warmup: int = 1) -> Seconds:
-    """Run every contender once a round, in turn, and return the wall seconds of each, one per round.
-
-    A machine that slows down or speeds up meanwhile does so for all of them. Warm-up rounds are not counted.
-    """
+    """Run every contender once a round, in turn, and return the wall seconds of each, one per round after warm-up."""
     seconds: Seconds = {name: [] for name in contenders}
     for number in range(-warmup, rounds):
         for name, run in contenders.items():
@@ -47,11 +44,13 @@ def interleaved(contenders: Mapping[str, Contender], rounds: int = 5, warmup: in
 
 def timed(run: Contender) -> float:
     """Return the wall seconds of one call, with the GPU's queue empty before and after where one is in use."""
+    torch = sys.modules.get("torch")
+    wait = torch.cuda.synchronize if torch is not None and torch.cuda.is_initialized() else lambda: None
     gc.collect()  # now, and not while the clock runs
-    _wait_for_gpu()
+    wait()
     start = time.perf_counter()
     result = run()
-    _wait_for_gpu()
+    wait()
     elapsed = time.perf_counter() - start
     del result  # kept until the clock has stopped: giving memory back is not part of the work
     return elapsed
@@ -65,12 +64,6 @@ def sums(sides: Mapping[str, Sequence[tuple[Contender, float]]], rounds: int, wa
         side: [sum(weight * seconds[f"{side} {n}"][r] for n, (_, weight) in enumerate(kinds)) for r in range(rounds)]
         for side, kinds in sides.items()
     }
-
-
-def _wait_for_gpu() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def several(step: Callable[[], object], steps: int) -> Contender:
@@ -146,8 +139,7 @@ def copy_bandwidth() -> float:
 def product_kernels(m: int, n: int) -> "dict[str, Callable[[Tensor, Tensor], None]]":
     """Return the float32 products a @ b.T that torch has on a CPU, for a (up to m, k) and b (n, k), by name.
 
-    Both write to memory that is there already: ``torch.mm`` to an output made beforehand; oneDNN, which makes its own,
-    to tiles of 512 columns where the output is wide, so that the allocator hands the same block out again.
+    Both write to memory that is there already; oneDNN makes its own, so it works in tiles, whose memory comes again.
     """
     import torch
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.rows import METRICS
@@ -68,14 +69,14 @@ def tuned_bias(data: Dataset) -> tuple[DampedBias, dict[str, float]]:
     return model, {"of_users": of_users, "of_items": of_items, "validation_rmse": error**0.5}
 
 
-def compared(errors: dict[str, Floats], people: Any) -> dict[str, Any]:
+def compared(errors: Any, people: Any) -> dict[str, Any]:
     """Return RMSE and MAE of both models, and of VAEAC less the bias model with 95 % bootstrap intervals over people.
 
-    ``errors``: of "vaeac" and "bias", (n,), the same ratings; ``people``: whose each rating is, (n,).
+    ``errors``: of "vaeac" and of "bias", (n,) each, for the same ratings; ``people``: whose each rating is, (n,).
     """
     answer: dict[str, Any] = {"ratings": len(people), "people": len(np.unique(people))}
     for name, power in (("rmse", 2), ("mae", 1)):
-        powers = [np.abs(errors[model]) ** power for model in ("vaeac", "bias")]
+        powers = [np.abs(np.asarray(errors[model])) ** power for model in ("vaeac", "bias")]
         ours, bias = (float(values.mean() ** (1 / power)) for values in powers)
         drawn = resampled_means(powers, clusters=people, draws=10_000) ** (1 / power)
         low, high = np.quantile(drawn[:, 0] - drawn[:, 1], [0.025, 0.975])
@@ -119,15 +120,13 @@ def main() -> None:
         "multinomial, clicks": resolve(None, arguments.clicks),
         **{name: resolve(None, name) for name in arguments.beside},
     }
-    errors: dict[str, list[Floats]] = {"vaeac": [], "bias": []}
-    by_user: dict[str, dict[str, list[Floats]]] = {name: {m: [] for m in METRICS} for name in (*configs, TOLD)}
-    people: list[Any] = []
-    users: list[Any] = []
+    errors: list[pd.DataFrame] = []
+    by_user: dict[str, list[pd.DataFrame]] = {}
     splits: list[dict[str, Any]] = []
     first = set(Dataset.load(arguments.folders[0]).user_ids("validation"))
     for folder in arguments.folders:
         data = Dataset.load(folder)
-        ids = data.user_ids("test")
+        ids = data.user_ids("test").astype(str)
         counted = np.array([not (splits and user in first) for user in ids])
         shown, hidden = data.ratings("test_in"), data.ratings("test_out")
         rows = np.repeat(np.arange(len(ids)), np.diff(hidden.indptr))
@@ -146,24 +145,19 @@ def main() -> None:
             if name == "multinomial, clicks":
                 told = ToldWhatWasSeen(model, data.manifest["filters"]["min_rating"])
                 values[TOLD] = evaluate(told, shown, data.test_out, METRICS).per_user
-        kept = counted[rows]
-        for name, of_split in found.items():
-            errors[name].append(of_split[kept])
         for name, of_row in values.items():
-            for metric in METRICS:
-                by_user[name][metric].append(of_row[metric][counted])
-        people.append(ids[rows[kept]].astype(str))
-        users.append(ids[counted].astype(str))
-        splits.append(split | compared({name: of_split[kept] for name, of_split in found.items()}, people[-1]))
+            by_user.setdefault(name, []).append(pd.DataFrame(of_row).assign(user=ids)[counted])
+        errors.append(pd.DataFrame(found).assign(user=ids[rows])[counted[rows]])
+        splits.append(split | compared(errors[-1], errors[-1]["user"]))
         print(f"{folder.name}: RMSE of VAEAC {value(splits[-1]['rmse']['vaeac'])}", flush=True)
-    pooled = compared({name: np.concatenate(parts) for name, parts in errors.items()}, np.concatenate(people))
-    ranking = {
-        name: {m: summarize(np.concatenate(v), clusters=np.concatenate(users)).to_dict() for m, v in found.items()}
-        for name, found in by_user.items()
-    }
+    pooled = pd.concat(errors)
+    tables = {name: pd.concat(parts) for name, parts in by_user.items()}
     results = {
-        "errors": pooled,
-        "ranking": ranking,
+        "errors": compared(pooled, pooled["user"]),
+        "ranking": {
+            name: {metric: summarize(table[metric], clusters=table["user"]).to_dict() for metric in METRICS}
+            for name, table in tables.items()
+        },
         "splits": splits,
         "configs": {name: config.to_dict() for name, config in configs.items()},
         "seconds": round(time.perf_counter() - began, 1),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -72,12 +71,6 @@ def register() -> None:
     """Make the peers that are installed known by name in this process."""
     if find_spec("irspack") is not None:
         MODELS.update(PEERS)
-
-
-def load() -> None:
-    """Import the peers that are installed, for a record to name their versions."""
-    if find_spec("irspack") is not None:
-        import_module("irspack")
 
 
 def _clicks(matrix: Any) -> Any:

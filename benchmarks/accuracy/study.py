@@ -13,6 +13,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def study(
 
 def _sum_up(place: Place, results: Path, command: str, tell: Tell) -> None:
     """Write a study's record, where any row is complete."""
-    peers.load()
+    if any(row.model in peers.PEERS for row in place.rows):
+        import_module("irspack")  # for the record to name its version
     try:
         found = summary(place, harness.machine(), command)
     except RecvaeError as error:

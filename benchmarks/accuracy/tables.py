@@ -160,8 +160,8 @@ def imputation(told: Record, part: str) -> list[str]:
         lines.append([name.upper(), of_model, bias, difference(errors[name]["vaeac_less_bias"])])
     splits = ", ".join(difference(split["rmse"]["vaeac_less_bias"]) for split in told["splits"])
     text = (
-        f"{errors['ratings']:,} held-out ratings of {errors['people']:,} people{_day(told)}. By split, RMSE of VAEAC less the "
-        f"bias model's: {splits}."
+        f"{errors['ratings']:,} held-out ratings of {errors['people']:,} people{_day(told)}. By split, RMSE of VAEAC "
+        f"less the bias model's: {splits}."
     )
     return [*table(["held-out ratings", "VAEAC", "damped bias", "difference"], lines), "", *wrapped(text)]
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from benchmarks.gpu import training
 from benchmarks.gpu.device import PRECISIONS, SMALL, Products, Section, Setting, card, ceilings, within
-from benchmarks.gpu.scale import scale
 from benchmarks.harness import Contender, Figure, Seconds, against, interleaved, parser, table, write_record
 from benchmarks.speed.lists import Lists, check_answers, check_lists, ranked, requests
 from recvae.batches import Batch, Clicks
@@ -120,7 +119,7 @@ SECTIONS: dict[str, Callable[[Setting], Section]] = {
     "recvae": training.train_recvae,
     "ranking": ranking,
     "one-user": one_user,
-    "scale": scale,
+    "scale": training.scale,
 }
 
 
@@ -150,9 +149,8 @@ def main() -> int:
     options.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda; with --small, what there is")
     options.add_argument("--only", help=f"some sections, separated by commas, of {', '.join(SECTIONS)}")
     arguments = options.parse_args()
-    here = torch.cuda.is_available()
-    device = arguments.device or ("cpu" if arguments.small and not here else "cuda")
-    if device == "cuda" and not here:
+    device = arguments.device or ("cuda" if torch.cuda.is_available() or not arguments.small else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device here; to try the program anywhere, add --small --device cpu.")
     if device == "cpu" and not arguments.small:
         raise SystemExit("At full size this needs a CUDA device; on a CPU add --small.")

@@ -44,6 +44,10 @@ class Setting:
     product: int = 8192  # rows and columns of the products that are a ceiling
     copied: int = 1 << 28  # floats: 1 GiB
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"hidden": self.hidden, "latent": self.latent}
+
     @cached_property
     def matrix(self) -> csr_array:
         """Clicks of ML-20M's shape, on the host."""

@@ -1,4 +1,4 @@
-"""Training on a GPU: batches, and epochs against the reference and against work that no epoch can do without."""
+"""Training on a GPU: epochs against the reference and against work that no epoch can do without."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.device import PRECISIONS, WARMUP, Products, Section, Setting, within
-from benchmarks.harness import Figure, Seconds, against, alone, several, sums
+from benchmarks.harness import Contender, Figure, Seconds, against, alone, several, sums
 from benchmarks.speed.agreement import our_losses, their_losses
 from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
-from benchmarks.speed.steps import Part, mult_vae_parts, recvae_parts
-from recvae.batches import number_of_batches
+from benchmarks.speed.steps import Part, Steps, mult_vae_parts, mult_vae_products, recvae_parts
+from data_prep import ml20m_shape
+from recvae.batches import Clicks, number_of_batches
 from recvae.models.base import Network
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
@@ -48,6 +49,7 @@ def large(setting: Setting, name: Precision) -> TrainOptions:
 
 Make = Callable[[], Network]
 Options = Callable[[Precision], TrainOptions]
+More = Callable[[Precision, list[float]], list[Figure]]
 
 
 def check_losses(title: str, make: Make, reference: Reference, options: Options, setting: Setting) -> list[Figure]:
@@ -60,6 +62,7 @@ def check_losses(title: str, make: Make, reference: Reference, options: Options,
     reference.load_from(network)
     reference.draws = SharedDraws(1, setting.device)
     theirs = their_losses(reference, plain.batch_size, steps)
+    del reference.draws  # torch's own again, which are what is timed
     figures = []
     for name in PRECISIONS:
         ours = our_losses(make(), setting.resident, options(name), 1, steps)
@@ -99,47 +102,78 @@ def epochs(title: str, make: Make, options: TrainOptions, parts: list[Part], set
     return [*figures, *(against(what, seconds, peer, floor=True) for peer in (PRODUCTS, UPDATES))], seconds
 
 
-def train_mult_vae(setting: Setting) -> Section:
-    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
-    make, options = partial(mult_vae, setting), partial(usual, setting)
-    reference = partial(ReferenceMultVAE, setting.matrix, **sizes, device=setting.device)
-    figures = check_losses("Mult-VAE", make, reference(), options, setting)
-    parts = mult_vae_parts(reference(), setting.batch, **sizes)
-    found = {name: epochs("Mult-VAE", make, options(name), parts, setting) for name in PRECISIONS}
-    return [*figures, *(f for more, _ in found.values() for f in more)], {
-        n: seconds for n, (_, seconds) in found.items()
-    }
-
-
-def train_large_batch(setting: Setting) -> Section:
-    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
-    make, options = partial(large_batch_mult_vae, setting), partial(large, setting)
-    recipe, size = options("float32"), setting.large_batch
-    reference = ReferenceMultVAE(setting.matrix, **sizes, device=setting.device)
-    reference.cap, reference.total = 0.1, 15_000
-    betas = 0.9, recipe.adam_beta2
-    reference.adam = torch.optim.Adam(reference.parameters(), lr=recipe.learning_rate, betas=betas)
-    figures = check_losses("Mult-VAE", make, reference, options, setting)
-    (step,) = mult_vae_parts(reference, size, **sizes)
-    parts = [Part(step.name, step.passes, step.products)]  # without the reference: its dense batches take too long
-    del reference, step
-    details: dict[str, Any] = {}
+def train(
+    title: str, make: Make, options: Options, reference: Reference, parts: list[Part], setting: Setting, more: More
+) -> Section:
+    """Check the losses, then time epochs in each precision; ``more`` makes a figure of ours beside."""
+    figures, details = check_losses(title, make, reference, options, setting), dict[str, Any]()
     for name in PRECISIONS:
-        found, details[name] = epochs("Mult-VAE", make, options(name), parts, setting)
-        rates = [(setting.users - setting.users % size) / value for value in details[name]["ours"]]
-        figures += [*found, alone(f"Mult-VAE at batch {size:,}, {name}", rates, "users/s")]
+        found, details[name] = epochs(title, make, options(name), parts, setting)
+        figures += [*found, *more(name, details[name]["ours"])]
     return figures, details
 
 
+def train_mult_vae(setting: Setting) -> Section:
+    reference = ReferenceMultVAE(setting.matrix, **setting.sizes, device=setting.device)
+    parts = mult_vae_parts(reference, setting.batch, **setting.sizes)
+    make, options = partial(mult_vae, setting), partial(usual, setting)
+    return train("Mult-VAE", make, options, reference, parts, setting, lambda name, seconds: [])
+
+
+def train_large_batch(setting: Setting) -> Section:
+    make, options = partial(large_batch_mult_vae, setting), partial(large, setting)
+    recipe, size = options("float32"), setting.large_batch
+    reference = ReferenceMultVAE(setting.matrix, **setting.sizes, device=setting.device)
+    reference.cap, reference.total = 0.1, 15_000
+    betas = 0.9, recipe.adam_beta2
+    reference.adam = torch.optim.Adam(reference.parameters(), lr=recipe.learning_rate, betas=betas)
+    (step,) = mult_vae_parts(reference, size, **setting.sizes)
+    parts = [Part(step.name, step.passes, step.products)]  # without the reference: its dense batches take too long
+
+    def more(name: Precision, seconds: list[float]) -> list[Figure]:
+        rates = [(setting.users - setting.users % size) / value for value in seconds]
+        return [alone(f"Mult-VAE at batch {size:,}, {name}", rates, "users/s")]
+
+    return train("Mult-VAE", make, options, reference, parts, setting, more)
+
+
 def train_recvae(setting: Setting) -> Section:
-    sizes: dict[str, Any] = {"hidden": setting.hidden, "latent": setting.latent}
+    reference = ReferenceRecVAE(setting.matrix, **setting.sizes, device=setting.device)
+    parts = recvae_parts(reference, setting.batch, **setting.sizes)
     make, options = partial(recvae, setting), partial(usual, setting, learning_rate=5e-4)
-    reference = partial(ReferenceRecVAE, setting.matrix, **sizes, device=setting.device)
-    figures = check_losses("RecVAE", make, reference(), options, setting)
-    parts = recvae_parts(reference(), setting.batch, **sizes)
+
+    def more(name: Precision, seconds: list[float]) -> list[Figure]:
+        return [alone(f"RecVAE, 50 epochs (50 times that), {name}", [50 * value for value in seconds])]
+
+    return train("RecVAE", make, options, reference, parts, setting, more)
+
+
+def scale(setting: Setting) -> Section:
+    """Mult-VAE of the paper's shape on far more users and items: epochs put together from single steps."""
+    users, items, number = setting.scale
+    clicks = Clicks(ml20m_shape(users=users, items=items, clicks=number), setting.device)
+    network, on_cuda = mult_vae(setting, items), setting.device == "cuda"
+    share = number_of_batches(users, setting.scale_batch) / setting.scale_steps
+    width = min(items, 1 << 16)  # the last layer's products are timed on so many items
+    inner = mult_vae_products(setting.scale_batch, width, **setting.sizes)
+    what = f"Mult-VAE, epoch of {users:,} users x {items:,} items, {number:,} clicks, batch {setting.scale_batch:,}"
+    figures: list[Figure] = []
     details: dict[str, Any] = {}
     for name in PRECISIONS:
-        found, details[name] = epochs("RecVAE", make, options(name), parts, setting)
-        fifty = [50 * value for value in details[name]["ours"]]
-        figures += [*found, alone(f"RecVAE, 50 epochs (50 times that), {name}", fifty)]
+        if on_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        steps = Steps(network, clicks, TrainOptions(epochs=ENDLESS, batch_size=setting.scale_batch, precision=name))
+        runs: list[Contender] = [partial(steps.step, steps.loop.phases[0])]
+        runs += [Products(part, name, setting.device) for part in (inner[:-3], inner[-3:])]
+        ours, hidden, last = (several(run, setting.scale_steps) for run in runs)
+        sides = {"ours": [(ours, share)], PRODUCTS: [(hidden, share), (last, share * items / width)]}
+        details[name] = sums(sides, setting.rounds)
+        if not steps.step(steps.loop.phases[0]).nll.isfinite().item():
+            raise SystemExit(f"{what}: the loss is not finite in {name}.")
+        figures.append(against(f"{what}, {name}", details[name], PRODUCTS, floor=True))
+        if on_cuda:
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            figures.append(alone(f"the same, peak memory of the device, {name}", [peak], "GiB"))
+        del steps, runs, ours, hidden, last, sides
     return figures, details

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,16 +87,6 @@ def papers_recall(scores: Scores, held_out: csr_array, k: int) -> Values:
     return np.asarray(np.logical_and(chosen, true).sum(axis=1) / np.minimum(k, true.sum(axis=1)))
 
 
-class FixedScores:
-    """What irspack's evaluator asks of a model, without any work of its own: consecutive blocks of scores."""
-
-    def __init__(self, batches: list[Scores], users: int) -> None:
-        self.batches, self.n_users, self.n_items = batches, users, batches[0].shape[1]
-
-    def get_score_block(self, begin: int, end: int) -> Scores:
-        return self.batches[begin // BATCH][: end - begin]
-
-
 def irspack(batches: list[Scores], held_out: csr_array) -> Any:
     """Return irspack's evaluation as a call, or None where it is not installed.
 
@@ -114,7 +105,9 @@ def irspack(batches: list[Scores], held_out: csr_array) -> Any:
         recall_with_cutoff=True,
         mb_size=BATCH,
     )
-    model = FixedScores(batches, held_out.shape[0])
+    n_users, n_items = held_out.shape  # all that it asks of a model, without any work: consecutive blocks of scores
+    block = lambda begin, end: batches[begin // BATCH][: end - begin]  # noqa: E731
+    model: Any = SimpleNamespace(n_users=n_users, n_items=n_items, get_score_block=block)
 
     def evaluate() -> Means:
         scores = evaluator.get_scores(model, [20, 50, 100])

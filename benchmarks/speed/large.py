@@ -3,7 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
-from benchmarks.harness import Figure, alone, amount, measured
+from benchmarks.harness import Figure, against, alone, amount, measured
 
 BATCH = 500
 
@@ -68,13 +68,10 @@ def measure(arguments: Namespace) -> dict[str, Any]:
         _, peak, result = measured(train, model, shape, steps, sizes)
         own = result["own_gib"]
         print(f"{model}: {amount(peak, 'GiB')} in all, {amount(own, 'GiB')} its own", flush=True)
+        floor = "its weights, gradients and Adam state"
         figures.append(
-            {
-                "what": f"{model}, peak memory", "ours": peak, "unit": "GiB", "kind": "floor",
-                "peer": "its weights, gradients and Adam state", "theirs": own,
-                "ratio": peak / own, "low": peak / own, "high": peak / own,
-            }
-        )  # fmt: skip
+            against(f"{model}, peak memory", {"ours": [peak], floor: [own]}, floor, floor=True) | {"unit": "GiB"}
+        )
         for name, phase in result["phases"].items():
             figures.append(alone(f"{model}, {name} step" if name != "all" else f"{model}, step", [phase["seconds"]]))
             fall = f"{phase['first']:.1f} to {phase['last']:.1f}"

@@ -38,10 +38,7 @@ def prepare(ratings: Path, dataset: Path, held_out_users: int) -> None:
 
 
 def prepare_papers(ratings: Path, folder: Path, held_out_users: int) -> None:
-    """The papers' pipeline, written from its description.
-
-    Filter, split the users, hold out a share of each one's clicks, renumber, write CSV files, and read them back.
-    """
+    """The papers' pipeline, written from its description, to CSV files and back."""
     import numpy as np
     import pandas as pd
 
@@ -132,9 +129,8 @@ def difference(ours: Path, papers: Path, held_out_users: int) -> str:
     return ""
 
 
-def parse(ratings: Path, folder: Path, held_out_users: int) -> None:
+def parse(ratings: Path, *_: Any) -> None:
     """The floor: the file's columns as numbers, by a fast and threaded parser, and nothing made of them."""
-    del folder, held_out_users
     import pyarrow.csv
 
     pyarrow.csv.read_csv(ratings)
@@ -171,10 +167,6 @@ def measure(arguments: Namespace) -> dict[str, Any]:
                 run(PAPERS, folder / f"papers-{number}")
             run(PARSING, folder)
     what = f"{ratings:,} ratings to a dataset"
-    memory = alone("peak memory", peaks["ours"], "GiB")
-    figures = [
-        against(what, seconds, PAPERS),
-        against(what, seconds, PARSING, floor=True),
-        memory | {"peer": PAPERS, "theirs": statistics.median(peaks[PAPERS])},
-    ]
+    memory = alone("peak memory", peaks["ours"], "GiB") | {"peer": PAPERS, "theirs": statistics.median(peaks[PAPERS])}
+    figures = [against(what, seconds, PAPERS), against(what, seconds, PARSING, floor=True), memory]
     return {"figures": figures, "seconds": seconds, "peak_gib": peaks}

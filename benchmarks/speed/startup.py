@@ -12,23 +12,15 @@ from benchmarks.harness import against, interleaved
 ROUNDS = 15
 HEAVY = ("torch", "pandas", "pyarrow", "scipy", "implicit")
 BARE = "a Python that does nothing"
-IMPORTS = """
-import sys
-sys.argv = ["recvae", "--help"]
-try:
-    from recvae.cli import main
-    main()
-finally:
-    print(*sorted(sys.modules), file=sys.stderr)
-"""
 
 
 def imported() -> list[str]:
     """Return which of the heavy packages ``recvae --help`` imports."""
-    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
-    modules = run.stderr.split()
+    command = [sys.executable, "-X", "importtime", "-m", "recvae", "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    modules = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     if "recvae.cli" not in modules or "Usage" not in run.stdout:
-        raise SystemExit(f"recvae --help failed: {run.stderr.strip().splitlines()[-1]}")
+        raise SystemExit("recvae --help did not print its help.")
     return [name for name in HEAVY if name in modules]
 
 

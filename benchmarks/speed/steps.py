@@ -1,13 +1,14 @@
 """Single training steps, and the matrix products that they cannot do without: for the programs here and on a GPU."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 
-from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE
-from recvae.batches import Batch, Clicks
+from benchmarks.speed.reference import ReferenceMultVAE, ReferenceRecVAE
+from recvae.batches import Clicks
 from recvae.models.base import Loss, Network, Phase
 from recvae.products import precision
 from recvae.training import Hooks, TrainOptions, _Loop
@@ -23,16 +24,9 @@ class Steps:
         self.loop = _Loop(network, clicks, options, 1, Hooks())
         self.phases = {phase.name: phase for phase in self.loop.phases}
         self.begin_phase(self.loop.phases[0].name)
-        self.batches, self.in_order = self._endless(), self._endless_in_order()
-
-    def _endless(self) -> Iterator[Batch]:
-        while True:
-            o = self.options
-            yield from self.clicks.shuffled(o.batch_size, self.loop.noise, drop_last=o.drop_last)
-
-    def _endless_in_order(self) -> Iterator[Batch]:
-        while True:
-            yield from self.clicks.in_order(self.options.batch_size)
+        more: dict[str, Any] = {"drop_last": options.drop_last}
+        self.batches = (b for _ in count() for b in clicks.shuffled(options.batch_size, self.loop.noise, **more))
+        self.in_order = (b for _ in count() for b in clicks.in_order(options.batch_size))
 
     def begin_phase(self, name: str) -> None:
         """Prepare what a phase needs, such as RecVAE's table of old posteriors."""
@@ -45,9 +39,9 @@ class Steps:
         for parameter in phase.parameters:
             parameter.requires_grad_(True)
 
-    def step(self, phase: Phase, batch: Batch | None = None) -> Loss:
+    def step(self, phase: Phase) -> Loss:
         with precision(self.options.precision):
-            return self.loop._update(phase, next(self.batches) if batch is None else batch)
+            return self.loop._update(phase, next(self.batches))
 
     @torch.no_grad()
     def table_step(self) -> None:
@@ -77,14 +71,14 @@ def mult_vae_products(batch: int, items: int, hidden: int, latent: int) -> tuple
 
 
 def mult_vae_parts(reference: ReferenceMultVAE, batch: int, hidden: int, latent: int) -> list[Part]:
-    rows = endless_rows(reference, batch)
+    rows = (rows for _ in count() for rows in reference.one_pass(batch))
     products = mult_vae_products(batch, reference.matrix.shape[1], hidden, latent)
     return [Part("step", 1, products, lambda: reference.step(next(rows)))]
 
 
 def recvae_parts(reference: ReferenceRecVAE, batch: int, hidden: int, latent: int) -> list[Part]:
     """Return the three kinds of step of RecVAE's epoch; the table of old posteriors is ours alone."""
-    rows, items = endless_rows(reference, batch), reference.matrix.shape[1]
+    rows, items = (rows for _ in count() for rows in reference.one_pass(batch)), reference.matrix.shape[1]
     layers: tuple[Shape, ...] = ((4, batch, hidden, hidden), (2, batch, hidden, latent))
     gradients: tuple[Shape, ...] = (
         (4, batch, hidden, hidden), (4, hidden, batch, hidden), (2, batch, latent, hidden), (2, latent, batch, hidden),
@@ -96,8 +90,3 @@ def recvae_parts(reference: ReferenceRecVAE, batch: int, hidden: int, latent: in
         Part("decoder step", 1, decoder, lambda: reference.decoder_step(next(rows))),
         Part("table of old posteriors, a batch", 1, layers),
     ]
-
-
-def endless_rows(reference: Reference, batch: int) -> Iterator[Any]:
-    while True:
-        yield from reference.one_pass(batch)
