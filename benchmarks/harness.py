@@ -99,12 +99,12 @@ def alone(what: str, values: Sequence[float], unit: str = "s") -> Figure:
     return {"what": what, "ours": middle, "unit": unit, "kind": "alone", "low": min(values), "high": max(values)}
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """Return figures as aligned text."""
+def markdown(figures: Sequence[Figure]) -> list[str]:
+    """Return figures as a table in Markdown, without the columns of comparisons where there are none."""
     rows = [("", "ours", "compared with", "theirs", "ratio", "range"), *map(cells, figures)]
-    widths = [max(len(row[place]) for row in rows) for place in range(6)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    kept = [place for place in range(6) if place < 2 or any(row[place] for row in rows[1:])]
+    rule = tuple("---" if place in (0, 2) else "---:" for place in range(6))
+    return [f"| {' | '.join(row[place] for place in kept)} |" for row in (rows[0], rule, *rows[1:])]
 
 
 def cells(figure: Figure) -> tuple[str, str, str, str, str, str]:

@@ -107,16 +107,13 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("folders", nargs="+", type=Path)
     options.add_argument("--config", default="ml-100k-vaeac-ratings", help="VAEAC with the Gaussian likelihood")
-    options.add_argument("--liked", help="VAEAC of ratings with the multinomial likelihood; of --clicks without")
     options.add_argument("--clicks", default="ml-100k-vaeac", help="VAEAC of clicks")
     options.add_argument("--beside", nargs="*", default=["ml-100k-mult-vae", "ml-100k-ease"], help="others that rank")
     arguments = options.parse_args()
     began = time.perf_counter()
     configs = {
         "gaussian, ratings": resolve(None, arguments.config),
-        "multinomial, ratings": resolve(None, arguments.liked)
-        if arguments.liked
-        else resolve(None, arguments.clicks, ["model.ratings=true"]),
+        "multinomial, ratings": resolve(None, arguments.clicks, ["model.ratings=true"]),
         "multinomial, clicks": resolve(None, arguments.clicks),
         **{name: resolve(None, name) for name in arguments.beside},
     }

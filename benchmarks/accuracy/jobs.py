@@ -5,8 +5,7 @@
     OUT/study-ml-1m/runs/recvae-98765-HASH/           a configuration's run folder on a split, where it is saved
     OUT/study-ml-1m/runs/recvae-98765-HASH.npz .json  its test users and their metrics; the configuration, what it took
 
-Within a split nothing but an evaluation reads a test user's clicks: epochs, options and weights are chosen on
-validation users. The first split's, who choose options and weights, may be test users of the others; the summary
+The validation users of the first split choose options and weights, and may be test users of the others: the summary
 leaves them out.
 """
 
@@ -17,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +39,7 @@ from recvae.tuning import LARGEST_GRID, Events, tune
 Config = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """The figures that a configuration gave on a split: the record, and ``user_ids`` and one float64 a metric."""
 
     record: dict[str, Any]

@@ -25,12 +25,10 @@ class Job(ABC):
     cost: float  # a guess at how long it takes beside others
 
     @abstractmethod
-    def done(self) -> bool:
-        """Return whether its files are there already; quick, and asked in the calling process."""
+    def done(self) -> bool: ...  # whether its files are there already; quick, and asked in the calling process
 
     @abstractmethod
-    def do(self, tell: Tell) -> None:
-        """Do it, saying now and then how it goes."""
+    def do(self, tell: Tell) -> None: ...
 
 
 @dataclass

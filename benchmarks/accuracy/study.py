@@ -26,7 +26,6 @@ from benchmarks.accuracy.queue import Outcome, Tell, run_jobs
 from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, ROWS, SEEDS
 from benchmarks.accuracy.summary import summary
 from benchmarks.pages import fill_pages
-from recvae.config import run_config
 from recvae.errors import InputError, RecvaeError
 from recvae.files import write_json, write_text
 from recvae.registry import MODELS
@@ -83,30 +82,18 @@ def _sum_up(place: Place, results: Path, command: str, tell: Tell) -> None:
 
 
 def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
-    """Write each winner of a search as a configuration of its own, without its defaults; return the names."""
+    """Write each winner of a search as a configuration, whole, so that no default changes it; return the names."""
     names = []
-    for row in place.rows:
-        if row.variants or not row.saved or row.model == "popularity":
-            continue
-        best, usual = place.best(row, place.trials), run_config({"name": row.model}).to_dict()
-        kept: dict[str, Any] = {"name": row.model}
-        for key, value in best.config.items():
-            if isinstance(value, dict):
-                kept[key] = {name: v for name, v in value.items() if usual[key][name] not in (v, _tuple(v))}
-            elif value != usual[key]:
-                kept[key] = value
+    for row in [row for row in place.rows if row.saved and not row.variants and row.model != "popularity"]:
+        best = place.best(row, place.trials)
         names.append(f"{place.dataset}-{row.name}")
         about = (
             f"# {MODELS[row.model].title} on {place.dataset}: the best of {place.trials} trials on validation users of "
             f"the split of seed {place.seeds[0]}, ndcg@100 {best.value:.4f}.\n# Found by benchmarks/accuracy on "
             f"{date.today().isoformat()}; docs/results.md has its test figures.\n"
         )
-        write_text(folder / f"{names[-1]}.toml", about + to_toml(kept))
+        write_text(folder / f"{names[-1]}.toml", about + to_toml(best.config))
     return names
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _teller(log: Path) -> Tell:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.gpu import training
 from benchmarks.gpu.device import PRECISIONS, SMALL, Products, Section, Setting, card, ceilings, within
-from benchmarks.harness import Contender, Figure, Seconds, against, interleaved, parser, table, write_record
+from benchmarks.harness import Contender, Figure, Seconds, against, interleaved, markdown, parser, write_record
 from benchmarks.speed.lists import Lists, check_answers, check_lists, ranked, requests
 from recvae.batches import Batch, Clicks
 from recvae.models.base import Network
@@ -137,8 +137,7 @@ def run(name: str, setting: Setting, failed: dict[str, str]) -> Section:
     gc.collect()
     if setting.device == "cuda":
         torch.cuda.empty_cache()
-    print(f"\n== {name}: {time.perf_counter() - start:.0f} s")
-    print(table(figures), flush=True)
+    print(f"\n== {name}: {time.perf_counter() - start:.0f} s", *markdown(figures), sep="\n", flush=True)
     return figures, details
 
 

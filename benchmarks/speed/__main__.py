@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.harness import parser, table, write_record
+from benchmarks.harness import markdown, parser, write_record
 
 PROGRAMS = (
     "agreement", "training", "precision", "large", "memory", "ranking", "evaluation", "serving", "preparing", "startup",
@@ -25,7 +25,6 @@ def main() -> int:
     options.add_argument("--small", action="store_true", help="tiny shapes: tries the programs, measures nothing")
     options.add_argument("--rounds", type=int, help="measured rounds; without, as many as each program needs")
     options.add_argument("--ml-1m", type=Path, help="MovieLens-1M's archive or folder, for the figures of it")
-    options.add_argument("--whole", action="store_true", help="training: also one whole epoch at ML-20M's shape")
     arguments = options.parse_args()
     if unknown := [name for name in arguments.names if name not in PROGRAMS]:
         options.error(f"there is no {', '.join(unknown)}; there are {', '.join(PROGRAMS)}")
@@ -38,7 +37,7 @@ def main() -> int:
         module = import_module(f"benchmarks.speed.{name}")
         arguments.rounds = arguments.rounds or (1 if arguments.small else getattr(module, "ROUNDS", 5))
         results = module.measure(arguments)
-        print(f"\n{table(results['figures'])}")
+        print("", *markdown(results["figures"]), sep="\n")
         write_record(name, results, arguments)
         return 0
     failed = []

@@ -1,9 +1,9 @@
 """The tables of docs/performance.md, as lines of Markdown, from the records of the programs of speed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.harness import PEERS, RESULTS, Figure, amount, cells
+from benchmarks.harness import PEERS, RESULTS, amount, markdown
 from recvae.files import read_json
 
 USUAL = "training"  # the record whose machine the page names once
@@ -46,14 +46,6 @@ def machine(environment: Mapping[str, Any]) -> str:
     versions = {"Python": environment["python"], **environment["versions"]}
     named = [f"{name} {number}" for name, number in versions.items() if name not in ("recvae", *PEERS)]
     return f"{cpu if device == 'cpu' else f'{device}, {cpu}'} with {', '.join(named)}"
-
-
-def markdown(figures: Sequence[Figure]) -> list[str]:
-    """Return figures as a table, without the columns of comparisons where there are none."""
-    rows = [("", "ours", "compared with", "theirs", "ratio", "range"), *map(cells, figures)]
-    kept = [place for place in range(6) if place < 2 or any(row[place] for row in rows[1:])]
-    rule = tuple("---" if place in (0, 2) else "---:" for place in range(6))
-    return [f"| {' | '.join(row[place] for place in kept)} |" for row in (rows[0], rule, *rows[1:])]
 
 
 def memory(found: Mapping[str, Any]) -> list[str]:

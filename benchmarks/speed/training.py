@@ -1,6 +1,6 @@
 """An epoch of training, ours and the dense reference's in turn, and its share of the bare matrix products' time.
 
-At ML-20M's shape an epoch is put together from steps, since whole ones of the reference take ten minutes (``--whole``).
+At ML-20M's shape an epoch is put together from steps, since whole ones of the reference take ten minutes.
 """
 
 from argparse import Namespace
@@ -71,12 +71,12 @@ def compare(
     return figures, {"step_seconds": per_step, "epoch_seconds": epochs, "product_seconds": products}
 
 
-def whole_epochs(name: str, network: Network, reference: Reference, rounds: int, warmup: int) -> Figure:
+def whole_epochs(name: str, network: Network, reference: Reference, rounds: int) -> Figure:
     """Time whole epochs of both, in turn."""
     options = TrainOptions(batch_size=BATCH, epochs=10_000)
     loop = _Loop(network, Clicks(reference.matrix), options, 1, Hooks())
     theirs = {REFERENCE: lambda: sum(1 for _ in reference.epoch(BATCH))}
-    return against(name, interleaved({"ours": loop.epoch, **theirs}, rounds, warmup), REFERENCE)
+    return against(name, interleaved({"ours": loop.epoch, **theirs}, rounds), REFERENCE)
 
 
 def measure(arguments: Namespace) -> dict[str, Any]:
@@ -90,12 +90,9 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     other = ReferenceMultVAE(matrix, **sizes)
     found, of_mult_vae = compare("Mult-VAE", mult_vae, mult_vae_parts(other, BATCH, **sizes), matrix, rounds, steps)
     figures += found
-    if arguments.whole:
-        figures.append(whole_epochs("RecVAE, one whole epoch", recvae, peer, 1, 0))
-        figures.append(whole_epochs("Mult-VAE, one whole epoch", mult_vae, other, 1, 0))
     if arguments.ml_1m:
         ml1m = prepare("ml-1m", source=arguments.ml_1m).train
         pair = RecVAENetwork(ml1m.shape[1], RecVAEOptions()), ReferenceRecVAE(ml1m)
-        figures.append(whole_epochs("RecVAE on MovieLens-1M, epoch", *pair, rounds, 1))
+        figures.append(whole_epochs("RecVAE on MovieLens-1M, epoch", *pair, rounds))
     limits = {"copy_gb_per_s": harness.copy_bandwidth()}
     return {"figures": figures, "details": {"RecVAE": of_recvae, "Mult-VAE": of_mult_vae}, "ceilings": limits}
