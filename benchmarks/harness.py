@@ -232,8 +232,9 @@ def command() -> str:
     words = iter(sys.argv[1:])
     kept = [word for word in words if not word.startswith("--out=") and not (word == "--out" and next(words, True))]
     shown = (re.sub(r"(^|=).*/", r"\1", word) for word in kept if word != "--record")
-    spec = sys.modules["__main__"].__spec__
-    return shlex.join(["python", "-m", spec.name.removesuffix(".__main__") if spec else sys.argv[0], *shown])
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
+    return shlex.join(["python", "-m", program, *shown])
 
 
 def rounded(value: Any) -> Any:

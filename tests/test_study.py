@@ -61,9 +61,7 @@ def run(place):
 
     def run(place=place, names=None, workers=0):
         results = place.out / "results"
-        outcome = study.study(
-            [place], workers=workers, double=True, results=results, command="python -m benchmarks", names=names
-        )
+        outcome = study.study([place], workers=workers, double=True, results=results, names=names)
         return outcome, json.loads((results / "study-tiny.json").read_text())
 
     return run
@@ -251,7 +249,7 @@ def family(place, clicks):
 
 def test_rows_with_variants_are_the_best_of_them_and_equal_ones_are_trained_once(first, family):
     results = family.out / "results"
-    ask = {"workers": 0, "double": True, "results": results, "command": "python -m benchmarks"}
+    ask = {"workers": 0, "double": True, "results": results}
     outcome = study.study([family], **ask)
     runs = ["base model.beta_cap=0.1", "base model.beta_cap=0.3", "dae"]
     assert sorted(outcome.worked) == [f"family-tiny run {name}" for name in runs]

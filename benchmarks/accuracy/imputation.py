@@ -5,7 +5,6 @@ tuned on the validation users, and VAEAC is trained, the validation users choosi
 another folder than the first and a validation user of the first, where VAEAC's settings were chosen, is left out.
 """
 
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -110,7 +109,6 @@ def main() -> None:
     options.add_argument("--clicks", default="ml-100k-vaeac", help="VAEAC of clicks")
     options.add_argument("--beside", nargs="*", default=["ml-100k-mult-vae", "ml-100k-ease"], help="others that rank")
     arguments = options.parse_args()
-    began = time.perf_counter()
     configs = {
         "gaussian, ratings": resolve(None, arguments.config),
         "multinomial, ratings": resolve(None, arguments.clicks, ["model.ratings=true"]),
@@ -157,7 +155,6 @@ def main() -> None:
         },
         "splits": splits,
         "configs": {name: config.to_dict() for name, config in configs.items()},
-        "seconds": round(time.perf_counter() - began, 1),
     }
     for part in ("errors", "ranking"):
         print("", *imputation(results, part), sep="\n")

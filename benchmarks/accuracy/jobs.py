@@ -167,10 +167,7 @@ class StudyJob(Job):
 
 
 def jobs(place: Place, *, double: bool, names: Collection[str] | None = None) -> list[Job]:
-    """Return a study's jobs: first those that the tables need, then the check with twice the budget.
-
-    ``names``: of the rows and blends to work at, all without; a blend takes the runs of the others as they are.
-    """
+    """Return a study's jobs, or those of the rows and blends with ``names``; ``double``: also with twice the budget."""
     first, at, run, search = place.seeds[0], place.trials, f"{place.name} run", f"{place.name} tune"
     made: list[Job] = [Split(place, f"{place.name} split {seed}", 0, place.scale, seed) for seed in place.seeds]
     variants: dict[Path, Job] = {}  # those of several rows may be the same configuration

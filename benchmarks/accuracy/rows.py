@@ -20,16 +20,15 @@ BASE = "multinomial"  # the row of the family that the others are compared with
 class Row:
     """A line of the tables: a model, the settings of all its runs, and how the best of them is found.
 
-    With ``variants``, each of which is added to the settings of ``config`` in one run, the best is the one with the
-    best validation score. Otherwise it is searched: ``space`` beside all that the model declares searchable, from the
-    configuration that is shipped for the dataset and the model, else from the defaults with ``begin``.
+    With ``variants``, each added to the settings of ``config`` in one run, it is the best on validation. Otherwise all
+    that the model declares searchable is searched, from the configuration shipped for it, else from its defaults.
     """
 
     name: str
     model: str
     cost: float = 1.0  # how long a trial takes beside others: the longest search starts first
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # "section.key=value", by dataset
-    space: Mapping[str, Space] = field(default_factory=dict)
+    space: Mapping[str, Space] = field(default_factory=dict)  # searched as well
     begin: Mapping[str, Any] = field(default_factory=dict)  # by section.key; stays searched
     vae: bool = False  # one of those that the others are compared with
     title: str = ""  # the model's own where empty
@@ -53,9 +52,7 @@ class BlendRow:
     paper: str = ""
 
 
-def _searched(
-    name: str, settings: Mapping[str, list[str]] | None = None, search: tuple[str, ...] = (), **more: Any
-) -> Row:
+def _searched(name: str, settings: Any = None, search: tuple[str, ...] = (), **more: Any) -> Row:
     fixed = {dataset: tuple(values) for dataset, values in (settings or {}).items()}
     return Row(name, name, settings=fixed, space=dict(map(parse_search, search)), **more)
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -31,20 +30,13 @@ from recvae.files import write_json, write_text
 from recvae.registry import MODELS
 from recvae.studies import to_toml
 
+Names = Sequence[str] | None  # of rows
 DATASETS = {"ml-1m": 1.0, "ml-100k": 0.1}  # and how long their jobs take beside each other
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IRSPACK_NUM_THREADS_DEFAULT")
 
 
-def study(
-    places: Sequence[Place],
-    *,
-    workers: int,
-    double: bool,
-    results: Path,
-    command: str,
-    names: Sequence[str] | None = None,
-) -> Outcome:
+def study(places: Sequence[Place], *, workers: int, double: bool, results: Path, names: Names = None) -> Outcome:
     """Do the jobs that are not done yet of the studies, or of the rows with ``names``, and write the records.
 
     The records are of all rows that are complete, and are written also where the study is interrupted. Raises
@@ -60,19 +52,19 @@ def study(
                 outcome = run_jobs(todo, workers=workers, tell=tell)
             finally:
                 for place in places:
-                    _sum_up(place, results, command, tell)
+                    _sum_up(place, results, tell)
     except Timeout as error:
         raise InputError(f"Another call is at work in {out}. Wait for its end, or stop it.") from error
     tell(f"{len(outcome.worked)} jobs done, {len(outcome.kept)} were done before, {len(outcome.failed)} failed")
     return outcome
 
 
-def _sum_up(place: Place, results: Path, command: str, tell: Tell) -> None:
+def _sum_up(place: Place, results: Path, tell: Tell) -> None:
     """Write a study's record, where any row is complete."""
     if any(row.model in peers.PEERS for row in place.rows):
         import_module("irspack")  # for the record to name its version
     try:
-        found = summary(place, harness.machine(), command)
+        found = summary(place, harness.machine(), harness.command())
     except RecvaeError as error:
         tell(f"{place.name}: {error}")
         return
@@ -145,8 +137,7 @@ def main() -> int:
     results, double = harness.RESULTS if arguments.record else arguments.out, not arguments.no_double
     os.environ |= dict.fromkeys(THREADS, "1")  # for the processes of the jobs
     try:
-        ask: dict[str, Any] = {"workers": arguments.workers, "double": double, "results": results, "names": names}
-        outcome = study(places, command=harness.command(), **ask)
+        outcome = study(places, workers=arguments.workers, double=double, results=results, names=names)
         for place in places if arguments.write_configs else ():
             print(f"configs: {', '.join(write_configs(place))}")
     except KeyboardInterrupt:

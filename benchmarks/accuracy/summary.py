@@ -43,7 +43,7 @@ def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[
         runs = done[row.name]
         rows[row.name] = {**_about(place, row), **_figures(runs, place.seeds)}
         if base is not None and runs[place.seeds[0]].record["config"] != done[base][place.seeds[0]].record["config"]:
-            rows[row.name]["versus"] = _versus(runs, done[base], place.seeds)
+            rows[row.name]["versus"] = _versus(runs, done[base])
     there = [row for row in place.rows if row.name in done]
     twice = {row.name: more for row in there if (more := _double(place, row, done[row.name])) is not None}
     if all(figures["trials"] <= place.trials for figures in twice.values()):
@@ -52,21 +52,15 @@ def summary(place: Place, environment: Mapping[str, Any], command: str) -> dict[
         rows[name]["double"] = figures
     made = {json.dumps(run.record["made"], sort_keys=True) for runs in done.values() for run in runs.values()}
     people = [place.data(seed).user_ids("test").astype(str) for seed in place.seeds]
+    missing = [row.name for row in every if row.name not in done]
+    left_out = sum(int(np.isin(ids, choosers).sum()) for ids in people)
+    budget = {"trials": place.trials, "double": 2 * place.trials if twice else None}
     return {
-        "title": place.name,
-        "command": command,
-        "dataset": facts(first),
-        "metric": METRIC,
-        "splits": list(place.seeds),
-        "budget": {"trials": place.trials, "double": 2 * place.trials if twice else None},
-        "reference": base,
-        "rows": rows,
-        "missing": [row.name for row in every if row.name not in done],
+        **{"title": place.name, "command": command, "dataset": facts(first), "metric": METRIC},
+        **{"splits": list(place.seeds), "budget": budget, "reference": base, "rows": rows, "missing": missing},
         **({"order": _order(rows, twice)} if twice else {}),
-        "users_left_out": sum(int(np.isin(ids, choosers).sum()) for ids in people),
-        "made": [json.loads(made) for made in sorted(made)],
-        "seconds": _seconds(place, rows),
-        "environment": dict(environment),
+        **{"users_left_out": left_out, "made": [json.loads(made) for made in sorted(made)]},
+        **{"seconds": _seconds(place, rows), "environment": dict(environment)},
     }
 
 
@@ -109,8 +103,7 @@ def _figures(runs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
     """Return test metrics over all splits, of each, and of the first alone."""
     record, first = runs[seeds[0]].record, runs[seeds[0]].arrays
     figures: dict[str, Any] = {
-        "validation": record["validation"],
-        "epoch": record["epoch"],
+        **{key: record[key] for key in ("validation", "epoch", "weights") if key in record},
         "metrics": {name: summarize(_all(runs, name), clusters=_all(runs, "user_ids")).to_dict() for name in METRICS},
         "first": _first(first),
         "by_split": {name: [summarize(runs[seed].arrays[name]).mean for seed in seeds] for name in METRICS},
@@ -118,19 +111,14 @@ def _figures(runs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
         "train_seconds": [runs[seed].record["train_seconds"] for seed in seeds],
         "rank_seconds": [round(runs[seed].record["rank_seconds"], 3) for seed in seeds],
     }
-    if "weights" in record:
-        figures["weights"] = record["weights"]
     if losses := record.get("losses"):
         last = losses.get("all") or next(iter(losses.values()))
         figures |= {"nll": last["nll"], "kl": last.get("kl")}
     return figures
 
 
-def _versus(ours: Runs, theirs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
+def _versus(ours: Runs, theirs: Runs) -> dict[str, Any]:
     """Return the paired differences to another row over all splits, by metric."""
-    for seed in seeds:
-        if not np.array_equal(ours[seed].arrays["user_ids"], theirs[seed].arrays["user_ids"]):
-            raise InputError(f"Two rows were evaluated on different users of split {seed}.")
     people = _all(ours, "user_ids")
     return {name: compare(_all(ours, name), _all(theirs, name), clusters=people).to_dict() for name in METRICS}
 
@@ -162,15 +150,11 @@ def _first(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _order(rows: Mapping[str, Any], doubled: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows by their first split's test mean at both budgets, and the pairs whose order is not the same."""
-    at = {name: rows[name]["first"][METRIC]["mean"] for name in doubled}
-    twice = {name: doubled[name]["first"][METRIC]["mean"] for name in doubled}
-    swaps = [[a, b] for a, b in combinations(doubled, 2) if (at[a] - at[b]) * (twice[a] - twice[b]) < 0]
-    return {
-        "at": sorted(at, key=lambda name: -at[name]),
-        "double": sorted(twice, key=lambda name: -twice[name]),
-        "swaps": [sorted(pair, key=lambda name: -at[name]) for pair in swaps],
-    }
+    """Return the rows by their first split's test mean, and the pairs whose order is another at twice the budget."""
+    at, twice = ({name: of[name]["first"][METRIC]["mean"] for name in doubled} for of in (rows, doubled))
+    best = sorted(at, key=lambda name: -at[name])
+    swaps = [[a, b] for a, b in combinations(best, 2) if (at[a] - at[b]) * (twice[a] - twice[b]) < 0]
+    return {"at": best, "swaps": swaps}
 
 
 def _seconds(place: Place, rows: Mapping[str, Any]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.rows import BASE
+from benchmarks.accuracy.rows import BASE, METRICS
 from recvae.files import whole_file
 
 Record = Mapping[str, Any]
@@ -19,7 +19,7 @@ def study(told: Record, name: str, part: str) -> list[str]:
     """Return a part of the study of a dataset: run, test, splits, blend or budget."""
     rows, metric = told["rows"], told["metric"]
     return {"run": _run, "test": _test, "splits": _splits, "blend": _blend, "budget": _budget}[part](
-        told, name, ranked(rows.values(), metric), metric, [other for other in _metrics(rows) if other != metric]
+        told, name, ranked(rows.values(), metric), metric, [other for other in METRICS if other != metric]
     )
 
 
@@ -106,7 +106,7 @@ def family(told: Record, name: str, group: str) -> list[str]:
             f"with {machine['cores']} cores, torch {machine['versions']['torch']}."
         )
     metric = told["metric"]
-    others = [other for other in _metrics(told["rows"]) if other != metric]
+    others = [other for other in METRICS if other != metric]
     rows = [row for row in told["rows"].values() if row["group"] == group]
     heads = ["", metric, *others, f"{metric} less {BASE}", "validation", "KL", "epoch", "chosen"]
     lines = []
@@ -211,10 +211,6 @@ def reading(rows: Iterable[Record], metric: str, base: str = "it") -> str:
 def ranked(rows: Iterable[Any], metric: str) -> list[Any]:
     """Return the rows, the best test mean first."""
     return sorted(rows, key=lambda row: -row["metrics"][metric]["mean"])
-
-
-def _metrics(rows: Record) -> list[str]:
-    return list(next(iter(rows.values()))["metrics"])
 
 
 def share(value: float | None, digits: int = 4) -> str:

@@ -161,10 +161,8 @@ def main() -> int:
 
     start = time.perf_counter()
     setting = Setting(device, 1, **SMALL) if arguments.small else Setting(device, max(5, arguments.rounds))
-    about = card(device)
-    print("; ".join(f"{name} {value}" for name, value in about.items()), flush=True)
-    limits = ceilings(setting)
-    failed: dict[str, str] = {}
+    about, limits, failed = card(device), ceilings(setting), dict[str, str]()
+    print(about, flush=True)
     parts = {name: run(name, setting, failed) for name in names}
     results = {
         "figures": [figure for figures, _ in parts.values() for figure in figures],

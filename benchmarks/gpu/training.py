@@ -53,12 +53,10 @@ More = Callable[[Precision, list[float]], list[Figure]]
 
 
 def check_losses(title: str, make: Make, reference: Reference, options: Options, setting: Setting) -> list[Figure]:
-    """Compare the first losses with the reference's; return by how much those of each precision differ from them.
-
-    The steps are at most those of the first pass where its last batch, not being full, is dropped.
-    """
+    """Compare the first losses with the reference's; return by how much those of each precision differ from them."""
     plain, network = options("float32"), make()
-    steps = min(AGREEING_STEPS, setting.users // plain.batch_size) if plain.drop_last else AGREEING_STEPS
+    most = setting.users // plain.batch_size if plain.drop_last else AGREEING_STEPS  # the reference drops no last batch
+    steps = min(AGREEING_STEPS, most)
     reference.load_from(network)
     reference.draws = SharedDraws(1, setting.device)
     theirs = their_losses(reference, plain.batch_size, steps)

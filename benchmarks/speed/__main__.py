@@ -33,12 +33,11 @@ def main() -> int:
     if arguments.out is not None and len(arguments.names) != 1:
         options.error("--out is for one program's record: name one program")
     if len(arguments.names) == 1:
-        (name,) = arguments.names
-        module = import_module(f"benchmarks.speed.{name}")
+        module = import_module(f"benchmarks.speed.{arguments.names[0]}")
         arguments.rounds = arguments.rounds or (1 if arguments.small else getattr(module, "ROUNDS", 5))
         results = module.measure(arguments)
         print("", *markdown(results["figures"]), sep="\n")
-        write_record(name, results, arguments)
+        write_record(arguments.names[0], results, arguments)
         return 0
     failed = []
     for name in arguments.names or [name for name in PROGRAMS if name != "precision" or arguments.ml_1m]:

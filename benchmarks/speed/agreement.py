@@ -52,10 +52,7 @@ def their_losses(reference: Reference, batch_size: int, steps: int) -> list[floa
 
 
 def largest_difference(network: Network, reference: Reference, batch_size: int, steps: int) -> float:
-    """Return the largest relative difference between the two losses of any of the first ``steps`` steps.
-
-    The reference takes the network's weights and the draws of the network's own training loop; both are trained.
-    """
+    """Train both from the same weights with the same draws; return the largest relative difference of two losses."""
     reference.load_from(network)
     reference.draws = SharedDraws(1, reference.device)
     train_options = TrainOptions(epochs=10_000, batch_size=batch_size, learning_rate=reference.learning_rate)

@@ -88,10 +88,9 @@ def papers_recall(scores: Scores, held_out: csr_array, k: int) -> Values:
 
 
 def irspack(batches: list[Scores], held_out: csr_array) -> Any:
-    """Return irspack's evaluation as a call, or None where it is not installed.
+    """Return irspack's evaluation as a call, made ready before anything is timed; None where it is not installed.
 
-    Its definitions are ours where ``recall_with_cutoff`` is set. It ranks once for each cutoff and cannot leave out its
-    other metrics. Its evaluator is made, and its sets of held-out items are filled, before anything is timed.
+    Its definitions are ours where ``recall_with_cutoff`` is set.
     """
     try:
         from irspack.evaluation import Evaluator

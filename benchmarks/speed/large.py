@@ -3,7 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
-from benchmarks.harness import Figure, against, alone, amount, measured
+from benchmarks.harness import Figure, against, alone, measured
 
 BATCH = 500
 
@@ -67,14 +67,11 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     for model in ("RecVAE", "Mult-VAE"):
         _, peak, result = measured(train, model, shape, steps, sizes)
         own = result["own_gib"]
-        print(f"{model}: {amount(peak, 'GiB')} in all, {amount(own, 'GiB')} its own", flush=True)
         floor = "its weights, gradients and Adam state"
         figures.append(
             against(f"{model}, peak memory", {"ours": [peak], floor: [own]}, floor, floor=True) | {"unit": "GiB"}
         )
         for name, phase in result["phases"].items():
             figures.append(alone(f"{model}, {name} step" if name != "all" else f"{model}, step", [phase["seconds"]]))
-            fall = f"{phase['first']:.1f} to {phase['last']:.1f}"
-            print(f"  {name}: negative log-likelihood from {fall} in {steps} steps", flush=True)
         details[model] = result | {"peak_gib": peak}
     return {"figures": figures, "details": details}

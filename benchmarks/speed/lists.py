@@ -59,10 +59,7 @@ def check_answers(answer: Answer, scores: Callable[[Any], Any], histories: Seque
 def requests(
     what: str, answer: Answer, read: tuple[str, Callable[[], object]], histories: Sequence[Any], rounds: int
 ) -> tuple[list[Figure], dict[str, Any]]:
-    """Ask for one user at a time, in turn with reading the weights of the last layer once: p50 and p99 of each round.
-
-    Both calls must end with their result on the host.
-    """
+    """Ask for one user at a time, in turn with reading the last layer's weights once: p50 and p99 of each round."""
     name, reading = read
     p50: Seconds = {"ours": [], name: []}
     p99: list[float] = []

@@ -1,9 +1,8 @@
 """The peer named ``reference``: RecVAE and Mult-VAE as an ordinary dense PyTorch program trains them.
 
-Written from the papers (arXiv 1912.11160 and 1802.05814): each batch is made dense on the host, the first layer is a
-dense one, the likelihood is a dense log-softmax times a dense target. As in RecVAE's released program, the frozen old
-encoder runs in every step, every backward pass goes through both halves, and the KL term is computed in the decoder's
-passes too. Nothing here is slower than in such a program. ``agreement.py`` checks that its losses are ours.
+Written from the papers (arXiv 1912.11160 and 1802.05814): dense batches from the host, a dense first layer, a dense
+log-softmax; as in RecVAE's released program the frozen old encoder runs in every step, every backward pass goes through
+both halves, and the KL term is computed in the decoder's passes too. agreement.py checks that its losses are ours.
 """
 
 import copy

@@ -251,7 +251,8 @@ def test_the_benchmark_program(cli, folder, run, files):
     program = ("-m", "benchmarks.accuracy.conditional")
     done = subprocess.run(
         [sys.executable, *program, folder, run, plain, "--least", "20", "--out", out],
-        capture_output=True, text=True, timeout=170, check=False, cwd=Path(__file__).resolve().parents[2], env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=170, check=False, cwd=Path(__file__).resolve().parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(out.read_text())
