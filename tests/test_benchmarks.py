@@ -17,12 +17,9 @@ from recvae.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 LITTLE = """
 import runpy, sys
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"pandas", "pyarrow", "pydantic", "safetensors", "typer", "rich", "implicit",
-                                      "threadpoolctl", "pooch", "platformdirs", "matplotlib", "filelock", "optuna"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Hide())
+others = ("pandas", "pyarrow", "pydantic", "safetensors", "typer", "rich", "implicit", "threadpoolctl", "pooch",
+          "platformdirs", "matplotlib", "filelock", "optuna")
+sys.modules.update(dict.fromkeys(others))  # importing them fails, and looking for them finds nothing
 sys.argv = ["benchmarks.gpu", *sys.argv[1:]]
 runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
 """
@@ -36,7 +33,7 @@ def ran(command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["agreement", "training", "ranking", "serving"])
+@pytest.mark.parametrize("name", ["agreement", "ranking"])
 def test_a_program_runs_and_writes_its_record(name, tmp_path):
     out = tmp_path / f"{name}.json"
     ran([sys.executable, "-m", "benchmarks.speed", name, "--small", "--out", out])
