@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval import Evaluation, Metric
-from recvae import bench
+from recvae import bench, jobs
 from recvae.cli.benchmark import MODELS
 from recvae.config import resolve
 from recvae.errors import InputError, WorkError
@@ -130,8 +130,8 @@ def test_a_killed_process_is_a_failure_and_ctrl_c_ends_it(dataset, monkeypatch):
 
 
 def test_what_a_dead_process_is_said_to_have_died_of():
-    assert bench._death(-11) == "Its process was ended by SIGSEGV."
-    assert bench._death(3) == "Its process ended with status 3 and without a result."
+    assert jobs._death(-11) == "Its process was ended by SIGSEGV."
+    assert jobs._death(3) == "Its process ended with status 3 and without a result."
 
 
 def test_a_metric_that_cannot_choose_an_epoch(dataset):
