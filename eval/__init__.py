@@ -11,7 +11,7 @@ from eval.metrics import (
 )
 from eval.protocols import DEFAULT_METRICS, Evaluation, Ranker, evaluate, validator
 from eval.ratings import RatingPredictor, rating_errors, rating_metrics, ratings_validator
-from eval.significance import Comparison, Metric, bootstrap_interval, compare, summarize
+from eval.significance import Comparison, Metric, bootstrap_interval, compare, resampled_means, summarize
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -33,6 +33,7 @@ __all__ = [
     "rating_errors",
     "rating_metrics",
     "ratings_validator",
+    "resampled_means",
     "summarize",
     "validator",
 ]

@@ -12,6 +12,7 @@ paired t test, with C - 1 degrees of freedom; it is not corrected for the number
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from eval.metrics import as_floats
 from recvae.arguments import shown, whole_number
 from recvae.errors import ConfigError, InputError
 
-__all__ = ["Comparison", "Metric", "bootstrap_interval", "compare", "summarize"]
+__all__ = ["Comparison", "Metric", "bootstrap_interval", "compare", "resampled_means", "summarize"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -98,6 +99,39 @@ def bootstrap_interval(
     """
     _check_options(level, draws, seed)
     return _interval(*_grouped(*_present(values, clusters)), level=level, draws=draws, seed=seed)
+
+
+def resampled_means(
+    columns: Sequence[npt.ArrayLike],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+    clusters: npt.ArrayLike | None = None,
+) -> Floats:
+    """Return the means of several quantities over the same resampled users, float64 (draws, len(columns)).
+
+    For intervals of a number that is made of several means, such as their ratio, or a difference of roots: compute the
+    number from each row and take its quantiles. ``columns``: vectors (n,), entry i of each about the same user, NaN
+    where the user has no such value; options as in :func:`bootstrap_interval`. A mean over no value is NaN.
+
+    Raises :class:`~recvae.errors.ConfigError` for fewer than 100 draws and :class:`~recvae.errors.InputError` for wrong
+    shapes or infinite values.
+    """
+    _check_options(0.95, draws, seed)
+    vectors = [_vector(column, f"column {number}") for number, column in enumerate(columns, start=1)]
+    if not vectors or any(vector.shape != vectors[0].shape for vector in vectors):
+        raise InputError("There must be columns to resample, all of the same length.")
+    groups = np.arange(len(vectors[0])) if clusters is None else np.asarray(clusters)
+    if groups.shape != vectors[0].shape:
+        raise InputError(f"clusters must name a user for each of {len(vectors[0])} values, not {groups.shape}.")
+    present = ~np.all([np.isnan(vector) for vector in vectors], axis=0)
+    if not present.any():
+        return np.full((draws, len(vectors)), math.nan)
+    _, group = np.unique(groups[present], return_inverse=True)
+    kept = [vector[present] for vector in vectors]
+    sums = [np.bincount(group, weights=np.nan_to_num(vector)).astype(np.float64) for vector in kept]
+    sizes = [np.bincount(group, weights=~np.isnan(vector)).astype(np.float64) for vector in kept]
+    return _resampled(sums, sizes, draws=draws, seed=seed)
 
 
 def compare(
@@ -213,17 +247,24 @@ def _standard_error(sums: Floats, sizes: Floats) -> float:
 
 def _interval(sums: Floats, sizes: Floats, *, level: float, draws: int, seed: int) -> tuple[float, float]:
     """Percentile interval of the resampled mean."""
-    count = len(sums)
-    if count < 2:
+    if len(sums) < 2:
         return math.nan, math.nan
+    means = _resampled([sums], [sizes], draws=draws, seed=seed)[:, 0]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(sums: Sequence[Floats], sizes: Sequence[Floats], *, draws: int, seed: int) -> Floats:
+    """Return the means of each pair of sums and sizes, (C,) each, over resampled clusters -> (draws, len(sums))."""
+    count = len(sums[0])
     generator = np.random.default_rng(seed)
-    means = np.empty(draws)
-    step = max(1, _BLOCK // count)
-    equal_sizes = bool((sizes == 1).all())
+    means = np.empty((draws, len(sums)))
+    step = max(1, _BLOCK // max(1, count))
     for start in range(0, draws, step):
         stop = min(draws, start + step)
         chosen = generator.integers(0, count, size=(stop - start, count), dtype=np.uint32)
-        total = np.take(sums, chosen).sum(axis=1)
-        means[start:stop] = total / (count if equal_sizes else np.take(sizes, chosen).sum(axis=1))
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+        for column, (total, size) in enumerate(zip(sums, sizes, strict=True)):
+            users = count if (size == 1).all() else np.take(size, chosen).sum(axis=1)
+            with np.errstate(invalid="ignore"):  # a draw without any value: 0 / 0
+                means[start:stop, column] = np.take(total, chosen).sum(axis=1) / users
+    return means

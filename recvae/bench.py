@@ -5,15 +5,10 @@ peak memory and its threads are its own and a model that fails takes nothing els
 """
 
 import importlib.util
-import multiprocessing
-import signal
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +17,15 @@ from recvae.bench_kept import RESULTS, Kept
 from recvae.config import RunConfig, load_toml, resolve, run_config, shipped_for
 from recvae.config import find as find_config
 from recvae.defaults import Size
-from recvae.errors import InputError, RecvaeError, WorkError, is_out_of_memory
+from recvae.errors import InputError, WorkError
 from recvae.feed import held_out, learned_from, validate_with
 from recvae.files import write_text
+from recvae.jobs import Send, in_a_process, peak_memory_mb
 from recvae.registry import entry
 from recvae.report import ModelResult, environment, markdown_table, results, write_results
 from recvae.threads import SlowEpochs, limited
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from data_prep.dataset import Dataset
     from recvae.recommender import Recommender
 
@@ -223,7 +217,7 @@ def benchmark(
         if getattr(contestant.config.model, "ratings", False):
             raise InputError(
                 f"'{contestant.config.name}' has model.ratings=true, and a benchmark compares models of clicks. Use "
-                "recvae train and recvae evaluate, or benchmarks/imputation.py."
+                "recvae train and recvae evaluate, or benchmarks/accuracy/imputation.py."
             )
     data = Dataset.load(folder)
     events = events or Events()
@@ -269,64 +263,13 @@ def sorting_metric(metric: str, names: Sequence[MetricName | str]) -> str:
 
 def _in_a_process(task: _Task, events: Events) -> ModelResult | tuple[str, str]:
     """Return a model's result, or a sentence and a traceback; pass its progress on as it comes."""
-    context = multiprocessing.get_context("spawn")  # a fork would share this process's memory and threads
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(theirs, task), daemon=True)
-    with interrupts_stay_here():
-        process.start()
-    theirs.close()  # so that the end of the process is the end of what can be read
-    try:
-        while True:
-            kind, *values = ours.recv()
-            if kind == "step":
-                events.on_step(*values)
-            elif kind == "epoch":
-                events.on_epoch(*values)
-            elif kind == "slow":
-                events.on_slow(*values)
-            elif kind == "result":
-                return values[0]  # type: ignore[no-any-return]  # a pipe has no types
-            else:
-                return values[0], values[1]
-    except EOFError:
-        process.join()
-        return _death(process.exitcode), ""
-    except BaseException:
-        process.kill()  # Ctrl-C is answered at once
-        raise
-    finally:
-        if process.is_alive():
-            process.join(timeout=5)  # it has answered, and is on its way out
-        if process.is_alive():
-            process.kill()
-        process.join()
-        ours.close()
+    hear: dict[str, Callable[..., object]]
+    hear = {"step": events.on_step, "epoch": events.on_epoch, "slow": events.on_slow}
+    return in_a_process(_work, hear, task)
 
 
-def _death(status: int | None) -> str:
-    """Return a sentence about a process that ended without an answer."""
-    if status is not None and status < 0:
-        name = signal.Signals(-status).name
-        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
-        return f"Its process was ended by {name}{hint}."
-    return f"Its process ended with status {status} and without a result."
-
-
-@contextmanager
-def interrupts_stay_here() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C: this process hears it, and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _work(connection: "Connection", task: _Task) -> None:
-    """Measure one model and send what happens."""
+def _work(send: Send, task: _Task) -> ModelResult:
+    """Measure one model and send its progress."""
     last = 0.0
 
     def on_step(done: int, total: int) -> None:
@@ -334,57 +277,30 @@ def _work(connection: "Connection", task: _Task) -> None:
         now = time.monotonic()
         if now - last > 0.2:
             last = now
-            connection.send(("step", done, total))
+            send("step", done, total)
 
     def on_epoch(row: Mapping[str, Any]) -> None:
-        connection.send(("epoch", row))
+        send("epoch", row)
         if watch is not None and (sentence := watch.sentence(row)):
-            connection.send(("slow", sentence))
+            send("slow", sentence)
 
-    try:
-        from data_prep.dataset import Dataset
+    from data_prep.dataset import Dataset
 
-        with nullcontext() if task.threads is None else limited(task.threads):
-            watch = None if task.threads is None else SlowEpochs(task.threads)
-            model, result = measure(
-                run_config(task.config),
-                Dataset.load(task.folder),
-                task.metrics,
-                metric=task.metric,
-                device=task.device,
-                on_step=on_step,
-                on_epoch=on_epoch,
-            )
-        result = ModelResult(**{**vars(result), "peak_memory_mb": peak_memory_mb()})
-        if task.keep is not None:
-            model.save(task.keep, overwrite=True)  # of a process that was killed before it could tell
-        connection.send(("result", result))
-    except BrokenPipeError:  # nobody listens any more
-        return
-    except Exception as error:  # noqa: BLE001 - one model's failure must not lose the others' work
-        sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error):
-            sentence = "There is not enough memory for it."
-        with suppress(BrokenPipeError):
-            connection.send(("failure", sentence, traceback.format_exc()))
-
-
-def peak_memory_mb() -> float | None:
-    """Return this process's peak resident memory in 10^6 bytes, None where the system does not say.
-
-    Linux counts into ru_maxrss what a process had before it began to run its own program, which for a spawned process
-    is its parent's memory; VmHWM starts afresh.
-    """
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        peak = next(line for line in lines if line.startswith("VmHWM:"))
-        return round(int(peak.split()[1]) * 1024 / 1e6, 1)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    with nullcontext() if task.threads is None else limited(task.threads):
+        watch = None if task.threads is None else SlowEpochs(task.threads)
+        model, result = measure(
+            run_config(task.config),
+            Dataset.load(task.folder),
+            task.metrics,
+            metric=task.metric,
+            device=task.device,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+    result = replace(result, peak_memory_mb=peak_memory_mb())
+    if task.keep is not None:
+        model.save(task.keep, overwrite=True)  # of a process that was killed before it could tell
+    return result
 
 
 # Files.

@@ -88,7 +88,7 @@ def _enter(stack: ExitStack, path: Path) -> None:
         else:
             break
     recover(path)
-    if first:  # later on, parts may be this writer's own
+    if first:  # later ones may be what this writer has begun
         clear_parts(path)
 
 

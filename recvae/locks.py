@@ -42,7 +42,7 @@ class BusyError(WorkError):
 def lock(path: Path) -> Iterator[bool]:
     """Hold the lock of the output ``path`` in the body; a thread that has it already may take it again.
 
-    Yields whether the thread did not have it before.
+    Yields whether it was taken for the first time.
 
     The folder above ``path`` must exist. Raises :class:`BusyError` naming the holder where the output is locked, and
     OSError where the lock file cannot be written.

@@ -1,48 +1,106 @@
-"""The benchmark programs at tiny sizes: each checks that ours and its peers give equal results, and ends well."""
+"""The benchmark programs at tiny sizes, the pages that their records fill, and the commands that the pages name."""
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+from benchmarks import pages
+from benchmarks.accuracy import defaults, tables
+from benchmarks.speed.__main__ import PROGRAMS
+from recvae.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+LITTLE = """
+import runpy, sys
+others = ("pandas", "pyarrow", "pydantic", "safetensors", "typer", "rich", "implicit", "threadpoolctl", "pooch",
+          "platformdirs", "matplotlib", "filelock", "optuna")
+sys.modules.update(dict.fromkeys(others))  # importing them fails, and looking for them finds nothing
+sys.argv = ["benchmarks.gpu", *sys.argv[1:]]
+runpy.run_module("benchmarks.gpu", run_name="__main__", alter_sys=True)
+"""
+
+
+def ran(command):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["agreement", "ranking", "gpu --device cpu"])
-def test_a_program_runs_and_writes_its_record(program, tmp_path):
-    name, *more = program.split()
+@pytest.mark.parametrize("name", ["agreement", "ranking"])
+def test_a_program_runs_and_writes_its_record(name, tmp_path):
     out = tmp_path / f"{name}.json"
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--small", *more, "--out", str(out)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=170, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    ran([sys.executable, "-m", "benchmarks.speed", name, "--small", "--out", out])
     record = json.loads(out.read_text())
     assert record["figures"]
-    assert record["command"].startswith(f"python benchmarks/{name}.py")
+    assert record["command"] == f"python -m benchmarks.speed {name} --small"
 
 
-@pytest.fixture(scope="module")
-def defaults():
-    """The program that measures the defaults, as a module."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import defaults
-
-        return defaults
-    finally:
-        sys.path.pop(0)
+@pytest.mark.slow
+def test_the_gpu_program_runs_with_torch_numpy_and_scipy_alone(tmp_path):
+    out = tmp_path / "gpu.json"
+    ran([sys.executable, "-c", LITTLE, "--small", "--device", "cpu", "--out", out])
+    record = json.loads(out.read_text())
+    assert record["details"]["failed"] == {}
+    assert {figure["kind"] for figure in record["figures"]} == {"alone", "floor", "peer"}
 
 
-def test_the_recommended_model_is_level_with_the_baselines_and_its_page_says_the_record(defaults):
-    """On validation and on test users, and a level of .002: the figures of the page are the record's."""
-    rows = json.loads((BENCHMARKS / "results" / "defaults.json").read_text())["rows"]
-    lines = defaults.table(rows)
-    assert "\n".join(lines) in (BENCHMARKS.parent / "docs" / "models" / "README.md").read_text(encoding="utf-8")
+def test_a_program_overwrites_no_record_unless_asked():
+    before = {file.name: file.read_bytes() for file in pages.RESULTS.iterdir()}
+    assert "nothing is written: --out FILE or --record would" in ran(
+        [sys.executable, "-m", "benchmarks.speed", "startup", "--small"]
+    )
+    assert before == {file.name: file.read_bytes() for file in pages.RESULTS.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", "--small", "--record"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--small measures nothing" in done.stderr
+
+
+def test_pages_hold_exactly_the_tables_of_their_records():
+    """Nothing between the comments is by hand; python -m benchmarks.pages makes it again."""
+    found = {page.name: page.read_text(encoding="utf-8") for page in pages.pages()}
+    assert {"performance.md", "results.md", "family.md", "conditional-vae.md", "vaeac.md"} <= set(found)
+    for name, text in found.items():
+        assert text.count("<!-- table: ") == text.count("<!-- end -->") == len(pages.MARKED.findall(text)), name
+        assert pages.filled(text) == text, name
+
+
+def test_every_record_is_on_a_page():
+    pages_text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    for file in pages.RESULTS.iterdir():
+        assert f"benchmarks/results/{file.name}" in pages_text, file.name
+
+
+def test_a_table_that_is_not_there():
+    with pytest.raises(InputError, match="There is no table 'weather today'; the first word is one of speed"):
+        pages.filled("<!-- table: weather today -->\n<!-- end -->\n")
+
+
+def test_every_command_of_a_page_exists():
+    commands = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"python benchmarks/\S+", text), page.name
+        for module, first in re.findall(r"python -m (benchmarks[\w.]*)(?: (\w+))?", text):
+            commands += 1
+            assert find_spec(module) is not None, module
+            assert module != "benchmarks.speed" or first in ("", *PROGRAMS), first
+    assert commands > 15
+
+
+def test_the_recommended_model_is_level_with_the_baselines():
+    """By the record of the defaults, on validation and on test users, and a level of .002."""
+    lines = tables.defaults(json.loads((pages.RESULTS / "defaults.json").read_text()))
     cells = [line.strip("| ").split(" | ") for line in lines[2:]]
     assert {cell[0] for cell in cells} == set(defaults.SOURCES)
     for name in defaults.SOURCES:

@@ -1,24 +1,11 @@
 """What the imputation benchmark compares with, and how."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import oracles_vaeac as oracle
 import pytest
 from scipy.sparse import csr_array
 
-
-@pytest.fixture(scope="module")
-def imputation():
-    """The program, as a module."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-    try:
-        import imputation
-
-        return imputation
-    finally:
-        sys.path.pop(0)
+from benchmarks.accuracy import imputation
 
 
 def ratings(users=30, items=12):
@@ -26,7 +13,7 @@ def ratings(users=30, items=12):
     return np.where(rng.random((users, items)) < 0.6, rng.integers(1, 6, (users, items)), 0).astype(np.float32)
 
 
-def test_the_damped_bias_model_is_ridge_regression(imputation):
+def test_the_damped_bias_model_is_ridge_regression():
     x = ratings()
     model = imputation.DampedBias(csr_array(x), 2.0, 2.0, turns=100)
     mean, items = oracle.damped_offsets(x.astype(float), 2.0)
@@ -38,7 +25,7 @@ def test_the_damped_bias_model_is_ridge_regression(imputation):
     np.testing.assert_allclose(model.predict_ratings(csr_array(new), where).data, expected[new == 0], atol=1e-5)
 
 
-def test_intervals_resample_people(imputation):
+def test_intervals_resample_people():
     """The same errors again for the same people make no interval narrower; another person's do."""
     rng = np.random.default_rng(1)
     people = np.repeat(np.arange(80).astype(str), 5)
@@ -55,7 +42,7 @@ def test_intervals_resample_people(imputation):
     assert once["mae"]["bias"]["mean"] == pytest.approx(np.abs(errors["bias"]).mean())
 
 
-def test_a_model_of_clicks_can_be_told_what_was_seen(imputation):
+def test_a_model_of_clicks_can_be_told_what_was_seen():
     class Ranker:
         def recommend(self, histories, k, *, deny, **more):
             return histories.toarray() > 0, deny.toarray() > 0

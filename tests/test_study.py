@@ -3,36 +3,22 @@
 import csv
 import json
 import math
-import sys
+import multiprocessing
+import os
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import oracles_metrics
 import pytest
 
+from benchmarks import pages
+from benchmarks.accuracy import jobs, queue, rows, study, tables
 from data_prep.dataset import Dataset
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SEEDS = (7, 1, 2)
 TRIALS = 2
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The study's modules, which import one another by their bare names as programs in one folder do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        import study
-        import study_jobs
-        import study_page
-        import study_queue
-        import study_rows
-
-        yield {m.__name__: m for m in (study, study_jobs, study_page, study_queue, study_rows)}
-        for name in [name for name in sys.modules if name.startswith("study") or name in ("harness", "peers")]:
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +36,17 @@ def clicks(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(modules, clicks, tmp_path_factory):
+def place(clicks, tmp_path_factory):
     """A study of three rows and a blend on three splits of that file."""
-    rows, jobs = modules["study_rows"], modules["study_jobs"]
     columns = {"user_column": "user", "item_column": "item", "held_out_users": 20}
     small = ("model.latent=4", "train.epochs=2", "train.batch_size=40")
     return jobs.Place(
         tmp_path_factory.mktemp("study"),
-        jobs.Source("tiny", {"name_or_file": str(clicks), **columns}),
+        "study-tiny",
+        {"name_or_file": str(clicks), **columns},
+        "tiny",
         (
-            rows.Row("mult-dae", "mult-dae", 3, {"": small}, vae=True),
+            rows.Row("mult-dae", "mult-dae", 3, {"otherwise": small}, vae=True),
             rows.Row("ease", "ease", 2, begin={"model.l2": 20.0}),
             rows.Row("popularity", "popularity", 1),
         ),
@@ -70,20 +57,12 @@ def place(modules, clicks, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(modules, place):
+def run(place):
     """Do the study here, in no other process, and return its outcome and its record."""
 
     def run(place=place, names=None, workers=0):
         results = place.out / "results"
-        outcome = modules["study"].study(
-            [place],
-            workers=workers,
-            double=True,
-            results=results,
-            command="python benchmarks/study.py",
-            log=place.out / "log.txt",
-            names=names,
-        )
+        outcome = study.study([place], workers=workers, double=True, results=results, names=names)
         return outcome, json.loads((results / "study-tiny.json").read_text())
 
     return run
@@ -92,6 +71,13 @@ def run(modules, place):
 @pytest.fixture(scope="module")
 def first(run):
     return run()
+
+
+def files(place, name, seed, suffix):
+    """The one file of a row's runs on a split: its winner's."""
+    row = place.blends[0] if name == "blend" else place.row(name)
+    folder = place.folder(place.winner(row), seed)
+    return folder.with_name(folder.name + suffix)
 
 
 def split_of(place, seed):
@@ -132,7 +118,7 @@ def test_the_record_equals_an_independent_computation(first, place):
     found = {
         "popularity": [popularity(data[seed]) for seed in SEEDS],
         "ease": [ease(data[seed], l2) for seed in SEEDS],
-        "mult-dae": [np.load(f"{place.run('mult-dae', seed)}.npz")["ndcg@100"] for seed in SEEDS],
+        "mult-dae": [np.load(files(place, "mult-dae", seed, ".npz"))["ndcg@100"] for seed in SEEDS],
     }
     choosers = set(data[SEEDS[0]].user_ids("validation"))
     everyone = [user for seed in SEEDS for user in data[seed].user_ids("test")]
@@ -171,7 +157,7 @@ def clustered_error(values, people):
 def test_the_winner_is_the_best_trial_of_the_budget_and_its_run_repeats_its_score(first, place):
     told = first[1]
     for name in ("mult-dae", "ease"):
-        trials = json.loads((place.search(name) / "trials.json").read_text())["trials"]
+        trials = json.loads((place.search(place.row(name)) / "trials.json").read_text())["trials"]
         assert len(trials) == 2 * TRIALS
         for budget, row in ((TRIALS, told["rows"][name]), (2 * TRIALS, told["rows"][name]["double"])):
             complete = [trial for trial in trials[:budget] if trial["value"] is not None]
@@ -184,7 +170,7 @@ def test_the_winner_is_the_best_trial_of_the_budget_and_its_run_repeats_its_scor
 
 def test_a_blend_keeps_the_first_splits_weights(first, place):
     told = first[1]["rows"]["blend"]
-    records = [json.loads(Path(f"{place.run('blend', seed)}.json").read_text()) for seed in SEEDS]
+    records = [json.loads(files(place, "blend", seed, ".json").read_text()) for seed in SEEDS]
     assert all(record["weights"] == told["weights"] for record in records)
     alone = [first[1]["rows"][row]["validation"] for row in told["rows"]]
     assert told["validation"] >= max(alone)
@@ -199,36 +185,97 @@ def test_a_second_call_does_nothing(first, run):
 
 
 def test_what_is_missing_is_done_again_and_equal(first, run, place):
-    Path(f"{place.run('ease', 1)}.json").unlink()
+    files(place, "ease", 1, ".json").unlink()
     outcome, told = run(names=["ease"])
-    assert outcome.worked == ["tiny run ease 1"]
+    assert outcome.worked == ["study-tiny run ease 1"]
     assert told["rows"]["ease"]["metrics"] == first[1]["rows"]["ease"]["metrics"]
 
 
-def test_a_row_that_was_edited_is_refused_and_the_others_go_on(first, run, place, modules):
-    edited = replace(place.rows[0], settings={"": ("model.latent=5", "train.epochs=2", "train.batch_size=40")})
+def test_a_row_that_was_edited_is_refused_and_the_others_go_on(first, run, place):
+    edited = replace(place.rows[0], settings={"otherwise": ("model.latent=5", "train.epochs=2", "train.batch_size=40")})
     outcome, _ = run(replace(place, rows=(edited, *place.rows[1:]), blends=()))
-    assert "Delete it to search again" in outcome.failed["tiny tune mult-dae"]
-    assert "tiny run mult-dae 1" in outcome.failed
-    assert "tiny run ease 1" in outcome.kept
+    assert "Delete it to search again" in outcome.failed["study-tiny tune mult-dae"]
+    assert "study-tiny run mult-dae 1" in outcome.failed
+    assert "study-tiny run ease 1" in outcome.kept
 
 
-def test_the_page_says_what_the_record_says(first, place, modules, tmp_path):
+def test_the_page_says_what_the_record_says(first, place, tmp_path):
     told = first[1]
     (tmp_path / "study-ml-100k.json").write_text(json.dumps(told))
     page = tmp_path / "docs" / "results.md"
-    assert modules["study_page"].write_page(tmp_path, page) == ["ml-100k"]
+    page.parent.mkdir()
+    parts = ("run", "test", "splits", "blend", "budget")
+    blocks = "".join(f"<!-- table: study ml-100k {part} -->\n<!-- end -->\n" for part in parts)
+    page.write_text(f"# By hand\n\n{blocks}\n<!-- table: memory -->\n| by hand |\n<!-- end -->\nthe end\n")
+    assert pages.fill_pages(page.parent, tmp_path) == ["results.md"]
     text = page.read_text()
     mean = told["rows"]["ease"]["metrics"]["ndcg@100"]["mean"]
     assert f"| EASE | {mean:.4f}".replace("0.", ".", 1) in text
     assert "Twice the budget, 4 trials in place of 2" in text
-    assert (page.parent / "results" / "study-ml-100k.png").stat().st_size > 1000
+    assert text.startswith("# By hand\n\n<!-- table: study ml-100k run -->\n\n")
+    assert text.endswith("<!-- table: memory -->\n\nNo run is recorded yet.\n\n<!-- end -->\nthe end\n")
+    tables.forest(told, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    assert pages.fill_pages(page.parent, tmp_path) == []
 
 
-def test_winners_become_configurations(first, place, modules, tmp_path):
+def test_verdicts_follow_from_the_figures():
+    def row(title, low, high):
+        versus = {"difference": (low + high) / 2, "low": low, "high": high}
+        return {"title": title, "metrics": {"m": {"mean": versus["difference"]}}, "versus": {"m": versus}}
+
+    text = tables.reading([row("a", -0.2, -0.1), row("b", 0.1, 0.2), row("c", -0.1, 0.1), row("d", -0.1, 0.2)], "m")
+    assert text.endswith("Above it: b. Not told from it: d and c. Below it: a.")
+
+
+@pytest.fixture(scope="module")
+def family(place, clicks):
+    """A study of rows with variants, one of which is the same configuration as another row's."""
+    small = ("model.latent=4", "train.epochs=2", "train.batch_size=40")
+    weights = tuple((f"model.beta_cap={cap}",) for cap in (0.1, 0.3))
+    made = {"otherwise": (*small, "model.hidden=[8]")}
+    return replace(
+        place,
+        name="family-tiny",
+        rows=(
+            rows.Row("base", "mult-vae", settings=made, title="the base", saved=False, variants=weights, group="all"),
+            rows.Row("same", "mult-vae", settings=made, saved=False, variants=weights[:1], group="all"),
+            rows.Row("dae", "mult-dae", settings={"otherwise": small}, saved=False, variants=((),), group="all"),
+        ),
+        blends=(),
+        seeds=SEEDS[:1],
+        base="base",
+    )
+
+
+def test_rows_with_variants_are_the_best_of_them_and_equal_ones_are_trained_once(first, family):
+    results = family.out / "results"
+    ask = {"workers": 0, "double": True, "results": results}
+    outcome = study.study([family], **ask)
+    runs = ["base model.beta_cap=0.1", "base model.beta_cap=0.3", "dae"]
+    assert sorted(outcome.worked) == [f"family-tiny run {name}" for name in runs]
+    assert outcome.kept == [f"family-tiny split {SEEDS[0]}"]  # the other study's
+    told = json.loads((results / "family-tiny.json").read_text())
+    base, same, dae = (told["rows"][name] for name in ("base", "same", "dae"))
+    best = max(base["variants"], key=lambda variant: variant["validation"])
+    assert base["chosen"] == best["settings"]
+    assert base["validation"] == best["validation"]
+    assert base["metrics"]["ndcg@100"] == best["metrics"]["ndcg@100"]
+    assert ("versus" in same) == (base["chosen"] != ["model.beta_cap=0.1"])
+    assert dae["versus"]["ndcg@100"]["difference"] == pytest.approx(
+        dae["metrics"]["ndcg@100"]["mean"] - base["metrics"]["ndcg@100"]["mean"]
+    )
+    assert base["kl"] > 0
+    assert dae["kl"] is None
+    text = "\n".join(tables.family(told, "tiny", "all"))
+    assert f"| the base | {tables.value(base['metrics']['ndcg@100'])} |" in text
+    assert study.study([family], **ask).worked == []
+
+
+def test_winners_become_configurations(first, place, tmp_path):
     from recvae.config import resolve
 
-    assert modules["study"].write_configs(place, tmp_path) == ["tiny-mult-dae", "tiny-ease"]
+    assert study.write_configs(place, tmp_path) == ["tiny-mult-dae", "tiny-ease"]
     for name in ("mult-dae", "ease"):
         config = resolve(config=str(tmp_path / f"tiny-{name}.toml")).to_dict()
         assert json.loads(json.dumps(config)) == first[1]["rows"][name]["config"]
@@ -236,41 +283,61 @@ def test_winners_become_configurations(first, place, modules, tmp_path):
         assert found_on.keys() >= {"users", "items", "clicks"}
 
 
-def test_a_row_without_a_configuration_starts_where_it_says(modules):
-    rows, jobs = modules["study_rows"], modules["study_jobs"]
-    row = rows.Row("new", "recvae", 1, {"": ("train.epochs=3",)}, begin={"model.gamma": 0.007})
+def test_a_row_without_a_configuration_starts_where_it_says():
+    row = rows.Row("new", "recvae", 1, {"otherwise": ("train.epochs=3",)}, begin={"model.gamma": 0.007})
     made = jobs.search_plan(row, "unknown")
     assert made.start.model.gamma == 0.007
     assert made.start.train.epochs == 3
     assert "train.epochs" not in made.space
     assert "model.gamma" in made.space
-    shipped = jobs.search_plan(rows.Row("recvae", "recvae", 1, {"": ("train.epochs=3",)}), "ml-1m")
+    shipped = jobs.search_plan(rows.Row("recvae", "recvae", 1, {"otherwise": ("train.epochs=3",)}), "ml-1m")
     assert shipped.starts[0][0] == "shipped ml-1m-recvae"
     assert shipped.start.train.decay == "cosine"
 
 
+@dataclass(frozen=True)
+class Small(queue.Job):
+    """A job that writes a file, or ends its process."""
+
+    name: str
+    file: str
+    phase: int
+    cost: float = 1.0
+
+    def done(self):
+        return Path(self.file).exists()
+
+    def do(self, tell):
+        if self.name == "dies":
+            os._exit(3)
+        tell("at work")
+        Path(self.file).touch()
+
+
 @pytest.mark.slow
-def test_processes_do_the_jobs_and_one_that_dies_takes_no_other_with_it(modules, tmp_path):
-    queue = modules["study_queue"]
-    jobs = [
-        queue.Job("dies", "die", (), phase=0),
-        queue.Job("after it", "write", (str(tmp_path / "never"),), phase=0, needs=("dies",)),
-        queue.Job("first", "write", (str(tmp_path / "first"),), phase=1),
-        queue.Job("second", "write", (str(tmp_path / "second"),), phase=2, needs=("first",)),
+def test_processes_do_the_jobs_and_one_that_dies_takes_no_other_with_it(tmp_path):
+    (tmp_path / "before").touch()
+    todo = [
+        Small("dies", str(tmp_path / "dies"), phase=0),
+        Small("there", str(tmp_path / "before"), phase=0),
+        Small("first", str(tmp_path / "first"), phase=1),
+        Small("second", str(tmp_path / "second"), phase=2),
     ]
     lines = []
-    outcome = queue.run_jobs(jobs, small_work, workers=1, tell=lines.append)
+    outcome = queue.run_jobs(todo, workers=2, tell=lines.append)
     assert outcome.worked == ["first", "second"]
-    assert set(outcome.failed) == {"dies", "after it"}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["first", "second"]
+    assert outcome.kept == ["there"]
+    assert set(outcome.failed) == {"dies"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["before", "first", "second"]
     assert any("status 3" in line for line in lines)
+    assert "first: at work" in lines
 
 
-def small_work(job, tell):
-    import os
+@pytest.mark.slow
+def test_ctrl_c_ends_the_processes_at_once(tmp_path):
+    def stop(line):
+        raise KeyboardInterrupt
 
-    if job.kind == "die":
-        os._exit(3)
-    tell(job.name)
-    Path(*job.arguments).touch()
-    return True
+    with pytest.raises(KeyboardInterrupt):
+        queue.run_jobs([Small("first", str(tmp_path / "first"), phase=0)], workers=1, tell=stop)
+    assert multiprocessing.active_children() == []

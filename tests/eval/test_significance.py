@@ -7,7 +7,7 @@ import oracles_metrics as oracle
 import pytest
 from scipy import stats
 
-from eval import Metric, bootstrap_interval, compare, summarize
+from eval import Metric, bootstrap_interval, compare, resampled_means, summarize
 from eval import significance as module
 from recvae.errors import ConfigError, InputError
 
@@ -49,6 +49,34 @@ def test_the_interval_is_seeded_and_does_not_move_with_the_block(monkeypatch):
     assert low < narrow[0] < narrow[1] < high
     monkeypatch.setattr(module, "_BLOCK", 7)  # one draw at a time
     np.testing.assert_allclose(bootstrap_interval(values, seed=5), first, rtol=1e-12)
+
+
+def test_resampled_means_give_the_intervals_of_one_mean_and_of_a_ratio_of_two():
+    rng = np.random.default_rng(3)
+    clusters = rng.integers(0, 40, 120)
+    above, below = rng.random(120), 1 + rng.random(120)
+    above[::5] = np.nan
+    means = resampled_means([above, below, np.where(np.isnan(above), np.nan, 1.0)], clusters=clusters, seed=4)
+    assert means.shape == (2000, 3)
+    np.testing.assert_array_equal(means[:, 2], 1.0)
+    expected = bootstrap_interval(below, clusters=clusters, seed=4)
+    np.testing.assert_allclose(np.quantile(means[:, 1], [0.025, 0.975]), expected, rtol=1e-12)
+    slow = []  # the same draws, one at a time
+    generator = np.random.default_rng(4)
+    people = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
+    for _ in range(50):
+        rows = np.concatenate([people[p] for p in generator.integers(0, len(people), len(people), dtype=np.uint32)])
+        slow.append(np.nanmean(above[rows]) / below[rows].mean())
+    np.testing.assert_allclose((means[:, 0] / means[:, 1])[:50], slow, rtol=1e-12)
+    everyone = [math.nan, math.nan], [1.0, 2.0]
+    assert np.isnan(resampled_means(everyone, draws=100)[:, 0]).all()
+    assert np.isnan(resampled_means([[math.nan]], draws=100)).all()
+    with pytest.raises(InputError, match="same length"):
+        resampled_means([[1.0], [1.0, 2.0]])
+    with pytest.raises(InputError, match="clusters must name a user"):
+        resampled_means([[1.0, 2.0]], clusters=["a"])
+    with pytest.raises(ConfigError, match="draws"):
+        resampled_means([[1.0, 2.0]], draws=3)
 
 
 def test_the_interval_equals_a_slow_bootstrap_with_clusters():

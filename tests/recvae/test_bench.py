@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval import Evaluation, Metric
-from recvae import bench
+from recvae import bench, jobs
 from recvae.cli.benchmark import MODELS
 from recvae.config import resolve
 from recvae.errors import InputError, WorkError
@@ -65,7 +65,6 @@ def test_settings_nobody_uses_are_refused(configs):
         bench.contestants(MANIFEST, [])
 
 
-@pytest.mark.slow
 def test_benchmark_goes_on_after_a_failure(cli, dataset, tmp_path, monkeypatch):
     """One model diverges; the others' work is kept, and the exit status says that not all is well."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -103,7 +102,6 @@ def small_vae(**train):
     return bench.Contestant(resolve("mult-vae", None, settings), "defaults")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_process_is_a_failure_and_ctrl_c_ends_it(dataset, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -132,8 +130,8 @@ def test_a_killed_process_is_a_failure_and_ctrl_c_ends_it(dataset, monkeypatch):
 
 
 def test_what_a_dead_process_is_said_to_have_died_of():
-    assert bench._death(-11) == "Its process was ended by SIGSEGV."
-    assert bench._death(3) == "Its process ended with status 3 and without a result."
+    assert jobs._death(-11) == "Its process was ended by SIGSEGV."
+    assert jobs._death(3) == "Its process ended with status 3 and without a result."
 
 
 def test_a_metric_that_cannot_choose_an_epoch(dataset):

@@ -248,10 +248,11 @@ def test_the_benchmark_program(cli, folder, run, files):
     plain, out = files / "plain", files / "record.json"
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     assert cli("train", folder, "--model", "mult-vae", *settings, "--out", plain, "--quiet").status == 0
-    program = Path(__file__).resolve().parents[2] / "benchmarks" / "conditional.py"
+    program = ("-m", "benchmarks.accuracy.conditional")
     done = subprocess.run(
-        [sys.executable, program, folder, run, plain, "--least", "20", "--out", out],
-        capture_output=True, text=True, timeout=170, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, *program, folder, run, plain, "--least", "20", "--out", out],
+        capture_output=True, text=True, timeout=170, check=False, cwd=Path(__file__).resolve().parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(out.read_text())

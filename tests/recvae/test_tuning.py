@@ -253,7 +253,6 @@ tune(made, Dataset.load(sys.argv[1]), sys.argv[2], trials={trials},
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_and_resumed_is_as_if_nothing_had_been(data, dataset, whole, tmp_path):
     folder = tmp_path / "study"

@@ -1,0 +1,77 @@
+"""A catalogue of 500,000 items and 100,000 users on the CPU, with the exact softmax: steps of every phase."""
+
+from argparse import Namespace
+from typing import Any
+
+from benchmarks.harness import Figure, against, alone, measured
+
+BATCH = 500
+
+
+def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Take ``steps`` steps in each phase; return the memory that the model itself needs, losses and times."""
+    import time
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from benchmarks.speed.steps import Steps
+    from data_prep import ml20m_shape
+    from recvae.batches import Clicks
+    from recvae.models.base import Network
+    from recvae.models.mult import MultVAENetwork, MultVAEOptions
+    from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+    from recvae.training import TrainOptions
+
+    forbidden = {BATCH, shape["items"]}
+
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ships it without types
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            for value in torch.utils._pytree.tree_leaves(out):
+                if isinstance(value, torch.Tensor) and forbidden <= set(value.shape):
+                    raise SystemExit(f"{func} made a tensor of shape {tuple(value.shape)}.")
+            return out
+
+    network: Network
+    if model == "RecVAE":
+        network = RecVAENetwork(shape["items"], RecVAEOptions(**sizes))
+    else:
+        network = MultVAENetwork(shape["items"], MultVAEOptions(**sizes | {"hidden": (sizes["hidden"],)}))
+    ours = Steps(network, Clicks(ml20m_shape(**shape)), TrainOptions(batch_size=BATCH, learning_rate=1e-3))
+    phases = {}
+    for phase in ours.loop.phases:
+        ours.begin(phase)
+        ours.begin_phase(phase.name)
+        losses, seconds = [], []
+        with Watch():  # type: ignore[no-untyped-call]  # the same
+            ours.step(phase)
+        for _ in range(steps):
+            start = time.perf_counter()
+            losses.append(ours.step(phase).nll.item())
+            seconds.append(time.perf_counter() - start)
+        edge = max(1, steps // 5)
+        first, last = sum(losses[:edge]) / edge, sum(losses[-edge:]) / edge
+        phases[phase.name] = {"first": first, "last": last, "seconds": sorted(seconds)[steps // 2]}
+    weights = sum(parameter.numel() for parameter in network.parameters()) * 4
+    return {"own_gib": 4 * weights / 2**30, "phases": phases}  # weights, gradients and Adam's two moments
+
+
+def measure(arguments: Namespace) -> dict[str, Any]:
+    shape = {"users": 100_000, "items": 500_000, "clicks": 7_300_000}
+    sizes, steps = {"hidden": 600, "latent": 200}, 20
+    if arguments.small:
+        shape, sizes, steps = {"users": 3000, "items": 70_000, "clicks": 60_000}, {"hidden": 16, "latent": 8}, 3
+    figures: list[Figure] = []
+    details = {}
+    for model in ("RecVAE", "Mult-VAE"):
+        _, peak, result = measured(train, model, shape, steps, sizes)
+        own = result["own_gib"]
+        floor = "its weights, gradients and Adam state"
+        figures.append(
+            against(f"{model}, peak memory", {"ours": [peak], floor: [own]}, floor, floor=True) | {"unit": "GiB"}
+        )
+        for name, phase in result["phases"].items():
+            figures.append(alone(f"{model}, {name} step" if name != "all" else f"{model}, step", [phase["seconds"]]))
+        details[model] = result | {"peak_gib": peak}
+    return {"figures": figures, "details": details}
