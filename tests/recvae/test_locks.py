@@ -99,6 +99,16 @@ def test_a_killed_holder_does_not_block(tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_a_writer_that_enters_again_keeps_its_own_parts(tmp_path):
+    part = tmp_path / ".out.abcdefgh.part"
+    with writing(tmp_path / "out"):
+        part.mkdir()
+        with writing(tmp_path / "out"):
+            assert part.is_dir()
+    with writing(tmp_path / "out"):
+        assert not part.exists()  # a dead writer's
+
+
 def test_another_thread_is_another_writer(tmp_path):
     found: list[str] = []
 
