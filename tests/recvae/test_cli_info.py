@@ -50,7 +50,7 @@ def test_values_and_ranges_are_in_words(cli, monkeypatch):
     ):
         assert line in said
     assert "  hidden = [600]\n" in cli("info", "mult-vae").out
-    assert "List, each value a whole number from 1." in cli("info", "mult-vae").out
+    assert "List, each value a whole number from 1 to 65536." in cli("info", "mult-vae").out
     assert "It has no options." in cli("info", "popularity").out
 
 
