@@ -59,8 +59,8 @@ def test_ease_as_a_document(cli, dataset, tmp_path):
     answer = cli("tune", dataset, "--model", "ease", "--trials", 4, "--out", out, "--json", "--seed", 7)
     document = answer.json
     assert set(document) == {
-        "study", "threads", "model", "metric", "space", "starts", "dataset", "budget", "command", "versions", "best", "counts",
-        "seconds", "trials",
+        "study", "threads", "model", "metric", "space", "starts", "dataset", "budget", "command", "versions", "best",
+        "counts", "seconds", "trials",
     }  # fmt: skip
     assert document["study"] == str(out)
     assert document["budget"] == {"trials": 4, "seconds": None}
