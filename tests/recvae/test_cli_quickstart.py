@@ -49,7 +49,7 @@ def test_what_is_kept_can_be_used(cli, folder):
     assert load(folder / FLAGSHIP).items.hash() == data.vocabulary_hash
     answer = cli("evaluate", folder / FLAGSHIP, folder / "dataset", "--metrics", "ndcg@10", "--json")
     expected = document["models"][FLAGSHIP]["metrics"]["ndcg@10"]["mean"]
-    assert answer.json["models"]["recvae"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(expected, abs=1e-6)
+    assert answer.json["models"][FLAGSHIP]["metrics"]["ndcg@10"]["mean"] == pytest.approx(expected, abs=1e-6)
     title = document["recommended"]["history"][0]["title"]
     assert cli("recommend", folder / FLAGSHIP, "--item", title).status == 0
     assert cli("quickstart", "--out", folder).status == 2
