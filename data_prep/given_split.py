@@ -40,6 +40,7 @@ from data_prep.splits import (
 from data_prep.spool import all_rereadable
 from data_prep.streams import ByteSource, Progress, readable
 from data_prep.titles import Titles
+from recvae.arguments import real_number
 from recvae.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def prepare_given(
 
     Raises :class:`InputError` or its child :class:`DataError` for what cannot be used.
     """
-    check_min_rating(min_rating)
+    min_rating = check_min_rating(min_rating)
     check_name(name)
     _check_options(validation_share, seed)
     table: dict[str, Any] = {"rating_column": rating_column, "columns": columns, "separator": separator}
@@ -168,7 +169,7 @@ def split_given(
 
 
 def _check_options(validation_share: float, seed: int) -> None:
-    if not 0 < validation_share < 1:
+    if not 0 < real_number("The validation share", validation_share) < 1:
         raise InputError(f"The validation share must lie between 0 and 1, and {validation_share} does not.")
     check_seed(seed)
 

@@ -1,6 +1,5 @@
 """From a name or a file to a dataset: read, filter, split. What ``recvae prepare NAME|FILE`` calls."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,11 @@ from data_prep.interactions import Interactions
 from data_prep.ratings import split_ratings
 from data_prep.readers import column_names, read_interactions
 from data_prep.sources import RELEASES, Release, find_release, locate
-from data_prep.splits import LIANG_SEED, default_held_out_users, make_split
+from data_prep.splits import LIANG_SEED, check_seed, default_held_out_users, make_split
 from data_prep.spool import all_rereadable, is_stdin
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_titles, read_user_tags
+from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -79,12 +79,16 @@ def prepare(
     Raises :class:`InputError` or its child :class:`DataError` for what cannot be used, and :class:`WorkError` for a
     failed download.
     """
-    check_min_rating(min_rating)
+    min_rating = check_min_rating(min_rating)
+    min_items_per_user = whole_number("The minimum number of items per user", min_items_per_user, least=0)
+    min_users_per_item = whole_number("The minimum number of users per item", min_users_per_item, least=0)
+    if held_out_users is not None:
+        held_out_users = whole_number("The number of held-out users", held_out_users, least=1)
+    held_out_share = real_number("The held-out share", held_out_share)
+    seed = check_seed(seed)
     check_name(name)
     if ratings and split != "strong":
         raise InputError(f"Ratings are kept for the strong split alone: leave --ratings or --split {split} out.")
-    if min_items_per_user < 0 or min_users_per_item < 0:
-        raise InputError("The minimum numbers of items per user and of users per item cannot be negative.")
     release = _release(name_or_file)
     if release is not None:
         if any(option is not None for option in (user_column, item_column, rating_column, time_column)):
@@ -244,10 +248,9 @@ def check_name(name: str | None) -> None:
         )
 
 
-def check_min_rating(min_rating: float | None) -> None:
-    """Raise :class:`InputError` for a minimum that is no finite number."""
-    if min_rating is not None and not math.isfinite(min_rating):
-        raise InputError(f"The minimum rating must be a number, and {min_rating} is not.")
+def check_min_rating(min_rating: object) -> float | None:
+    """Return a minimum as a float, None where there is none; raise :class:`InputError` for what is no finite number."""
+    return None if min_rating is None else real_number("The minimum rating", min_rating)
 
 
 def matching_user_tags(file: str | Path | ByteSource, data: Interactions) -> dict[str, dict[str, str]]:

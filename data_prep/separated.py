@@ -23,7 +23,7 @@ class _Text:
     """One separated text file: how to open and parse it with Arrow."""
 
     def __init__(self, file: ByteSource, columns: Sequence[str] | None, separator: str) -> None:
-        if not separator or "\n" in separator or '"' in separator or Separated.CONTROL.decode() in separator:
+        if not isinstance(separator, str) or not separator or any(map(_is_no_separator, separator)):
             raise InputError(f"The separator {separator!r} cannot be used.")
         self.file, self.columns, self.separator = file, columns, separator
         self.long = len(separator.encode()) > 1
@@ -95,6 +95,11 @@ def _whole_rows(head: bytes, *, quoted: bool) -> bytes:
     while quoted and end and head.count(b'"', 0, end) % 2:  # that line break is part of a quoted value
         end = head.rfind(b"\n", 0, end - 1) + 1
     return head[:end] or head
+
+
+def _is_no_separator(character: str) -> bool:
+    """Return whether a character ends rows, quotes, stands for a long separator here, or is not Unicode."""
+    return character in '\n\r\0"' + Separated.CONTROL.decode() or "\ud800" <= character <= "\udfff"
 
 
 def text_columns(file: ByteSource, columns: Sequence[str] | None, separator: str) -> list[str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from data_prep.interactions import Ids, Interactions, ascending
+from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError, did_you_mean
 
 SplitMethod = Literal["strong", "random", "last-out", "temporal"]
@@ -69,7 +70,7 @@ def make_split(
     if method not in SPLIT_METHODS:
         hint = did_you_mean(method, SPLIT_METHODS)
         raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
-    if not 0 < held_out_share < 1:
+    if not 0 < real_number("The held-out share", held_out_share) < 1:
         raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
     check_seed(seed)
     if not len(interactions):
@@ -87,10 +88,9 @@ def make_split(
     return _weak(interactions, part, method)
 
 
-def check_seed(seed: int) -> None:
-    """Raise :class:`InputError` for a seed that NumPy's legacy generator does not take."""
-    if not 0 <= seed < 2**32:
-        raise InputError(f"The seed must be a whole number from 0 to {2**32 - 1:,}, and {seed} is not.")
+def check_seed(seed: object) -> int:
+    """Return a seed that NumPy's legacy generator takes; raise :class:`InputError` for any other value."""
+    return whole_number("The seed", seed, least=0, most=2**32 - 1)
 
 
 def default_held_out_users(n_users: int) -> int:
@@ -105,8 +105,7 @@ def _strong(data: Interactions, held_out_users: int | None, share: float, seed: 
     users = ascending_users(data)
     n = users.size
     held_out = default_held_out_users(n) if held_out_users is None else held_out_users
-    if held_out < 1:
-        raise InputError(f"The number of held-out users must be at least 1, and {held_out} is not.")
+    whole_number("The number of held-out users", held_out, least=1)
     if 2 * held_out >= n:
         raise DataError(
             f"{data.label} has {n:,} users after the filters, too few to hold out {held_out:,} for validation and"

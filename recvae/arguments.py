@@ -1,5 +1,6 @@
 """Arguments of the Python interface: each is looked at before any work, and a wrong one is named in a sentence."""
 
+import math
 import numbers
 import operator
 import os
@@ -28,6 +29,15 @@ def whole_number(name: str, value: object, *, least: int, most: int | None = Non
     if number < least or (most is not None and number > most):
         limits = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
         raise InputError(f"{name} must be a whole number {limits}, and is {shown(value)}.")
+    return number
+
+
+def real_number(name: str, value: object) -> float:
+    """Return ``value``, a finite number of Python or NumPy, as a float; raise :class:`InputError` for another one."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    number = float(value) if real else math.nan  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise InputError(f"{name} must be a number, and is {shown(value)}.")
     return number
 
 

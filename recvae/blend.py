@@ -22,13 +22,15 @@ from torch import Tensor
 
 from recvae.arguments import flag, items, path_of, shown
 from recvae.batches import canonical
-from recvae.checkpoint import RUN, WEIGHTS, header_hash, read_weights, write_items, write_run, write_weights
+from recvae.checkpoint import RUN, WEIGHTS, header_hash, read_facts, seal, write_items, write_run, write_weights
 from recvae.config import RunConfig
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.files import file_hash, whole_folder
 from recvae.options import option
 from recvae.ranking import NOT_NUMBERS, SCORES_IN_MEMORY
 from recvae.recommender import Recommender, Validation, load
+from recvae.seals import SEAL, check
+from recvae.tensors import Expected
 
 COMPONENTS = "components"  # the folder of the components' run folders
 SPREAD_ITEMS = 1000  # on which the spread of similarities is measured, at most
@@ -207,12 +209,17 @@ class Blend(Recommender):
         """Return weights and spreads, float64 (n_components,); what the components learned is in their own folders."""
         return {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("weights", "spreads")}
 
+    def expected(self) -> Mapping[str, Expected]:
+        """Return the form of :meth:`tensors`; a spread is above 0."""
+        n = len(self.config.model.components)
+        spreads = Expected((n,), torch.float64, low=math.ulp(0.0))
+        return {"weights": Expected((n,), torch.float64, low=0), "spreads": spreads}
+
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back the spreads; raise RuntimeError where the configuration has other weights."""
-        options = self.config.model
+        """Take back the spreads; raise :class:`FormatError` where the configuration has other weights."""
         self.spreads = tensors["spreads"].tolist()
-        if tensors["weights"].tolist() != [*options.weights] or len(self.spreads) != len(options.components):
-            raise RuntimeError("The configuration and the tensors are of different blends.")
+        if tensors["weights"].tolist() != [*self.weights]:
+            raise FormatError(f"{RUN} and {WEIGHTS} of the blend have different weights. Blend again.")
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder that holds the components' run folders; whole or not at all."""
@@ -225,25 +232,27 @@ class Blend(Recommender):
                 component.save(home)
                 seals.append(_seal(home))
             write_items(temporary, self.items)
-            write_weights(temporary / WEIGHTS, self.tensors(), {**self.facts(), "components": seals})
+            write_weights(temporary, self.tensors(), {**self.facts(), "components": seals})
             write_run(temporary, self.run())
+            homes = [_home(Path(), place, component.name) for place, component in enumerate(self.components)]
+            seal(temporary, *((home / SEAL).as_posix() for home in homes))
 
     @classmethod
     def _read(cls, folder: Path, device: str) -> Self:
         """Return the blend of a run folder; raise :class:`FormatError` where it or a component is damaged."""
         blend = super()._read(folder, device)
-        _, facts = read_weights(folder / WEIGHTS)
-        names, seals = blend.config.model.components, facts.get("components", [])
+        names, seals = blend.config.model.components, (read_facts(folder) or {}).get("components", [])
         if len(names) != len(seals):
             raise FormatError(f"{folder / WEIGHTS} does not fit the blend that {folder / RUN} names. Blend again.")
         components = []
-        for place, (name, seal) in enumerate(zip(names, seals, strict=True)):
+        for place, (name, own) in enumerate(zip(names, seals, strict=True)):
             home = _home(folder, place, name)
             if not home.is_dir():
                 raise FormatError(f"{home} is missing. Blend again, or copy the whole folder {folder}.")
             components.append(load(home, device))
-            if _seal(home) != seal:
+            if _seal(home) != own:
                 raise FormatError(f"{home} is not the model that was blended into {folder}. Blend again.")
+            check(folder, (_home(Path(), place, name) / SEAL).as_posix())
         blend._join(components)
         return blend
 

@@ -5,14 +5,18 @@
     items.csv            index,item_id,title
     metrics.jsonl        one object per epoch
     resume/state.safetensors    what the next epoch depends on
+    resume/best.safetensors     the weights a longer run has as its best, where the last epoch's are better (runs.py)
+    seal.json            the digests of all of these (seals.py)
 
 Nothing is pickled. A file that is truncated, altered or of another kind raises a FormatError that names it.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +25,44 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from recvae.errors import FormatError, InputError, WorkError
+from recvae import seals
+from recvae.errors import DataError, FormatError, InputError, RecvaeError, WorkError
 from recvae.files import (
+    fill_json,
+    fill_table,
+    from_json,
     read_json,
     read_table,
     recover,
     same_vocabulary,
     vocabulary_hash,
-    whole_file,
-    write_json,
-    write_table,
-    write_text,
 )
-from recvae.swap import need_utf8
+from recvae.records import ConfigShape, DatasetFacts, Row, Run, StateFacts, WeightFacts, checked
+from recvae.swap import need_utf8, remove, remove_empty
+from recvae.tensors import Expected, Shape, wrong_form, wrong_values
 from recvae.training import TrainState
 
 FORMAT = 1
 _ITEM_COLUMNS = ("index", "item_id", "title")
 
-RUN, WEIGHTS, ITEMS, METRICS, STATE = (
+RUN, WEIGHTS, ITEMS, METRICS, STATE, BEST = FILES = (
     "run.json",
     "model.safetensors",
     "items.csv",
     "metrics.jsonl",
     "resume/state.safetensors",
+    "resume/best.safetensors",
 )
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
+
+Facts = dict[str, Any]
+Forms = Mapping[str, Expected]
 
 
 @dataclass(frozen=True)
@@ -67,24 +84,14 @@ class Vocabulary:
         return vocabulary_hash(self.titles)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What run.json says of a trained model."""
-
-    model: str
-    config: dict[str, Any]
-    n_items: int
-    vocabulary: str  # hash
-    titles: str  # hash
-    versions: dict[str, str]
-    best_epoch: int | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    dataset: dict[str, Any] = field(default_factory=dict)
-
-
 def write_run(folder: Path, run: Run) -> None:
     """Write run.json."""
-    write_json(folder / RUN, {"kind": "recvae-run", "format": FORMAT, **run.__dict__})
+    with seals.sealed_files(folder, RUN, beside=FILES) as (temporary,):
+        _fill_run(temporary, run)
+
+
+def _fill_run(path: Path, run: Run) -> None:
+    fill_json(path, {"kind": "recvae-run", "format": FORMAT, **run.model_dump(), "sealed": True}, RUN)
 
 
 def read_run(folder: Path) -> Run:
@@ -105,31 +112,28 @@ def read_run(folder: Path) -> Run:
     version = record.pop("format", None)
     if version != FORMAT:
         raise FormatError(f"{path} has format version {version}; this recvae reads version {FORMAT}. Train again.")
-    kinds = {
-        "model": str,
-        "config": dict,
-        "n_items": int,
-        "vocabulary": str,
-        "titles": str,
-        "versions": dict,
-        "metrics": dict,
-    }
-    kinds |= {"dataset": dict, "best_epoch": int | None}  # type: ignore[dict-item]  # isinstance takes a union too
-    if record.keys() != kinds.keys() or any(not isinstance(record[key], kind) for key, kind in kinds.items()):
-        raise FormatError(f"{path} was altered: a field is missing, added or of another kind. Train again.")
-    return Run(**record)
+    seals.check(folder, RUN)
+    run = checked(Run, record, path)
+    checked(DatasetFacts, run.dataset, path)
+    checked(ConfigShape, run.config, path)
+    # The seal comes after run.json, so that a folder that was begun is known for what it is, and before the others.
+    if run.sealed and not (folder / seals.SEAL).is_file() and any((folder / name).is_file() for name in FILES[1:]):
+        raise FormatError(f"{folder / seals.SEAL} is missing. {seals.REMEDY}")
+    return run
 
 
 def write_items(folder: Path, items: Vocabulary) -> None:
     """Write items.csv."""
     rows = ((i, *item) for i, item in enumerate(zip(items.ids, items.titles, strict=True)))
-    write_table(folder / ITEMS, _ITEM_COLUMNS, rows)
+    with seals.sealed_files(folder, ITEMS, beside=FILES) as (temporary,):
+        fill_table(temporary, _ITEM_COLUMNS, rows, ITEMS)
 
 
 def read_items(folder: Path, run: Run) -> Vocabulary:
     """Read items.csv; raise :class:`FormatError` where it is not the one the model was trained with."""
     path = folder / ITEMS
     rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
+    seals.check(folder, ITEMS)
     items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
     same = same_vocabulary(items.ids, run.vocabulary) and same_vocabulary(items.titles, run.titles)
     if not same or len(items) != run.n_items:
@@ -137,56 +141,89 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
     return items
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors with a digest of them and JSON-able ``facts`` in the header."""
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One entry: with two, safetensors would write them in any order, and the same run not the same file.
-    header = {"recvae": json.dumps({"facts": facts, "digest": _digest(kept)})}
-    with whole_file(path) as temporary:
-        try:
-            save_file(kept, temporary, metadata=header)
-        except SafetensorError as error:  # it wraps the operating system's error
-            raise WorkError(f"Cannot write {path}: {error}. Free some space, or write elsewhere.") from error
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+    """Write model.safetensors."""
+    with seals.sealed_files(folder, WEIGHTS, beside=FILES) as (temporary,):
+        _fill(temporary, folder / WEIGHTS, tensors, facts)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, on the CPU, and the facts; raise :class:`FormatError` where the file is damaged."""
-    need_utf8(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        header = json.loads(header["recvae"])
-        facts, digest = header["facts"], header["digest"]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise FormatError(f"{path} is missing, truncated or not a recvae file. Train again.") from error
-    if digest != _digest(tensors):
-        raise FormatError(f"{path} was altered: its contents do not match its digest. Train again.")
-    return tensors, facts
+def write_best(folder: Path, run: Run, tensors: Mapping[str, Tensor] | None = None, facts: Facts | None = None) -> None:
+    """Write model.safetensors and run.json; without tensors, the former is what :func:`keep_aside` kept."""
+    with seals.sealed_files(folder, WEIGHTS, RUN, beside=FILES) as (weights, of_run):
+        if tensors is None:
+            shutil.copyfile(folder / BEST, weights)
+        else:
+            _fill(weights, folder / WEIGHTS, tensors, facts or {})
+        _fill_run(of_run, run)
+
+
+def keep_aside(folder: Path) -> None:
+    """Copy model.safetensors to resume/best.safetensors."""
+    with seals.sealed_files(folder, BEST, beside=FILES) as (temporary,):
+        shutil.copyfile(folder / WEIGHTS, temporary)
+
+
+def remove_aside(folder: Path) -> None:
+    """Delete resume/best.safetensors, where there is one."""
+    seals.remove(folder, BEST, beside=FILES)
+
+
+def read_weights(
+    folder: Path, expected: Callable[[Facts], Forms] | None = None, *, file: str = WEIGHTS
+) -> tuple[dict[str, Tensor], Facts]:
+    """Return the tensors of model.safetensors, on the CPU, and its facts.
+
+    ``expected`` says from the facts what tensors there are to be; it is asked before any of them is read. Raises
+    :class:`FormatError` where the file is damaged or holds other tensors.
+    """
+    with _opened(folder / file):  # a file that was cut off is called so
+        seals.check(folder, file)
+    return _read(folder / file, WeightFacts, expected)
+
+
+def read_facts(folder: Path, file: str = WEIGHTS) -> Facts | None:
+    """Return the facts of a weights file without reading its tensors, None where there is no such file."""
+    if not (folder / file).is_file():
+        return None
+    seals.check(folder, file)
+    with _opened(folder / file) as opened:
+        return _said(opened, folder / file, WeightFacts)[0]
 
 
 def header_hash(path: Path) -> str:
     """Return the SHA-256 of what a weights file says of itself, its tensors' digest included, without reading them."""
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         return hashlib.sha256((file.metadata() or {}).get("recvae", "").encode()).hexdigest()
 
 
-def write_state(folder: Path, state: TrainState, facts: Mapping[str, Any]) -> None:
-    """Write the resumable state; its appearance is the moment an epoch counts as done."""
-    write_weights(folder / STATE, state.tensors, {"values": state.values, **facts})
+def write_state(folder: Path, state: TrainState, facts: Facts) -> None:
+    """Write the resumable state and metrics.jsonl; the state's appearance is the moment an epoch counts as done."""
+    with seals.sealed_files(folder, STATE, METRICS, beside=FILES) as (of_state, of_rows):
+        _fill(of_state, folder / STATE, state.tensors, {"values": state.values, **facts})
+        _fill_metrics(of_rows, facts["rows"])
 
 
-def read_state(folder: Path) -> tuple[TrainState, dict[str, Any]] | None:
+def read_state(folder: Path) -> tuple[TrainState, Facts] | None:
     """Return the resumable state and its facts, or None where there is none."""
-    if not (folder / STATE).is_file():
+    seals.check(folder, STATE)
+    path = folder / STATE
+    if not path.is_file():
         return None
-    tensors, facts = read_weights(folder / STATE)
-    return TrainState(tensors, facts.pop("values")), facts
+    tensors, facts = _read(path, StateFacts)
+    _numbered(facts["rows"], path)
+    if len(facts["rows"]) != facts["values"]["done"]:
+        raise FormatError(f"{path} was altered: it has not a row for each epoch. Train again.")
+    return TrainState(tensors, facts.pop("values"), str(path)), facts
 
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write metrics.jsonl."""
-    write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+    with seals.sealed_files(folder, METRICS, beside=FILES) as (temporary,):
+        _fill_metrics(temporary, rows)
+
+
+def _fill_metrics(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8", newline="\n")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -194,10 +231,43 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     if not path.is_file():
         return []
+    seals.check(folder, METRICS)
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
+        rows = [from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
         raise FormatError(f"{path} is damaged ({error}); delete it, or train again.") from error
+    for row in rows:
+        checked(Row, row, path, "Delete it, or train again.")
+    _numbered(rows, path)
+    return rows
+
+
+def verify(folder: Path) -> bool:
+    """Read and check all of a run folder but its model; return whether there was a seal to compare all files with."""
+    read_metrics(folder)
+    read_state(folder)
+    if (folder / BEST).is_file():
+        read_weights(folder, file=BEST)
+    return seals.verify(folder)
+
+
+def seal(folder: Path, *more: str) -> None:
+    """Seal a run folder that was just made, with ``more`` files beside those that every run has."""
+    seals.seal(folder, (*FILES, *more))
+
+
+def remove_run(folder: Path) -> None:
+    """Delete the files of a run that has no weights, and the folder if it is empty then, as far as that can be.
+
+    run.json goes last, after the seal: what a kill leaves is known for what it is, and can be gone on with.
+    """
+    for name in reversed(FILES[1:]):
+        with suppress(OSError, RecvaeError):  # a disk that takes no seal any more is no reason to keep the file
+            seals.remove(folder, name, beside=FILES)
+        remove(folder / name)
+    for name in (seals.SEAL, RUN):
+        remove(folder / name)
+    remove_empty([folder, (folder / STATE).parent])
 
 
 def versions() -> dict[str, str]:
@@ -214,6 +284,74 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+
+
+def _fill(path: Path, named: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
+    """Write tensors, with a digest of them and JSON-able ``facts`` in the header, to what will be ``named``."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # One entry: with two, safetensors would write them in any order, and the same run not the same file.
+    text = json.dumps({"facts": facts, "digest": _digest(kept)})
+    try:
+        from_json(text)
+    except ValueError as error:
+        raise DataError(f"{named} cannot hold what it is to say of itself: {error}.") from error
+    try:
+        save_file(kept, path, metadata={"recvae": text})
+    except SafetensorError as error:  # it wraps the operating system's error
+        raise WorkError(f"Cannot write {named}: {error}. Free some space, or write elsewhere.") from error
+
+
+def _read(
+    path: Path, kind: type[WeightFacts | StateFacts], expected: Callable[[Facts], Forms] | None = None
+) -> tuple[dict[str, Tensor], Facts]:
+    """Return the tensors and the facts of a file; raise :class:`FormatError` where they are not as they should be."""
+    with _opened(path) as file:  # once: a run under way may put another in its place
+        facts, digest, forms = _said(file, path, kind)
+        wanted = None if expected is None else expected(facts)
+        if wanted is not None and (wrong := wrong_form(wanted, forms)):
+            raise FormatError(f"{path} is not of the model that {RUN} names: it {wrong}. Train again.")
+        tensors = {name: file.get_tensor(name) for name in forms}
+    if digest != _digest(tensors):
+        raise FormatError(f"{path} was altered: its contents do not match its digest. Train again.")
+    if wanted is not None and (wrong := wrong_values(wanted, tensors)):
+        raise FormatError(f"{path} cannot be used: it {wrong}. Train again.")
+    return tensors, facts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield a safetensors file, which the library has no type for; raise :class:`FormatError` where it is none."""
+    need_utf8(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path) from error
+
+
+def _said(
+    file: Any, path: Path, kind: type[WeightFacts | StateFacts]
+) -> tuple[Facts, str, dict[str, tuple[Shape, torch.dtype]]]:
+    """Return what an open file says: its facts, its tensors' digest, and their shapes and types."""
+    try:
+        entry = from_json((file.metadata() or {})["recvae"])
+        facts, digest = entry["facts"], entry["digest"]
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        forms = {name: (tuple(part.get_shape()), _TYPES[part.get_dtype()]) for name, part in parts.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path) from error
+    checked(kind, facts, path)
+    return facts, digest, forms
+
+
+def _unreadable(path: Path) -> FormatError:
+    return FormatError(f"{path} is missing, truncated or not a recvae file. Train again.")
+
+
+def _numbered(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise :class:`FormatError` unless the rows are of epochs 1, 2 and so on."""
+    if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
+        raise FormatError(f"{path} was altered: its rows are not of epochs 1, 2 and so on. Train again.")
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -157,9 +157,9 @@ class ConditionalVAE(NeuralRecommender):
             yield b"\n"
             yield from (b"None",) if table is None else _written(table, len(self.condition_names))
 
-    def _network(self) -> ConditionalVAENetwork:
+    def _bare_network(self) -> ConditionalVAENetwork:
         options, seed = self.config.model, self.config.seed
-        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names)).to(self.device)
+        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names))
 
     def _prepare(self, matrix: Any) -> None:
         of_items, of_users = self._tables

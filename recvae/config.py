@@ -128,11 +128,23 @@ def resolve(
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raise :class:`InputError` where it is missing and :class:`ConfigError` where it is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return from_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """Return what TOML text holds; raise ValueError, also where it is too deep or has a number too long to be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python reads no number of more digits than sys.get_int_max_str_digits()
+        raise ValueError("a number in it has too many digits") from None
 
 
 def find(name: str) -> Path:
@@ -195,9 +207,11 @@ def _set(values: dict[str, Any], setting: str) -> None:
     if not equals or not all(parts) or len(parts) > 2:
         raise ConfigError(f"--set needs the form section.key=value, such as train.epochs=50; got '{setting}'.")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = from_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except ValueError as error:
+        raise ConfigError(f"--set {key.strip()} cannot be read: {error}.") from error
     if len(parts) == 1:
         values[parts[0]] = value
         return
@@ -243,8 +257,11 @@ def _schema(kind: type[Any]) -> Any:
         bounds = dict(f.metadata.get("bounds", {}))
         annotation = hints[f.name]
         if get_origin(annotation) is tuple:  # TOML has lists; the bounds are those of the elements
+            longest = bounds.pop("max_length", None)
             annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]
-            bounds = {"strict": False}
+            bounds = {"strict": False, "max_length": longest}
+        elif annotation is int:
+            bounds.setdefault("le", 2**63 - 1)  # what NumPy and PyTorch hold
         assert f.default is not MISSING
         declared[f.name] = (annotation, Field(f.default, description=f.metadata.get("meaning"), **bounds))
     config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
@@ -257,6 +274,9 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
     name = f"{section}.{key}" if section else key
     if error["type"] == "extra_forbidden":
         return _unknown(name, key, [f.name for f in fields(kind)])
+    if error["type"] == "too_long":
+        most, here = error["ctx"]["max_length"], error["ctx"]["actual_length"]
+        return f"{name}: may have {most} values, and has {here}"
     reason = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     if _is_list(kind, key):
         default = next(f.default for f in fields(kind) if f.name == key)

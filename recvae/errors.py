@@ -37,6 +37,27 @@ class WorkError(RecvaeError):
     """The input is good, but the work failed: a full disk, a failed download, a loss that is not finite."""
 
 
+class OtherMachineWarning(UserWarning):
+    """A run goes on with other arithmetic than it was begun with: another number of threads, other instructions."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: Python's, CUDA's, or that of PyTorch on a CPU, which has no class of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | ValueError) and any(part in str(error) for part in _OUT_OF_MEMORY)
+
+
+# PyTorch's allocator on Linux and on Windows, its shapes that no number of bytes can hold, and NumPy's of such.
+_OUT_OF_MEMORY = (
+    "allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+    "array is too big",
+    "Maximum allowed dimension exceeded",
+)
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with the nearest of ``choices``, whatever its case; an empty string where none is.
 

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import tempfile
@@ -35,6 +36,9 @@ from recvae.swap import (
 
 __all__ = [
     "file_hash",
+    "fill_json",
+    "fill_table",
+    "from_json",
     "parse_table",
     "read_json",
     "read_table",
@@ -77,14 +81,15 @@ def _enter(stack: ExitStack, path: Path) -> None:
     for last in (False, False, True):
         stack.callback(remove_empty, make_folders(path.parent))
         try:
-            stack.enter_context(lock(path))
+            first = stack.enter_context(lock(path))
         except FileNotFoundError:
             if last:
                 raise
         else:
             break
     recover(path)
-    clear_parts(path)
+    if first:  # later ones may be what this writer has begun
+        clear_parts(path)
 
 
 @contextmanager
@@ -168,28 +173,64 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 ``text`` to ``path``, whole or not at all; raise :class:`DataError` where it is not valid Unicode."""
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        wrong = error.object[max(0, error.start - 20) : error.end + 20]
-        raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {path.name}. Rename it.") from error
+    data = _encoded(text, path.name)
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
 
 
+def _encoded(text: str, name: str) -> bytes:
+    """Return text for a file called ``name``; raise :class:`DataError` where it is not valid Unicode."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {name}. Rename it.") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN and infinities are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    with whole_file(path) as temporary:
+        fill_json(temporary, value, path.name)
+
+
+def fill_json(path: Path, value: Any, name: str) -> None:
+    """Write as :func:`write_json` does to a temporary file, of what will be called ``name``."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_bytes(_encoded(text, name))
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raise :class:`FormatError` where it is missing, truncated or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} is missing.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
+
+
+def from_json(text: str) -> Any:
+    """Return what JSON text holds; raise ValueError where it is not JSON that we would write.
+
+    That is also where it is nested too deeply to be read, where a text in it is no Unicode (half a surrogate pair), and
+    for NaN, infinities and numbers too long to be one.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if "\\u" in text:  # the only way to a lone surrogate
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text in it is not valid Unicode") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large to be a number" if text[-1].isdigit() else f"{text} is no number")
+    return value
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -197,12 +238,18 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
     Raises :class:`DataError` where a text is not valid Unicode.
     """
+    with whole_file(path) as temporary:
+        fill_table(temporary, header, rows, path.name)
+
+
+def fill_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], name: str) -> None:
+    """Write a table as :func:`write_table` does to a temporary file, of what will be called ``name``."""
     try:
-        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             file.write(",".join(header) + "\n")
             file.writelines(_line(row) for row in rows)
     except UnicodeEncodeError as error:
-        raise DataError(f"{error.object!r} is not valid Unicode and cannot be written to {path.name}.") from error
+        raise DataError(f"{error.object!r} is not valid Unicode and cannot be written to {name}.") from error
 
 
 def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:

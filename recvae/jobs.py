@@ -32,9 +32,11 @@ class Failure(NamedTuple):
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """Return the failure that an exception is: its sentence, or its type and words where it is not one of ours."""
-        from recvae.errors import RecvaeError
+        from recvae.errors import RecvaeError, is_out_of_memory
 
         sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            sentence = "There is not enough memory for it."
         return cls(sentence, "".join(traceback.format_exception(error)))
 
 

@@ -39,8 +39,10 @@ class BusyError(WorkError):
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[bool]:
     """Hold the lock of the output ``path`` in the body; a thread that has it already may take it again.
+
+    Yields whether it was taken for the first time.
 
     The folder above ``path`` must exist. Raises :class:`BusyError` naming the holder where the output is locked, and
     OSError where the lock file cannot be written.
@@ -50,14 +52,14 @@ def lock(path: Path) -> Iterator[None]:
     if key in _held:
         _held[key] += 1
         try:
-            yield
+            yield False
         finally:
             _held[key] -= 1
         return
     held = _acquire(place, path)
     _held[key] = 1
     try:
-        yield
+        yield True
     finally:
         del _held[key]
         _release(held, place)

@@ -35,9 +35,14 @@ class OneOf:
 
 Space = Between | OneOf
 
+# What no model needs more of: a file or a slip of the hand that asks for it is refused before memory or hours are lost.
+WIDEST, DEEPEST = 65_536, 100
+
 
 def option(default: Any, meaning: str, *, search: Space | None = None, **bounds: Any) -> Any:
     """Declare a dataclass field with its meaning and, for numbers, ``gt``, ``ge``, ``lt`` or ``le`` bounds.
+
+    Of a tuple the bounds are those of its values, and ``max_length`` is how many there may be.
 
     ``search`` is where ``recvae tune`` looks for better values; without it the option keeps the value it is given.
     Use ``Between(low, high)`` for an int or a float and ``OneOf(a, b, ...)`` for a choice.

@@ -17,11 +17,11 @@ from recvae.batches import canonical
 from recvae.checkpoint import (
     RUN,
     WEIGHTS,
-    Run,
     Vocabulary,
     read_items,
     read_run,
     read_weights,
+    seal,
     versions,
     write_items,
     write_run,
@@ -35,8 +35,10 @@ from recvae.files import whole_folder
 from recvae.forks import expect_forks
 from recvae.options import SEED, explain
 from recvae.ranking import Ranked, rank
+from recvae.records import Later, Run
 from recvae.registry import entry
 from recvae.swap import one_version
+from recvae.tensors import Expected
 
 Validation = Callable[["Recommender"], float]
 
@@ -82,6 +84,8 @@ class Recommender(ABC):
         self.best_epoch: int | None = None
         self.metrics: dict[str, float] = {}
         self.dataset: dict[str, Any] = {}
+        self.versions: dict[str, str] = {}  # that trained it; those of this process where it does not say
+        self.resumed: tuple[Later, ...] = ()
 
     def __repr__(self) -> str:
         """Return the options that are not the defaults, and what was learned: RecVAE(latent=100; fitted: 40 items)."""
@@ -145,8 +149,15 @@ class Recommender(ABC):
         """Return what was learned, by name."""
 
     @abstractmethod
+    def expected(self) -> Mapping[str, Expected]:
+        """Return what :meth:`tensors` returns by its form, from configuration, items and conditions alone.
+
+        A file is compared with it before it is read, so nothing of the size of the tensors may be made here.
+        """
+
+    @abstractmethod
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`tensors` returned; ``items`` is set already."""
+        """Take back what :meth:`tensors` returned, which is as :meth:`expected`; ``items`` is set already."""
 
     @abstractmethod
     def similarity(self, items: Tensor) -> Tensor:
@@ -307,8 +318,9 @@ class Recommender(ABC):
         overwrite = flag("overwrite", overwrite)
         with whole_folder(path_of(folder), marker=RUN, overwrite=overwrite) as temporary:
             write_items(temporary, self.items)
-            write_weights(temporary / WEIGHTS, self.tensors(), self.facts())
+            write_weights(temporary, self.tensors(), self.facts())
             write_run(temporary, self.run())
+            seal(temporary)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> Self:
@@ -330,15 +342,17 @@ class Recommender(ABC):
             raise FormatError(f"{folder / RUN} was altered, or is another version's. {error}") from error
         model = cls.from_config(config, device)
         model.items = read_items(folder, run)
-        tensors, facts = read_weights(folder / WEIGHTS)
-        if facts.get("vocabulary") != run.vocabulary or facts.get("model") != run.model:
-            raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / 'run.json'}. Train again.")
-        model.condition_names = tuple(facts.get("conditions", ()))
-        model.best_epoch, model.metrics, model.dataset = facts.get("best_epoch"), facts.get("metrics", {}), run.dataset
-        try:
-            model.load_tensors(tensors)
-        except (KeyError, RuntimeError) as error:
-            raise FormatError(f"{folder / WEIGHTS} does not fit the model that {folder / 'run.json'} names.") from error
+
+        def expected(facts: Mapping[str, Any]) -> Mapping[str, Expected]:
+            if facts["vocabulary"] != run.vocabulary or facts["model"] != run.model:
+                raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / RUN}. Train again.")
+            model.condition_names = tuple(facts.get("conditions", ()))
+            return model.expected()
+
+        tensors, facts = read_weights(folder, expected)
+        model.best_epoch, model.metrics, model.dataset = facts["best_epoch"], facts["metrics"], run.dataset
+        model.versions, model.resumed = run.versions, run.resumed
+        model.load_tensors(tensors)
         return model
 
     def run(self) -> Run:
@@ -349,10 +363,12 @@ class Recommender(ABC):
             n_items=self.n_items,
             vocabulary=self.items.hash(),
             titles=self.items.titles_hash(),
-            versions=versions(),
+            versions=self.versions or versions(),
             best_epoch=self.best_epoch,
             metrics=self.metrics,
             dataset=self.dataset,
+            resumed=self.resumed,
+            sealed=True,
         )
 
     @cached_property
@@ -409,6 +425,7 @@ class Recommender(ABC):
         self.items = Vocabulary(ids, names)
         self.__dict__.pop("columns", None)
         self.best_epoch, self.metrics = None, {}
+        self.versions, self.resumed = versions(), ()
         return matrix
 
     def _need_fit(self) -> None:

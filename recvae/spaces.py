@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
-from recvae.config import RunConfig, resolve, run_config, shipped_for, value_of
+from recvae.config import RunConfig, from_toml, resolve, run_config, shipped_for, value_of
 from recvae.defaults import Size
 from recvae.errors import ConfigError
 from recvae.options import Between, OneOf, Space
@@ -75,7 +75,7 @@ class Plan:
         """Return the plan that :meth:`to_dict` described; raise KeyError, TypeError or :class:`ConfigError`."""
         starts = tuple((str(start["source"]), run_config(start["config"])) for start in value["starts"])
         space = {key: space_from_dict(described) for key, described in value["space"].items()}
-        return cls(starts, space, str(value["metric"]))
+        return cls(starts, _checked(starts[0][1], space), str(value["metric"]))
 
 
 def plan(
@@ -148,9 +148,11 @@ def parse_search(text: str) -> tuple[str, Space]:
             raise ConfigError(f"--search needs the form {FORM}; got '{text}'.")
         return key, Between(low, high, log=len(ends) == 3)
     try:
-        chosen = tomllib.loads(f"values = [{values}]")["values"]
+        chosen = from_toml(f"values = [{values}]")["values"]
     except tomllib.TOMLDecodeError:
         chosen = [word.strip() for word in values.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--search {key} cannot be read: {error}.") from error
     return key, OneOf(*chosen)
 
 

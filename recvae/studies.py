@@ -5,6 +5,7 @@
     trials.csv     the same as a table
     best.toml      the best trial's configuration, which ``recvae train --config`` takes
     tune.png       value by trial and by each searched option, where Matplotlib is installed
+    seal.json      the digests of study.json and trials.json, the files that are read again (:mod:`recvae.seals`)
 
 The files are written anew, each whole or not at all, after every trial. A study that was killed has lost the trial
 under way and no other, and since a trial's settings follow from those before it, the same one comes again.
@@ -18,11 +19,15 @@ from datetime import date
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from recvae import seals
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
-from recvae.files import read_json, recover, whole_folder, write_json, write_table, write_text
+from recvae.files import fill_json, read_json, recover, whole_folder, write_table, write_text
+from recvae.records import Count, DatasetFacts, Record, checked
 from recvae.registry import entry
 from recvae.spaces import Plan, space_to_dict
 
@@ -91,9 +96,11 @@ class Study:
             return
         if (self.folder / STUDY).is_file() and not self.overwrite:
             self._write(self.folder)
+            seals.narrow(self.folder)
             return
         with whole_folder(self.folder, marker=STUDY, overwrite=self.overwrite) as temporary:
             self._write(temporary)
+            seals.seal(temporary, (STUDY, TRIALS))
         self.overwrite = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,8 +139,9 @@ class Study:
 
     def _write(self, folder: Path) -> None:
         """Write all files; trials.json comes first, since the others can be made from it and study.json."""
-        write_json(folder / TRIALS, {"trials": [asdict(trial) for trial in self.trials]})
-        write_json(folder / STUDY, {"kind": KIND, "format": FORMAT, **self._definition()})
+        with seals.sealed_files(folder, TRIALS, STUDY, beside=(STUDY, TRIALS)) as (of_trials, of_study):
+            fill_json(of_trials, {"trials": [asdict(trial) for trial in self.trials]}, TRIALS)
+            fill_json(of_study, {"kind": KIND, "format": FORMAT, **self._definition(), "sealed": True}, STUDY)
         keys = list(self.plan.space)
         about = ("number", "source", "state", "value", "epoch", "seconds", "same_as", "error")
         rows = [
@@ -161,31 +169,109 @@ class Study:
         return "".join(f"# {' '.join(line.split())}\n" for line in comments) + to_toml(best.config)
 
 
+class _Trial(Record):
+    """A trial as trials.json has it; see :class:`Trial`."""
+
+    number: Count
+    source: str
+    state: Literal["complete", "pruned", "failed"]
+    settings: dict[str, Any]
+    config: dict[str, Any]
+    value: float | None
+    epoch: Count | None
+    scores: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
+    seconds: Annotated[float, Field(ge=0)]
+    device: str
+    same_as: Count | None
+    error: str | None
+
+
+class _Trials(Record):
+    trials: list[_Trial]
+
+
+class _Budget(Record):
+    trials: Annotated[int, Field(ge=1, lt=2**63)] | None
+    seconds: Annotated[float, Field(gt=0)] | None
+
+
+class _Range(Record):
+    low: int | float
+    high: int | float
+    log: bool
+
+
+class _Choice(Record):
+    values: list[Any]
+
+
+class _Start(Record):
+    source: str
+    config: dict[str, Any]
+
+
+class _Study(Record):
+    """study.json."""
+
+    kind: Literal["recvae-study"]
+    format: Literal[1]
+    model: str
+    metric: str
+    space: dict[str, _Range | _Choice]
+    starts: Annotated[list[_Start], Field(min_length=1)]
+    dataset: dict[str, Any]
+    budget: _Budget
+    command: str
+    versions: dict[str, str]
+    sealed: bool = False
+
+
 def read_study(folder: Path) -> Study:
     """Return the study of a folder; raise :class:`FormatError` where there is none, or it is damaged."""
     recover(folder)
-    told = read_json(folder / STUDY)
+    again = "Tune again."
+    record = read_json(folder / STUDY)
+    if isinstance(record, dict) and record.get("kind") == KIND and record.get("format") != FORMAT:
+        raise FormatError(f"{folder / STUDY} is not a study of this version. {again}")
+    rows = read_json(folder / TRIALS)
+    seals.check(folder, STUDY, TRIALS)
+    told = checked(_Study, record, folder / STUDY, again)
+    checked(DatasetFacts, told.dataset, folder / STUDY, again)
+    if told.sealed and not (folder / seals.SEAL).is_file():
+        raise FormatError(f"{folder / seals.SEAL} is missing. {seals.REMEDY}")
+    checked(_Trials, rows, folder / TRIALS, again)
+    trials = [Trial(**row) for row in rows["trials"]]
     try:
-        if told["kind"] != KIND or told["format"] != FORMAT:
-            raise FormatError(f"{folder / STUDY} is not a study of this version. Tune again.")
-        trials = [Trial(**row) for row in read_json(folder / TRIALS)["trials"]]
-        numbers = [trial.number for trial in trials]
-        if numbers != list(range(1, len(trials) + 1)) or any(trial.state not in STATES for trial in trials):
-            raise ValueError(f"trials {numbers}")
-        return Study(
-            Plan.from_dict(told),
-            dict(told["dataset"]),
-            told["budget"]["trials"],
-            told["budget"]["seconds"],
-            trials,
-            folder,
-            told["command"],
-            dict(told["versions"]),
-        )
-    except (KeyError, TypeError, AttributeError, ConfigError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{folder} holds a study that was altered, or is another version's. Tune again.") from error
+        plan = Plan.from_dict(record)
+        for place, trial in enumerate(trials, start=1):
+            _check(trial, place, plan)
+    except (ConfigError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{folder} holds a study that was altered, or is another version's: {error} {again}"
+        ) from error
+    budget = record["budget"]
+    return Study(
+        plan, told.dataset, budget["trials"], budget["seconds"], trials, folder, told.command, dict(told.versions)
+    )
+
+
+def _check(trial: Trial, place: int, plan: Plan) -> None:
+    """Raise ValueError or :class:`ConfigError` unless a trial is one of the plan's, and whole."""
+    config = run_config(trial.config)
+    epochs = [epoch for epoch, _ in trial.scores]
+    right = (
+        trial.number == place,
+        config.name == plan.model,
+        json.loads(json.dumps(plan.settings(config))) == trial.settings,
+        (trial.value is not None) == (trial.state == "complete"),
+        (trial.error is not None) == (trial.state == "failed"),
+        trial.same_as is None or 0 < trial.same_as < place,
+        epochs == sorted(set(epochs)) and all(isinstance(epoch, int) and epoch > 0 for epoch in epochs),
+        trial.state != "pruned" or bool(epochs),
+        trial.epoch is None or trial.epoch in epochs,
+    )
+    if not all(right):
+        raise ValueError(f"trial {place} of {TRIALS} does not hold together.")
 
 
 def to_toml(config: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ given. It never waits for the device within a pass; losses and the finiteness fl
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from recvae.arguments import shown
 from recvae.batches import Batch, Clicks, number_of_batches
-from recvae.errors import InputError, WorkError
+from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
 from recvae.models.base import Loss, Network, Phase
 from recvae.noise import Noise
 from recvae.options import Between, OneOf, option
 from recvae.products import precision
 from recvae.schedules import cosine_rate
+from recvae.tensors import Expected, wrong_form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class TrainState:
 
     tensors: dict[str, Tensor]
     values: dict[str, Any] = field(default_factory=dict)
+    source: str = "The state"  # where it comes from, for sentences
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,9 @@ def train(
 
     The network is left with the last epoch's weights, or their average where that is kept; ``hooks.keep_best`` sees
     each best one. With ``state`` the run continues after the epoch that the state was taken at. Raises
-    :class:`InputError` where there is nothing to train on and :class:`WorkError` where a loss or a validation score is
-    not finite.
+    :class:`InputError` where there is nothing to train on, :class:`FormatError` where ``state`` is of another network,
+    and :class:`WorkError` where a loss or a validation score is not finite. Warns with :class:`OtherMachineWarning`
+    where ``state`` was made with other arithmetic than this process has.
     """
     if not len(clicks):
         raise InputError("The training matrix has no users.")
@@ -239,18 +243,21 @@ class _Loop:
     def _close(self, losses: dict[str, dict[str, float]], seconds: float) -> EpochReport:
         """Validate, keep the best weights, and keep a state to resume from."""
         score, best = None, False
-        last = self.done == self.last_epoch
-        if self.hooks.validate is not None and (last or self.done % self.options.validate_every == 0):
+        best_epoch, best_score = self.best_epoch, self.best_score
+        scheduled = is_scheduled(self.done, self.options)
+        if self.hooks.validate is not None and (scheduled or self.done == self.last_epoch):
             with self._averaged():
                 score = _number(self.hooks.validate())
             if not math.isfinite(score):
                 raise WorkError(f"The validation metric is {score} at epoch {self.done}, not a finite number.")
-            best = self.best_score is None or score > self.best_score
-            self.since_best = 0 if best else self.since_best + 1
+            best = best_score is None or score > best_score
         elif self.hooks.validate is None:
-            best = True  # without validation the latest weights are the ones to keep
+            best = scheduled = True  # without validation the latest weights are the ones to keep
         if best:
-            self.best_epoch, self.best_score = self.done, score
+            best_epoch, best_score = self.done, score
+        if scheduled:  # a last epoch's extra validation is no part of the state: a longer run does not have it
+            self.best_epoch, self.best_score = best_epoch, best_score
+            self.since_best = 0 if best else self.since_best + 1
         report = EpochReport(
             epoch=self.done,
             epochs=self.options.epochs,
@@ -259,8 +266,8 @@ class _Loop:
             phases=losses,
             score=score,
             best=best,
-            best_epoch=self.best_epoch,
-            best_score=self.best_score,
+            best_epoch=best_epoch,
+            best_score=best_score,
         )
         if best and self.hooks.keep_best is not None:
             with self._averaged():
@@ -289,6 +296,7 @@ class _Loop:
             "best_score": self.best_score,
             "since_best": self.since_best,
             "device": self.clicks.device.type,
+            "arithmetic": arithmetic(self.clicks.device),
         }
         return TrainState(tensors, values)
 
@@ -299,12 +307,20 @@ class _Loop:
             raise InputError(
                 f"The run was on '{device}', and its random numbers can go on only there. Use device='{device}'."
             )
-        of_network = {
-            name.removeprefix("network."): value for name, value in state.tensors.items() if name.startswith("network.")
-        }
+        was, now = state.values.get("arithmetic"), arithmetic(self.clicks.device)
+        if was is not None and was != now:  # older states do not say
+            warnings.warn(
+                f"{state.source} was made with {_listed(was)}; here it goes on with {_listed(now)}. What follows is as "
+                "good, but not bit for bit what it would have been.",
+                OtherMachineWarning,
+                stacklevel=2,
+            )
+        found = {name: (tuple(value.shape), value.dtype) for name, value in state.tensors.items()}
+        wrong = wrong_form(self._expected(state.values["done"]), found)
+        if wrong:
+            raise FormatError(f"{state.source} is another model's, or was altered: it {wrong}. Train again.")
         parameters = dict(self.network.named_parameters())
-        if of_network.keys() != parameters.keys():
-            raise RuntimeError("The state is of another network.")
+        of_network = {name: state.tensors[f"network.{name}"] for name in parameters}
         self.network.load_state_dict(of_network, strict=False)  # what is not trained is as it was built
         for name, value in state.tensors.items():
             if name.startswith("adam."):
@@ -314,10 +330,44 @@ class _Loop:
                 self.optimisers[phase].state[owner][slot] = value.to(owner.device, copy=True)
         for (name, _), mean in zip(self.network.named_parameters() if self.average else (), self.average, strict=True):
             mean.copy_(state.tensors[f"average.{name}"])
-        self.noise.restore(state.tensors["noise"].cpu())
+        try:
+            self.noise.restore(state.tensors["noise"].cpu())
+        except RuntimeError as error:
+            raise FormatError(f"{state.source} was altered: its random generator cannot go on. Train again.") from error
         self.done, self.step = state.values["done"], state.values["step"]
         self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
         self.since_best = state.values["since_best"]
+
+    def _expected(self, done: int) -> dict[str, Expected]:
+        """Return what a state after ``done`` epochs holds."""
+        form = {name: (tuple(value.shape), value.dtype) for name, value in self.network.named_parameters()}
+        expected = {f"network.{name}": Expected(*of_one) for name, of_one in form.items()}
+        if self.average:
+            expected |= {f"average.{name}": Expected(*of_one) for name, of_one in form.items()}
+        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        for phase in self.phases if done else ():
+            for name in (names[parameter] for parameter in phase.parameters):
+                expected[f"adam.{phase.name}.{name}.step"] = Expected(())
+                for slot in ("exp_avg", "exp_avg_sq"):
+                    expected[f"adam.{phase.name}.{name}.{slot}"] = Expected(*form[name])
+        noise = self.noise.state()
+        return {**expected, "noise": Expected(tuple(noise.shape), noise.dtype)}
+
+
+def is_scheduled(epoch: int, options: TrainOptions) -> bool:
+    """Return whether a run validates after this epoch however many epochs it has."""
+    return epoch % options.validate_every == 0
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """Return what the bits of a run on ``device`` depend on beside seed and versions."""
+    if device.type == "cpu":
+        return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _number(score: Any) -> float:

@@ -24,7 +24,7 @@ from recvae.bench import OnEpoch, OnStep, facts
 from recvae.checkpoint import versions
 from recvae.config import RunConfig, run_config, value_of
 from recvae.defaults import Size
-from recvae.errors import InputError, WorkError
+from recvae.errors import InputError, WorkError, is_out_of_memory
 from recvae.feed import learned_from, validate_with
 from recvae.files import refuse_existing, writing
 from recvae.options import Between, OneOf, Space
@@ -341,7 +341,7 @@ class _Runner:
         except _Pruned:
             state = "pruned"
         except Exception as failure:
-            if not (isinstance(failure, WorkError) or _is_out_of_memory(failure)):
+            if not (isinstance(failure, WorkError) or is_out_of_memory(failure)):
                 raise
             state, error = "failed", " ".join(str(failure).split()) or type(failure).__name__
         seconds = time.perf_counter() - began
@@ -358,13 +358,6 @@ class _Runner:
             device=str(model.device),
             error=error,
         )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed: Python's, CUDA's, or that of PyTorch on a CPU, which has no class of its own."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

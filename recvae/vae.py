@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from recvae import defaults
@@ -20,6 +21,7 @@ from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender, Validation, cosines
 from recvae.runs import InFolder, InMemory
+from recvae.tensors import Expected, of_network
 from recvae.training import EpochReport, Hooks, TrainOptions, train
 
 
@@ -45,9 +47,10 @@ class NeuralRecommender(Recommender):
         """Train, and keep the weights of the epoch that validated best (the last one without ``validation``).
 
         With ``folder`` the run is written there as it goes: best weights, metrics, and a state from which
-        ``resume=True`` continues bit for bit on the same device (it starts where there is nothing to continue);
-        ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights so far and
-        KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
+        ``resume=True`` continues bit for bit on the same device, with the same versions, number of threads and CPU
+        instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
+        continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
+        so far and KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
@@ -84,8 +87,11 @@ class NeuralRecommender(Recommender):
         """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
 
     def _network(self) -> Network:
-        network = type(self).build(self.n_items, self.config.model, self.config.seed)
-        return network.to(self.device)
+        return self._bare_network().to(self.device)
+
+    def _bare_network(self) -> Network:
+        """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
+        return type(self).build(self.n_items, self.config.model, self.config.seed)
 
     def scores(self, histories: Any) -> Tensor:
         return self.network.logits(Batch.of(histories, self.device, weighted=self.config.model.weighted))
@@ -93,8 +99,14 @@ class NeuralRecommender(Recommender):
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()
 
+    def expected(self) -> Mapping[str, Expected]:
+        with torch.device("meta"):  # a network without memory
+            return of_network(self._bare_network())
+
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self.network = self._network()
+        with torch.device("meta"):
+            network = self._bare_network()
+        self.network = network.to_empty(device=self.device)
         self.network.load_state_dict(dict(tensors))
 
     def similarity(self, items: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from recvae.errors import InputError
 from recvae.options import Between, OneOf, option
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 from recvae.registry import MODELS, Entry
+from recvae.tensors import Expected
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class IrspackIALS(Recommender):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"item_factors": torch.from_numpy(np.array(self.ials.get_item_embedding()))}
+
+    def expected(self) -> Mapping[str, Expected]:
+        raise InputError("A peer's model cannot be loaded from a run; fit it again.")
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         raise InputError("A peer's model cannot be loaded from a run; fit it again.")

@@ -19,15 +19,16 @@ from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.forks import after_fork
-from recvae.options import Between, OfEveryModel, OneOf, option, takes
+from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
+from recvae.tensors import Expected
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitALSOptions:
     """Options of implicit ALS, by the library's own names."""
 
-    factors: int = option(256, "Number of latent factors.", search=OneOf(128, 256, 512, 1024), ge=1)
+    factors: int = option(256, "Number of latent factors.", search=OneOf(128, 256, 512, 1024), ge=1, le=WIDEST)
     regularization: float = option(
         10.0, "Weight of the squared norms of the factors.", search=Between(1.0, 200.0, log=True), gt=0
     )
@@ -71,6 +72,10 @@ class ImplicitALS(Recommender):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"item_factors": self.factors, "counts": self.counts}
+
+    def expected(self) -> Mapping[str, Expected]:
+        factors = Expected((self.n_items, self.config.model.factors))
+        return {"item_factors": factors, "counts": Expected((self.n_items,), low=0)}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.counts = tensors["counts"]

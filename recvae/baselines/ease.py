@@ -17,6 +17,7 @@ from recvae.errors import WorkError
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.products import gathered_sum
 from recvae.recommender import Recommender, popularity_for_the_unknown
+from recvae.tensors import Expected
 
 TILE = 512  # columns of the Gram matrix made at a time
 
@@ -60,6 +61,9 @@ class EASE(Recommender):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"weights": self.weights, "counts": self.counts}
+
+    def expected(self) -> Mapping[str, Expected]:
+        return {"weights": Expected((self.n_items, self.n_items)), "counts": Expected((self.n_items,), low=0)}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.weights, self.counts = tensors["weights"], tensors["counts"]

@@ -22,6 +22,7 @@ from torch import Tensor
 from recvae.baselines.popularity import item_counts
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
+from recvae.tensors import Expected
 
 ENTRIES = 1 << 19  # of the item-item product made at a time
 
@@ -97,6 +98,14 @@ class ItemKNN(Recommender):
             "neighbours": torch.from_numpy(self.neighbours.indices.astype(np.int32)),
             "similarities": torch.from_numpy(self.neighbours.data),
             "counts": self.counts,
+        }
+
+    def expected(self) -> Mapping[str, Expected]:
+        return {
+            "offsets": Expected((self.n_items + 1,), torch.int64, offsets="n"),
+            "neighbours": Expected(("n",), torch.int32, low=0, high=self.n_items - 1),
+            "similarities": Expected(("n",)),
+            "counts": Expected((self.n_items,), low=0),
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:

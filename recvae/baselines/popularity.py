@@ -11,6 +11,7 @@ from torch import Tensor
 from recvae.errors import InputError
 from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender
+from recvae.tensors import Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,9 @@ class Popularity(Recommender):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"counts": self.counts}
+
+    def expected(self) -> Mapping[str, Expected]:
+        return {"counts": Expected((self.n_items,), low=0)}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.counts = tensors["counts"]

@@ -28,7 +28,7 @@ from recvae.cli.threads import back_to_before
 from recvae.cli.train import train
 from recvae.cli.tune import tune
 from recvae.cli.wording import in_options
-from recvae.errors import RecvaeError
+from recvae.errors import RecvaeError, is_out_of_memory
 from recvae.locks import doing
 
 __all__ = ["app", "main"]
@@ -43,6 +43,21 @@ app = typer.Typer(
 )
 for _verb in (quickstart, prepare, train, evaluate, diagnose, recommend, similar, blend, benchmark, tune, info):
     app.command()(_verb)
+
+_SMALLER_MODEL = (
+    "Use a smaller model, or for one that is trained by epochs a smaller train.batch_size. Models of all pairs of "
+    "items (ease, edlae, recvae-edlae) need fewer items: recvae prepare --min-users-per-item N"
+)
+_FOR_LESS_MEMORY = {  # what helps, by verb
+    "prepare": "Keep fewer users or items with --min-items-per-user N and --min-users-per-item N, or prepare a part.",
+    "quickstart": _SMALLER_MODEL,
+    "train": _SMALLER_MODEL,
+    "tune": f"{_SMALLER_MODEL} 'recvae tune --search' bounds what is tried.",
+    "benchmark": f"{_SMALLER_MODEL} --models leaves some out.",
+    "evaluate": "Close other programs, or use a machine with more memory: the model has to be in it whole.",
+    "recommend": "Ask for a smaller -k, or for some of the histories at a time; the model has to be in memory whole.",
+    "diagnose": "Use fewer --users or --samples, or a machine with more memory: the model has to be in it whole.",
+}
 
 # Typer brings click in or with it, depending on its release; its own BadParameter is a ClickException in each.
 _ClickException: Any = typer.BadParameter.__mro__[2]
@@ -89,7 +104,7 @@ def _run(given: Sequence[str]) -> int:
     except BaseException as error:  # noqa: BLE001 - this is the place where exceptions end
         if "--debug" in given and not isinstance(error, SystemExit):
             print_traceback(traceback.format_exc())
-        return _explain(error)
+        return _explain(error, given[0])
     finally:
         back_to_before()
     if status == 130:  # newer releases of Typer turn Ctrl-C into this
@@ -97,8 +112,8 @@ def _run(given: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _explain(error: BaseException) -> int:
-    """Print the sentence that belongs to an exception, and return the exit status."""
+def _explain(error: BaseException, verb: str = "") -> int:
+    """Print the sentence that belongs to an exception in ``verb``, and return the exit status."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -113,8 +128,9 @@ def _explain(error: BaseException) -> int:
         return 2
     elif isinstance(error, BrokenPipeError):
         drop_stdout()  # or Python complains again when it flushes at exit
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        print_error(f"There is not enough memory ({_one_line(error)}). Use a smaller batch size or a smaller model.")
+    elif is_out_of_memory(error):
+        reason = f" ({text})" if (text := _one_line(error)) else ""
+        print_error(f"There is not enough memory{reason}. {_FOR_LESS_MEMORY.get(verb, _FOR_LESS_MEMORY['evaluate'])}")
     elif isinstance(error, OSError) and error.strerror is not None:
         where = "the output" if error.filename is None else error.filename
         print_error(f"The operating system refused {where}: {error.strerror}. Check that place, and try again.")

@@ -171,6 +171,7 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     from recvae.registry import entry
 
     run = checkpoint.read_run(path)
+    sealed = checkpoint.verify(path) if verify else None
     if verify:
         load(path, "cpu")
     rows = checkpoint.read_metrics(path)
@@ -190,14 +191,23 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     terminal.lines(f"  {'versions':<10} " + ", ".join(f"{name} {version}" for name, version in run.versions.items()))
     terminal.lines(f"  {'files':<10} " + ", ".join(f"{name} {_size(size)}" for name, size in sizes.items()))
     terminal.lines(f"  {'catalogue':<10} {run.vocabulary[:16]}")
-    if verify:
-        terminal.lines("  Verified: the model loads, and its files are as they were written.")
+    for later in run.resumed:
+        made = ", ".join(f"{name} {version}" for name, version in later.versions.items())
+        terminal.lines(f"  {'':<10} from epoch {later.epoch} on: {made}")
+    if sealed:
+        terminal.lines("  Verified: the model loads, and every file is as it was written.")
+    elif verify:
+        terminal.lines(
+            "  Verified as far as it can be, for the folder is from before seals: the model loads, and its weights, "
+            "item ids and titles are as they were written; of other facts nothing says so."
+        )
     terminal.document(
         {
             "kind": "run",
             "folder": str(path),
             "verified": verify,
-            "run": dict(run.__dict__),
+            **({"sealed": sealed} if verify else {}),
+            "run": run.model_dump(exclude={"sealed"}),
             "epochs": len(rows),
             "bytes": sizes,
         }

@@ -5,12 +5,13 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from recvae.cli.process import Forgiving
-from recvae.errors import RecvaeError, WorkError
+from recvae.errors import OtherMachineWarning, RecvaeError, WorkError
 from recvae.text import visible, visible_json
 
 if TYPE_CHECKING:
@@ -71,6 +72,22 @@ class Terminal:
     def warn(self, sentence: str) -> None:
         """Print a warning on stderr, also when quiet."""
         _labelled(self.err, "Warning: ", "bold yellow", sentence)
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print what the library warns of, a line each; warnings of other kinds stay what they are."""
+        with warnings.catch_warnings():
+            others = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+                if issubclass(category, OtherMachineWarning):
+                    self.warn(str(message))
+                else:
+                    others(message, category, *where)
+
+            warnings.simplefilter("always", OtherMachineWarning)
+            warnings.showwarning = show  # type: ignore[assignment]  # typed with names for what goes on in order
+            yield
 
     def say(self, sentence: str) -> None:
         """Print progress on stderr."""

@@ -210,7 +210,7 @@ def _fit(
     options = model.config.train
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
-        with terminal.epochs(metric, epochs=epochs, done=done) as display:
+        with terminal.warnings(), terminal.epochs(metric, epochs=epochs, done=done) as display:
             watch = SlowEpochs(threads)
 
             def on_epoch(report: "EpochReport") -> None:

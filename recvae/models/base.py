@@ -284,10 +284,14 @@ Init = Callable[[Tensor, Tensor, int, torch.Generator], None]
 
 
 def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> Linear:
-    """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``."""
+    """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``.
+
+    On the default device 'meta' there is nothing to initialise, and no ``init`` does anything.
+    """
+    here = torch.get_default_device()
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
         layer = Linear(inputs, outputs)
-    layer.to_empty(device="cpu")
+    layer.to_empty(device="meta" if here.type == "meta" else "cpu")
     init(layer.weight, layer.bias, inputs, g)
     return layer
 
@@ -296,6 +300,8 @@ def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> Linear:
 def init_xavier(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
     """Xavier uniform weights, biases truncated normal with standard deviation 0.001 (Liang et al. 2018)."""
     del fan_in
+    if weight.is_meta:
+        return
     nn.init.xavier_uniform_(weight, generator=generator)
     nn.init.trunc_normal_(bias, std=0.001, a=-0.002, b=0.002, generator=generator)
 
@@ -303,6 +309,8 @@ def init_xavier(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Gene
 @torch.no_grad()
 def init_fan_in(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
     """Uniform in +-1 / sqrt(fan_in), weights and biases: torch's default for a Linear layer (RecVAE's program)."""
+    if weight.is_meta:
+        return
     bound = fan_in**-0.5
     weight.uniform_(-bound, bound, generator=generator)
     bias.uniform_(-bound, bound, generator=generator)

@@ -14,7 +14,7 @@ from recvae.losses import gaussian_log_density, kl_standard_normal, likelihood
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
 from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
-from recvae.options import Between, OneOf, option
+from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
 from recvae.schedules import annealed_beta
 
 
@@ -23,9 +23,14 @@ class MultOptions:
     """What the two share."""
 
     hidden: tuple[int, ...] = option(
-        (600,), "Widths of the encoder's hidden layers; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
+        (600,),
+        "Widths of the encoder's hidden layers; mirrored in the decoder.",
+        search=OneOf((), (600,)),
+        ge=1,
+        le=WIDEST,
+        max_length=DEEPEST,
     )
-    latent: int = option(200, "Number of latent dimensions.", search=OneOf(50, 100, 200, 400), ge=1)
+    latent: int = option(200, "Number of latent dimensions.", search=OneOf(50, 100, 200, 400), ge=1, le=WIDEST)
     dropout: float = option(
         0.5, "Share of clicks dropped from the input in training.", search=Between(0.1, 0.8), ge=0, lt=1
     )
@@ -54,7 +59,12 @@ class MultDAEOptions(MultOptions):
     """Options of Mult-DAE; the defaults are the paper's."""
 
     hidden: tuple[int, ...] = option(
-        (), "Widths of the layers between clicks and code; mirrored in the decoder.", search=OneOf((), (600,)), ge=1
+        (),
+        "Widths of the layers between clicks and code; mirrored in the decoder.",
+        search=OneOf((), (600,)),
+        ge=1,
+        le=WIDEST,
+        max_length=DEEPEST,
     )
     l2: float = option(
         0.01 / 500,
@@ -89,7 +99,7 @@ class MultVAEOptions(SlimOptions, MultOptions):
     kl: Literal["analytic", "sampled"] = option(
         "analytic", "KL term: 'analytic', or 'sampled', log q(z|x) - log p(z) of the z that is decoded."
     )
-    samples: int = option(1, "Samples of z per user and update.", ge=1)
+    samples: int = option(1, "Samples of z per user and update.", ge=1, le=10_000)
 
 
 class _Mult(Network):

@@ -19,7 +19,7 @@ from recvae.losses import composite_log_density, composite_log_prior, gaussian_l
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_fan_in, linear
 from recvae.models.implicit_slim import SlimOptions, replace_embeddings
 from recvae.noise import Noise
-from recvae.options import Between, OneOf, option
+from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
 
 TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 GiB
 
@@ -28,9 +28,9 @@ TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 G
 class RecVAEOptions(SlimOptions):
     """Options of RecVAE; the defaults are the paper's for ML-20M, and the paper's code where later code differs."""
 
-    hidden: int = option(600, "Width of the encoder's layers.", search=OneOf(150, 300, 600), ge=1)
-    layers: int = option(5, "Number of the encoder's densely connected layers.", search=Between(1, 5), ge=1)
-    latent: int = option(200, "Number of latent dimensions.", search=OneOf(50, 100, 200, 400), ge=1)
+    hidden: int = option(600, "Width of the encoder's layers.", search=OneOf(150, 300, 600), ge=1, le=WIDEST)
+    layers: int = option(5, "Number of the encoder's densely connected layers.", search=Between(1, 5), ge=1, le=DEEPEST)
+    latent: int = option(200, "Number of latent dimensions.", search=OneOf(50, 100, 200, 400), ge=1, le=WIDEST)
     dropout: float = option(
         0.5, "Share of clicks dropped from the input in the encoder passes.", search=Between(0.2, 0.7), ge=0, lt=1
     )

@@ -30,7 +30,7 @@ from recvae.losses import (
 )
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
 from recvae.noise import Noise
-from recvae.options import Between, OneOf, option
+from recvae.options import WIDEST, Between, OneOf, option
 
 TURNS = 20  # in which the offsets of items and of users are found
 
@@ -53,9 +53,9 @@ class VAEACOptions:
         2.0, "Ratings: how many ratings of 0 deviation are added to those of a user or an item for its offset.", gt=0
     )
     hidden: int = option(
-        600, "Width of the hidden layer of each of the three networks.", search=OneOf(100, 200, 600), ge=1
+        600, "Width of the hidden layer of each of the three networks.", search=OneOf(100, 200, 600), ge=1, le=WIDEST
     )
-    latent: int = option(200, "Number of latent dimensions.", search=OneOf(25, 50, 100, 200), ge=1)
+    latent: int = option(200, "Number of latent dimensions.", search=OneOf(25, 50, 100, 200), ge=1, le=WIDEST)
     mask_least: float = option(0.0, "Least share of a user's entries that a mask hides.", ge=0, le=1)
     mask_most: float = option(1.0, "Largest share of a user's entries that a mask hides.", gt=0, le=1)
     beta: float = option(1.0, "Weight of the KL term; the bound has 1.", search=Between(0.05, 1.0, log=True), ge=0)

@@ -19,7 +19,7 @@ from recvae.errors import InputError
 from recvae.losses import LOG_2PI, gaussian_log_density, likelihood
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, linear
 from recvae.noise import Noise
-from recvae.options import Between, OneOf, option
+from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
 from recvae.schedules import annealed_beta
 
 # As in the authors' program: bounds of every log-variance, mean and deviation of the first pseudo-inputs.
@@ -39,10 +39,14 @@ class VampVAEOptions:
     )
     hierarchical: bool = option(True, "Two codes, z2 and below it z1, instead of one.")
     gated: bool = option(True, "Hidden layers are gated linear units instead of tanh.")
-    pseudo_inputs: int = option(1000, "Number of the VampPrior's pseudo-inputs.", search=OneOf(100, 300, 1000), ge=1)
-    hidden: int = option(600, "Width of every hidden layer.", search=OneOf(150, 300, 600), ge=1)
-    layers: int = option(2, "Hidden layers of every network, encoders and decoders.", search=Between(1, 3), ge=1)
-    latent: int = option(200, "Number of dimensions of each code.", search=OneOf(50, 100, 200), ge=1)
+    pseudo_inputs: int = option(
+        1000, "Number of the VampPrior's pseudo-inputs.", search=OneOf(100, 300, 1000), ge=1, le=WIDEST
+    )
+    hidden: int = option(600, "Width of every hidden layer.", search=OneOf(150, 300, 600), ge=1, le=WIDEST)
+    layers: int = option(
+        2, "Hidden layers of every network, encoders and decoders.", search=Between(1, 3), ge=1, le=DEEPEST
+    )
+    latent: int = option(200, "Number of dimensions of each code.", search=OneOf(50, 100, 200), ge=1, le=WIDEST)
     dropout: float = option(
         0.5, "Share of clicks dropped from each encoder's input in training.", search=Between(0.2, 0.7), ge=0, lt=1
     )
@@ -140,7 +144,9 @@ class VampVAENetwork(Network):
         else:
             self.decoder = Tower([code()], n_items, options, g)  # p(x | z)
         if options.prior == "vamp":
-            pseudo = torch.empty(options.pseudo_inputs, n_items).normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
+            pseudo = torch.empty(options.pseudo_inputs, n_items)
+            if not pseudo.is_meta:
+                pseudo.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
             self.pseudo_inputs = nn.Parameter(pseudo)  # clamped where they are used
 
     @property
@@ -274,6 +280,8 @@ def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 @torch.no_grad()
 def init_he(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
     """Weights normal with variance 2 / fan_in, biases uniform in +-1 / sqrt(fan_in) (Kim and Suh's program)."""
+    if weight.is_meta:
+        return
     weight.normal_(0.0, math.sqrt(2 / fan_in), generator=generator)
     bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
 

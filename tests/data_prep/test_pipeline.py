@@ -69,7 +69,14 @@ def test_bad_requests_get_a_sentence(frame, tmp_path, monkeypatch):
         (("plays.csv", columns | {"source": "x"}), "--source belongs to the name of a known dataset"),
         (("plays.csv", columns | {"min_rating": 3}), "--rating-column"),
         (("plays.csv", columns | {"min_rating": float("nan")}), "must be a number"),
-        (("plays.csv", columns | {"min_items_per_user": -1}), "cannot be negative"),
+        (("plays.csv", columns | {"min_rating": "3", "rating_column": "stars"}), "must be a number, and is '3'"),
+        (("plays.csv", columns | {"min_items_per_user": -1}), "must be a whole number of at least 0, and is -1"),
+        (("plays.csv", columns | {"min_users_per_item": None}), "users per item must be a whole number"),
+        (("plays.csv", columns | {"held_out_users": 1.5}), "held-out users must be a whole number"),
+        (("plays.csv", columns | {"held_out_share": None}), "held-out share must be a number"),
+        (("plays.csv", columns | {"seed": None}), "The seed must be a whole number"),
+        (("plays.csv", columns | {"separator": "\ud800"}), "cannot be used"),
+        (("plays.csv", columns | {"separator": "\0"}), "cannot be used"),
         (("ml-1m", {"user_column": "u"}), "columns of ml-1m are known"),
         (("ml-1m", {"separator": ","}), "form of ml-1m is known"),
     ):
@@ -79,6 +86,15 @@ def test_bad_requests_get_a_sentence(frame, tmp_path, monkeypatch):
     Path("titles.csv").write_text("id,title\nx,X\n")
     with pytest.raises(DataError, match="names none of the items"):
         prepare("plays.csv", **columns, titles="titles.csv")
+
+
+def test_numbers_of_numpy_are_numbers(frame, tmp_path):
+    columns = {"user_column": "user", "item_column": "item"}
+    plain = prepare(frame, **columns, min_items_per_user=3, held_out_users=2, held_out_share=0.5, seed=7)
+    options = {"min_items_per_user": np.uint8(3), "held_out_users": np.int64(2), "seed": np.int64(7)}
+    data = prepare(frame, **columns, **options, held_out_share=np.float32(0.5))
+    data.save(tmp_path / "data")
+    assert data.manifest == plain.manifest
 
 
 def test_public_names():

@@ -273,6 +273,61 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], int, tuple[str, ...]]] =
         2,
         ("ml-20m-recvae is for 'recvae', not for 'ease'",),
     ),
+    "a number of 5,000 digits on the command line": (
+        lambda p: train(p, "--model", "ease", "--seed", "9" * 5000),
+        2,
+        ("--seed",),
+    ),
+    "a number of 5,000 digits in --set": (
+        lambda p: train(p, "--model", "recvae", "--set", f"train.epochs={'9' * 5000}"),
+        2,
+        ("--set train.epochs cannot be read", "too many digits"),
+    ),
+    "a number of 4,000 digits in --set": (
+        lambda p: train(p, "--model", "recvae", "--set", f"seed={'9' * 4000}"),
+        2,
+        ("seed: must be a whole number", "999 ..."),
+    ),
+    "a whole number of 400 digits for a float": (
+        lambda p: train(p, "--model", "ease", "--set", f"model.l2={'9' * 400}"),
+        2,
+        ("model.l2: must be", "999 ..."),
+    ),
+    "more than 64 bits": (
+        lambda p: train(p, "--model", "recvae", "--set", "train.epochs=99999999999999999999"),
+        2,
+        ("train.epochs: must be less than or equal to 9223372036854775807",),
+    ),
+    "a number of 5,000 digits in a configuration": (
+        lambda p: train(p, "--config", p.file("my.toml", f'name = "ease"\nseed = {"9" * 5000}\n')),
+        2,
+        ("my.toml is not a TOML file", "too many digits"),
+    ),
+    "a number of 5,000 digits to search": (
+        lambda p: ["tune", *train(p, "--model", "ease", "--search", f"model.l2=1,{'9' * 5000}")[1:]],
+        2,
+        ("--search model.l2 cannot be read", "too many digits"),
+    ),
+    "a deep configuration": (
+        lambda p: train(p, "--config", p.file("my.toml", f'name = "ease"\nx = {"[" * 9999}{"]" * 9999}\n')),
+        2,
+        ("my.toml is not a TOML file", "nested too deeply"),
+    ),
+    "a deep value in --set": (
+        lambda p: train(p, "--model", "recvae", "--set", f"model.hidden={'[' * 9999}{']' * 9999}"),
+        2,
+        ("--set model.hidden cannot be read", "nested too deeply"),
+    ),
+    "a width without end": (
+        lambda p: train(p, "--model", "recvae", "--set", "model.latent=10_000_000"),
+        2,
+        ("model.latent: must be less than or equal to 65536",),
+    ),
+    "a depth without end": (
+        lambda p: train(p, "--model", "mult-vae", "--set", f"model.hidden={[1] * 999}"),
+        2,
+        ("model.hidden: may have 100 values, and has 999",),
+    ),
     "no model": (lambda p: train(p), 2, ("--model", "--config")),
     "k = 0": (lambda p: ["recommend", p.run, "--item", "002", "-k", 0], 2, ("-k", "at least 1", "0")),
     "k = 0 for similar": (lambda p: ["similar", p.run, "--item", "002", "-k", 0], 2, ("at least 1",)),
@@ -419,3 +474,28 @@ def test_click_weights_that_are_no_weights(model, weight):
     with pytest.raises(DataError):
         model(device="cpu").fit(matrix)
     assert issubclass(DataError, RecvaeError)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "evaluate", "recommend"])
+@pytest.mark.parametrize("whose", ["Python", "PyTorch", "PyTorch's shapes"])
+def test_too_little_memory_is_a_sentence_for_the_verb(verb, whose, cli, place, monkeypatch):
+    def refused(*_, **__):
+        if whose == "Python":
+            raise MemoryError
+        torch.empty(10**15 if whose == "PyTorch" else 2**61)
+
+    command, target, advice = {
+        "prepare": (prepare(place, place.clicks, *COLUMNS), "data_prep.pipeline.prepare", "--min-users-per-item"),
+        "train": (train(place, "--model", "ease"), "recvae.baselines.ease.EASE.fit", "train.batch_size"),
+        "evaluate": (["evaluate", place.run, place.dataset], "recvae.recommender.load", "a machine with more memory"),
+        "recommend": (["recommend", place.run, "--item", "002"], "recvae.recommender.load", "a smaller -k"),
+    }[verb]
+    monkeypatch.setattr(target, refused)
+    if verb == "prepare":
+        monkeypatch.setattr("data_prep.prepare", refused)
+    answer = cli(*command)
+    assert answer.status == 1
+    assert answer.err.startswith("Error: There is not enough memory")
+    assert advice in answer.err
+    assert ("batch" in answer.err) == (verb == "train")
+    assert answer.err.count("\n") == 1

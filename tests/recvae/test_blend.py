@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import checkerboard, random_clicks
 from scipy.sparse import csr_array
+from sealing import reseal
 
 import recvae
 from eval import validator
@@ -223,6 +224,16 @@ def change_settings(run, models):
     path.write_text(path.read_text().replace("20.0", "30.0"))
 
 
+def change_settings_and_seal(run, models):
+    change_settings(run, models)
+    reseal(run / "components/0-ease")
+
+
+def change_weights_and_seal(run, models):
+    change_weights(run, models)
+    reseal(run)
+
+
 def truncate(run, models):
     path = run / "components/0-ease/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -236,8 +247,10 @@ def remove(run, models):
     ("damage", "said"),
     [
         (replace_component, "0-ease is not the model that was blended into .*run. Blend again."),
-        (change_settings, "0-ease is not the model that was blended"),
-        (change_weights, r"run.*model.safetensors does not fit the model that .*run.json names"),
+        (change_settings, "0-ease.run.json was altered: .* digest in seal.json"),
+        (change_settings_and_seal, "0-ease is not the model that was blended"),
+        (change_weights, "run.json was altered: .* digest in seal.json"),
+        (change_weights_and_seal, "run.json and model.safetensors of the blend have different weights"),
         (truncate, "0-ease.model.safetensors is missing, truncated"),
         (remove, "1-item-knn is missing. Blend again"),
     ],
@@ -295,6 +308,7 @@ class Scores(Recommender):
 
     def similarity(self, items): ...
     def tensors(self): ...
+    def expected(self): ...
     def load_tensors(self, tensors): ...
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from sealing import reseal
 
 import recvae
 from data_prep import Dataset
@@ -133,8 +134,9 @@ def test_a_refitted_run_is_not_measured_on_what_it_learned(cli, recvae_run, data
     run = tmp_path / "refitted"
     shutil.copytree(recvae_run, run)
     record = read_json(run / "run.json")
-    record["dataset"]["refit"] = {"epoch": 3}
+    record["dataset"]["refit"] = {"epoch": 3, "metric": "ndcg@5", "score": 0.5, "users": 180, "clicks": 2000}
     write_json(run / "run.json", record)
+    reseal(run)
     answer = cli("diagnose", run, dataset, *FEW, "--split", "validation")
     assert answer.status == 2
     assert "refitted on the validation clicks too" in answer.err

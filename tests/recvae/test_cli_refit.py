@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sealing import reseal
 
 from data_prep import Dataset
 from recvae import checkpoint
@@ -37,7 +38,7 @@ def run(tmp_path_factory, weak):
 
 
 def weights(folder):
-    return checkpoint.read_weights(folder / "model.safetensors")[0]
+    return checkpoint.read_weights(folder)[0]
 
 
 def same_bits(one, two):
@@ -189,8 +190,10 @@ def test_runs_that_cannot_be_refitted_get_a_sentence(cli, run, weak, dataset, ea
     refuse(cli, weak, begun, tmp_path, f"has done {best + 1} of its 60 epochs, and a later one may be best. Finish it")
     facts = json.loads((begun / "run.json").read_text())
     (begun / "run.json").write_text(json.dumps({**facts, "best_epoch": None}))
+    reseal(begun)
     refuse(cli, weak, begun, tmp_path, "has no best epoch yet. Finish it first")
     (begun / "run.json").write_text(json.dumps({**facts, "config": {**facts["config"], "seed": "x"}}))
+    reseal(begun)
     refuse(cli, weak, begun, tmp_path, "run.json was altered, or is another version's.")
     taken = cli("train", weak, "--refit", run, "--out", begun)
     assert taken.status == 2

@@ -69,7 +69,7 @@ def test_resume_brings_its_own_settings_and_ends_with_the_same_bits(cli, dataset
     common = ("train", dataset, "--out", out, "--metric", "ndcg@5", "--quiet")
     assert cli(*common, "--model", "recvae", *small, "--set", "train.epochs=1").status == 0
     assert cli(*common, "--resume", "--set", "train.epochs=3").status == 0
-    ours, theirs = (checkpoint.read_weights(run / "model.safetensors")[0] for run in (out, recvae_run))
+    ours, theirs = (checkpoint.read_weights(run)[0] for run in (out, recvae_run))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     finished = cli("train", dataset, "--out", out, "--metric", "ndcg@5", "--resume", "--set", "train.epochs=3")
     assert finished.status == 0
@@ -77,6 +77,17 @@ def test_resume_brings_its_own_settings_and_ends_with_the_same_bits(cli, dataset
     other = cli(*common, "--model", "mult-vae", "--resume")
     assert other.status == 2
     assert f"{out} holds a 'recvae' run" in other.err
+
+
+def test_resume_with_other_arithmetic_is_one_line_of_warning(cli, dataset, small, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    common = ("train", dataset, "--out", out, "--quiet")
+    assert cli(*common, "--model", "recvae", *small, "--set", "train.epochs=1").err == ""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "ABACUS")
+    answer = cli(*common, "--resume", "--set", "train.epochs=2")
+    assert answer.status == 0
+    assert answer.err.startswith(f"Warning: {out / 'resume/state.safetensors'} was made with threads=")
+    assert answer.err.count("\n") == 1
 
 
 def test_a_baseline_has_nothing_to_resume(cli, dataset, tmp_path):

@@ -50,7 +50,7 @@ def test_the_winner_trains_to_its_value_exactly_and_the_figure_is_drawn(cli, dat
         assert said in header
     assert (out / "tune.png").stat().st_size > 5000
     assert {file.name for file in out.iterdir()} == {
-        "study.json", "trials.json", "trials.csv", "best.toml", "tune.png",
+        "study.json", "trials.json", "trials.csv", "best.toml", "tune.png", "seal.json",
     }  # fmt: skip
 
 

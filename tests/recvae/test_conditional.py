@@ -279,7 +279,7 @@ def test_save_and_load(fitted, tmp_path):
         fitted.save(tmp_path / "damaged")
     finally:
         fitted.condition_names = again.condition_names
-    with pytest.raises(FormatError, match="does not fit"):
+    with pytest.raises(FormatError, match=r"is not of the model that run\.json names"):
         recvae.load(tmp_path / "damaged")
 
 

@@ -79,6 +79,17 @@ def test_the_second_writer_is_told_who_is_first(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_writer_that_enters_again_keeps_what_it_has_begun(tmp_path):
+    out = tmp_path / "out"
+    left, begun = (tmp_path / f".out.{name}.part" for name in ("aaaaaaaa", "bbbbbbbb"))
+    left.mkdir()
+    with writing(out):
+        assert not left.exists()
+        begun.mkdir()
+        with writing(out):
+            assert begun.exists()
+
+
 def test_a_killed_holder_does_not_block(tmp_path):
     with start(HOLD, tmp_path / "new" / "out") as process:
         assert read(process) == "held\n"

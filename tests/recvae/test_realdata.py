@@ -34,7 +34,6 @@ def test_ease(ml_1m):
     assert figures(model, ml_1m) == [0.3557, 0.4777, 0.4252]
 
 
-@pytest.mark.slow
 def test_implicit_als(ml_1m):
     """The reference's seed is not known, and seeds differ: recall@20 is .3263 with 0 and .3207 with 98765."""
     model = recvae.ImplicitALS(factors=64, regularization=0.01, alpha=1.0).fit(ml_1m.train)

@@ -3,15 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import checkerboard, random_clicks
+from sealing import reseal
 from small_models import BOARD, KINDS, equal, model
 
 import recvae
 from recvae import checkpoint, swap
-from recvae.errors import FormatError, InputError, WorkError
+from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
 from recvae.runs import InFolder
 
 
@@ -100,6 +103,71 @@ def test_an_interrupted_extension_is_exact_too(name, tmp_path):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
 
 
+def by_epoch(values):
+    """A validation whose figure is that of the epoch in which it is asked, and a hook that counts the epochs."""
+    done = [0]
+
+    def count(report):
+        done[0] = report.epoch
+
+    return {"validation": lambda _: values[done[0]], "on_epoch": count}
+
+
+def contents(folder):
+    """All that a run folder says, but for the seconds that its epochs took."""
+    state, facts = checkpoint.read_state(folder)
+    rows = [{**row, "seconds": 0} for row in checkpoint.read_metrics(folder)]
+    assert rows == [{**row, "seconds": 0} for row in facts["rows"]]
+    return rows, state.values, {**facts, "rows": rows}, (folder / checkpoint.RUN).read_bytes()
+
+
+# Figures of epochs 1 to 14, validated every 4: what the extra validation of epoch 6 is beside those of 4, 8 and 12.
+EXTRA = {
+    "the extra one is best of all": [0, 0, 0, 0.5, 0, 0.9, 0, 0.4, 0, 0, 0, 0.3, 0, 0.2],
+    "the extra one is best, then beaten": [0, 0, 0, 0.5, 0, 0.6, 0, 0.7, 0, 0, 0, 0.3, 0, 0.2],
+    "the extra one is in between": [0, 0, 0, 0.5, 0, 0.7, 0, 0.6, 0, 0, 0, 0.55, 0, 0.1],
+    "the extra one is worse": [0, 0, 0, 0.5, 0, 0.1, 0, 0.4, 0, 0, 0, 0.6, 0, 0.2],
+    "both extra ones are best": [0, 0, 0, 0.5, 0, 0.8, 0, 0.4, 0, 0, 0, 0.3, 0, 0.7],
+    "no epoch is better than the first": [0, 0, 0, 0.5, 0, 0.5, 0, 0.5, 0, 0, 0, 0.5, 0, 0.5],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "more"),
+    [*((case, {}) for case in EXTRA), *((case, {"patience": 2, "average": 0.7}) for case in list(EXTRA)[::3])],
+    ids=[*EXTRA, *(f"{case}, with patience" for case in list(EXTRA)[::3])],
+)
+def test_a_shorter_runs_extra_validation_is_forgotten(case, more, tmp_path):
+    """Six epochs validated every four, so 4 and 6; extended to ten and to fourteen, as fourteen in one go."""
+
+    def fit(folder, epochs, **by):
+        made = model("mult-dae", epochs=epochs, validate_every=4, **more)
+        return made.fit(BOARD, folder=tmp_path / folder, resume=True, **(by or by_epoch(EXTRA[case])))
+
+    whole = fit("whole", 14)
+    shorter = fit("run", 6)
+    assert shorter.best_epoch == (6 if EXTRA[case][5] > 0.5 else 4)
+    assert recvae.load(tmp_path / "run", "cpu").best_epoch == shorter.best_epoch
+    assert equal(recvae.load(tmp_path / "run", "cpu").tensors(), shorter.tensors())
+    done = by_epoch(EXTRA[case])
+    done["on_epoch"](checkpoint_at(6))
+    fit("run", 10, **done)
+    done["on_epoch"](checkpoint_at(10))
+    continued = fit("run", 14, **done)
+    assert continued.best_epoch == whole.best_epoch
+    assert equal(whole.tensors(), continued.tensors())
+    assert contents(tmp_path / "whole") == contents(tmp_path / "run")
+    weights = [(tmp_path / name / checkpoint.WEIGHTS).read_bytes() for name in ("whole", "run")]
+    assert weights[0] == weights[1]
+    assert checkpoint.verify(tmp_path / "run")
+
+
+def checkpoint_at(epoch):
+    """What a hook gets after an epoch, as far as these tests look."""
+    return SimpleNamespace(epoch=epoch)
+
+
 def test_a_run_that_stopped_within_its_schedule_goes_on_exactly(tmp_path):
     whole = model("mult-vae", decay="cosine").fit(BOARD)
     model("mult-vae", decay="cosine", stop_after=4).fit(BOARD, folder=tmp_path / "run")
@@ -118,7 +186,6 @@ class KilledError(BaseException):
     """The end of the process at a rename: nothing may tidy up, so what the code does on the way out is undone."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("begin", ["empty", "overwrite", "overwrite where names cannot be exchanged"])
 def test_every_crash_point(begin, tmp_path, monkeypatch):
     """Cut off at the n-th rename, for every n, a run resumes to the same bits and leaves nothing unfinished behind.
@@ -248,6 +315,45 @@ def test_resume_repairs_metrics_and_refuses_fewer_epochs(tmp_path):
         model("mult-dae", epochs=4).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
+def test_resume_warns_where_the_arithmetic_is_another(tmp_path, monkeypatch):
+    model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
+    values = checkpoint.read_state(tmp_path / "run")[0].values
+    assert values["arithmetic"] == {
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+    model("mult-dae", epochs=3).fit(BOARD, folder=tmp_path / "run", resume=True)  # warnings are errors here
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ABACUS")
+    with pytest.warns(
+        OtherMachineWarning, match=r"state.safetensors was made with .*here .*instructions=ABACUS"
+    ) as said:
+        model("mult-dae", epochs=4).fit(BOARD, folder=tmp_path / "run", resume=True)
+    assert len(said) == 1
+    model("mult-dae", epochs=5).fit(BOARD, folder=tmp_path / "run", resume=True)  # from here on it is as it was
+
+
+def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, monkeypatch):
+    def versions():
+        run = checkpoint.read_run(tmp_path / "run")
+        return run.versions, [(later.epoch, later.versions["torch"]) for later in run.resumed]
+
+    first = checkpoint.versions()
+    for epochs, torch_version, expected in (
+        (2, first["torch"], []),
+        (3, "99.0", [(3, "99.0")]),
+        (3, "99.1", [(3, "99.0")]),  # nothing was left to do
+        (5, "99.0", [(3, "99.0")]),
+        (6, first["torch"], [(3, "99.0"), (6, first["torch"])]),
+    ):
+        monkeypatch.setattr(checkpoint, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
+        model("mult-dae", epochs=epochs).fit(BOARD, folder=tmp_path / "run", resume=True)
+        assert versions() == (first, expected)
+    again = recvae.load(tmp_path / "run", "cpu")
+    again.save(tmp_path / "copy")
+    assert checkpoint.read_run(tmp_path / "copy").resumed == checkpoint.read_run(tmp_path / "run").resumed
+    assert checkpoint.read_run(tmp_path / "copy").versions == first
+
+
 def test_resume_names_weights_that_are_gone(tmp_path):
     model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
     (tmp_path / "run" / checkpoint.WEIGHTS).unlink()
@@ -309,11 +415,15 @@ def test_a_damaged_run_folder_is_named(tmp_path):
 
     def damaged(file, data, said):
         (folder / file).write_bytes(data)
+        with pytest.raises(FormatError) as error:  # whatever else is wrong, it is not what was sealed
+            recvae.load(folder)
+        reseal(folder)
         with pytest.raises(FormatError, match=said) as error:
             recvae.load(folder)
         assert Path(file).name in str(error.value)
         assert "\n" not in str(error.value)
-        (folder / file).write_bytes(whole[folder / file])
+        for path in (folder / file, folder / "seal.json"):
+            path.write_bytes(whole[path])
 
     weights = whole[folder / checkpoint.WEIGHTS]
     damaged(checkpoint.WEIGHTS, weights[:-10], "truncated")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 import statistics
 import subprocess
@@ -11,7 +12,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from data_prep.dataset import Dataset
-from recvae import studies, tuning
+from recvae import seals, studies, tuning
 from recvae.baselines.ease import EASE
 from recvae.config import run_config
 from recvae.defaults import Size
@@ -252,7 +253,6 @@ tune(made, Dataset.load(sys.argv[1]), sys.argv[2], trials={trials},
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_and_resumed_is_as_if_nothing_had_been(data, dataset, whole, tmp_path):
     folder = tmp_path / "study"
@@ -327,29 +327,55 @@ def test_an_earlier_study_stays_until_the_new_one_has_a_trial(data, tmp_path):
         tune(plan("popularity"), data, tmp_path / "mine", overwrite=True)
 
 
-@pytest.mark.parametrize(
-    ("file", "change"),
-    [
-        ("study.json", lambda text: text[:50]),
-        ("study.json", lambda text: text.replace("recvae-study", "recvae-run")),
-        ("study.json", lambda text: text.replace('"low"', '"lower"')),
-        ("study.json", lambda text: text.replace('"name": "popularity"', '"name": "popularty"')),
-        ("trials.json", lambda text: text[:50]),
-        ("trials.json", lambda text: text.replace('"complete"', '"won"')),
-        ("trials.json", lambda text: text.replace('"value"', '"values"')),
-        ("trials.json", lambda text: "[]"),
-    ],
-)
-def test_damaged_studies_are_refused(data, tmp_path, file, change):
-    folder = tmp_path / "study"
-    tune(plan("popularity"), data, folder)
-    searched = '"space": {"model.l2": {"low": 1, "high": 2, "log": true}}'
-    study = folder / "study.json"
-    study.write_text(study.read_text().replace('"space": {}', searched))
+DAMAGE = [
+    ("study.json", lambda text: text[:50]),
+    ("study.json", lambda text: text.replace("recvae-study", "recvae-run")),
+    ("study.json", lambda text: text.replace('"low"', '"lower"')),
+    ("study.json", lambda text: text.replace('"low": 1.0', '"low": 5.0')),  # above the other end
+    ("study.json", lambda text: text.replace('"low": 1.0', '"low": 0.0')),  # no place by magnitude
+    ("study.json", lambda text: text.replace('"name": "ease"', '"name": "eas"')),
+    ("study.json", lambda text: text.replace('"trials": 2', '"trials": "two"')),
+    ("study.json", lambda text: text.replace('"starts": [', '"starts": [], "more": [')),
+    ("trials.json", lambda text: text[:50]),
+    ("trials.json", lambda text: text.replace('"complete"', '"won"')),
+    ("trials.json", lambda text: text.replace('"complete"', '"pruned"')),
+    ("trials.json", lambda text: text.replace('"value"', '"values"')),
+    ("trials.json", lambda text: text.replace('"value": ', '"value": "high", "was": ')),
+    ("trials.json", lambda text: text.replace('"l2": 500.0', '"l2": 1.5')),  # another than among the settings
+    ("trials.json", lambda text: text.replace('"scores": []', '"scores": [[1]]')),
+    ("trials.json", lambda text: text.replace('"scores": []', '"scores": [[0.5, 0.5]]')),
+    ("trials.json", lambda text: text.replace('"same_as": null', '"same_as": 9')),
+    ("trials.json", lambda text: text.replace('"error": null', '"error": "none"')),
+    ("trials.json", lambda text: text.replace('"number": 2', '"number": 3')),
+    ("trials.json", lambda text: text.replace('"seconds": ', '"seconds": -')),
+    ("trials.json", lambda text: "[]"),
+    ("trials.json", lambda text: "[" * 100_000),
+]
+
+
+@pytest.fixture(scope="module")
+def small_study(data, tmp_path_factory):
+    """The folder of a study of two trials; not to be changed."""
+    folder = tmp_path_factory.mktemp("small") / "study"
+    tune(plan("ease", space={"model.l2": Between(1.0, 2.0, log=True)}), data, folder, trials=2)
+    return folder
+
+
+@pytest.mark.parametrize(("file", "change"), DAMAGE)
+def test_damaged_studies_are_refused(small_study, tmp_path, file, change):
+    """Where the change shows against the seal, and where it was sealed."""
+    folder = shutil.copytree(small_study, tmp_path / "study")
     path = folder / file
-    path.write_text(change(path.read_text()))
+    changed = change(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
     with pytest.raises(FormatError, match="study"):
         read_study(folder)
+    seals.seal(folder, (studies.STUDY, studies.TRIALS))
+    with pytest.raises(FormatError, match="study") as error:
+        read_study(folder)
+    assert "digest" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 # The figure.

@@ -1,0 +1,138 @@
+"""What the JSON of a run folder may hold, declared once and checked by pydantic when a file is read.
+
+A digest says that a file is as it was written; this says that what was written is of use, so that a file from elsewhere
+is refused with a sentence and no field of another type gets further.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recvae.errors import FormatError
+
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Kind = TypeVar("Kind", bound="Record")
+
+
+class Record(BaseModel):
+    """Fields of given types and no others."""
+
+    model_config = _STRICT
+
+
+def checked(kind: type[Kind], value: object, path: Path, remedy: str = "Train again.") -> Kind:
+    """Return ``value``, of the JSON in ``path``, as a ``kind``; raise :class:`FormatError` where it is none."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(map(str, first["loc"])) or "it"
+        wrong = {"extra_forbidden": "is not known", "missing": "is missing"}.get(first["type"], "is of another kind")
+        raise FormatError(f"{path} was altered, or is another version's: {name[:80]!r} {wrong}. {remedy}") from error
+
+
+class Later(Record):
+    """Versions that a run went on with from an epoch on."""
+
+    epoch: Count
+    versions: dict[str, str]
+
+
+class Run(Record):
+    """What run.json says of a trained model."""
+
+    model: str
+    config: dict[str, Any]
+    n_items: Count
+    vocabulary: str  # hash
+    titles: str  # hash
+    versions: dict[str, str]  # that the run began with
+    best_epoch: Count | None
+    metrics: dict[str, float]
+    dataset: dict[str, Any]
+    resumed: tuple[Later, ...] = Field((), strict=False)  # with other versions
+    sealed: bool = False  # whether the folder has a seal; those of older versions have none
+
+
+class ConfigShape(Record):
+    """The sections of a configuration; what is in them is for :func:`recvae.config.run_config` to check."""
+
+    model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
+
+    model: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+
+
+class _Refit(Record):
+    epoch: Count | None
+    metric: str | None
+    score: float | None
+    users: Count
+    clicks: Count
+
+
+class DatasetFacts(Record):
+    """What is read of the facts that a run keeps of its dataset; there may be more."""
+
+    model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
+
+    name: str = ""
+    validation_metric: str = ""
+    refit: _Refit | None = None
+
+
+class WeightFacts(Record):
+    """What a weights file says of itself."""
+
+    model: str
+    vocabulary: str
+    best_epoch: Count | None
+    metrics: dict[str, float]
+    conditions: list[str] = []
+    components: list[dict[Literal["run", "weights"], str]] = []  # of a blend
+
+
+class _Phase(Record):
+    loss: float
+    nll: float
+    kl: float = 0.0
+    beta: float = 0.0
+
+
+class Row(Record):
+    """One epoch, as an EpochReport has it."""
+
+    epoch: Annotated[Count, Field(ge=1)]
+    epochs: Count
+    step: Count
+    seconds: float
+    phases: Annotated[dict[str, _Phase], Field(min_length=1)]
+    score: float | None
+    best: bool
+    best_epoch: Count
+    best_score: float | None
+
+
+class StateValues(Record):
+    """The plain values of a resumable state."""
+
+    done: Annotated[Count, Field(ge=1)]
+    step: Count
+    best_epoch: Count
+    best_score: float | None
+    since_best: Count
+    device: str
+    arithmetic: dict[str, str | int] = {}
+
+
+class StateFacts(Record):
+    """What the file of a resumable state says of itself."""
+
+    values: StateValues
+    rows: list[Row]
+    clicks: str
+    best_epoch: Count | None
+    metrics: dict[str, float]
