@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PEERS = ("irspack",)  # optional packages that only a benchmark needs
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = RESULTS.parent.parent / "docs"
+DRIVER = Path("/proc/driver/nvidia/version")
 USERS, ITEMS, CLICKS = 136_677, 20_108, 9_990_682  # ML-20M after the papers' filters
 
 Contender = Callable[[], object]
@@ -191,9 +192,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     where = made.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, help="the JSON to write")
-    where.add_argument(
-        "--record", action="store_true", help=f"replace the record in {RESULTS.name}/ and fill the pages"
-    )
+    where.add_argument("--record", action="store_true", help="replace the record in results/, and fill the pages")
     return made
 
 
@@ -205,7 +204,7 @@ def write_record(name: str, results: Mapping[str, Any], arguments: argparse.Name
         return
     from recvae.files import write_json
 
-    write_json(where, rounded({**results, "command": command(), "environment": machine()}))
+    write_json(where, {**results, "command": command(), "environment": machine()})
     print(f"\nwritten: {where}")
     if arguments.record:
         from benchmarks.pages import fill_pages
@@ -214,7 +213,7 @@ def write_record(name: str, results: Mapping[str, Any], arguments: argparse.Name
 
 
 def machine() -> dict[str, Any]:
-    """Return :func:`recvae.report.environment` with threads, device and the versions of optional peers."""
+    """Return :func:`recvae.report.environment` with the device and the versions of optional peers."""
     from recvae.report import environment
 
     about = environment()
@@ -223,6 +222,9 @@ def machine() -> dict[str, Any]:
     if torch is not None:
         about["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
         about["device"] = torch.cuda.get_device_name() if torch.cuda.is_initialized() else "cpu"
+        if torch.cuda.is_initialized():
+            driver = DRIVER.read_text(encoding="utf-8").partition("\n")[0] if DRIVER.exists() else "unknown"
+            about["versions"] |= {"CUDA": str(torch.version.cuda), "driver": driver}
     return about
 
 
@@ -234,12 +236,3 @@ def command() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     return shlex.join(["python", "-m", program, *shown])
-
-
-def rounded(value: Any) -> Any:
-    """Return plain values with six digits, which are more than any timing has."""
-    if isinstance(value, Mapping):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value

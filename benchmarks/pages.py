@@ -20,7 +20,6 @@ Lines = list[str]
 TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first word: the record, and the lines of the rest
     "speed": ("{0}", speed.section),
     "machine": ("{0}", speed.usual_machine),
-    "memory": ("memory", speed.memory),
     "study": ("study-{0}", accuracy.study),
     "family": ("family-{0}", accuracy.family),
     "conditional": ("conditional", accuracy.conditional),

@@ -29,6 +29,16 @@ class Failure(NamedTuple):
     sentence: str
     traceback: str = ""
 
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """Return the failure that an exception is: its sentence, or its type and words where it is not one of ours."""
+        from recvae.errors import RecvaeError, is_out_of_memory
+
+        sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            sentence = "There is not enough memory for it."
+        return cls(sentence, "".join(traceback.format_exception(error)))
+
 
 def in_a_process(
     work: "Callable[Concatenate[Send, P], T]",
@@ -81,12 +91,7 @@ def _serve(connection: "Connection", work: Callable[..., Any], arguments: tuple[
     except BrokenPipeError:  # nobody listens any more
         return
     except Exception as error:  # noqa: BLE001 - the failure of one must not lose the others' work
-        from recvae.errors import RecvaeError, is_out_of_memory
-
-        sentence = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error):
-            sentence = "There is not enough memory for it."
-        result = Failure(sentence, traceback.format_exc())
+        result = Failure.of(error)
     with suppress(BrokenPipeError):
         connection.send((_RESULT, result))
 

@@ -206,14 +206,14 @@ def test_the_page_says_what_the_record_says(first, place, tmp_path):
     page.parent.mkdir()
     parts = ("run", "test", "splits", "blend", "budget")
     blocks = "".join(f"<!-- table: study ml-100k {part} -->\n<!-- end -->\n" for part in parts)
-    page.write_text(f"# By hand\n\n{blocks}\n<!-- table: memory -->\n| by hand |\n<!-- end -->\nthe end\n")
+    page.write_text(f"# By hand\n\n{blocks}\n<!-- table: speed memory -->\n| by hand |\n<!-- end -->\nthe end\n")
     assert pages.fill_pages(page.parent, tmp_path) == ["results.md"]
     text = page.read_text()
     mean = told["rows"]["ease"]["metrics"]["ndcg@100"]["mean"]
     assert f"| EASE | {mean:.4f}".replace("0.", ".", 1) in text
     assert "Twice the budget, 4 trials in place of 2" in text
     assert text.startswith("# By hand\n\n<!-- table: study ml-100k run -->\n\n")
-    assert text.endswith("<!-- table: memory -->\n\nNo run is recorded yet.\n\n<!-- end -->\nthe end\n")
+    assert text.endswith("<!-- table: speed memory -->\n\nNo run is recorded yet.\n\n<!-- end -->\nthe end\n")
     tables.forest(told, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
     assert pages.fill_pages(page.parent, tmp_path) == []

@@ -77,7 +77,7 @@ class Place:
 
     def run(self, config: Config, seed: int) -> Run | None:
         """Return the run of a configuration on a split as it is now; None where it is not done."""
-        note, values = (_file(self.folder(config, seed), suffix) for suffix in (".json", ".npz"))
+        note, values = (self.folder(config, seed).with_suffix(suffix) for suffix in (".json", ".npz"))
         record = read_json(note) if note.is_file() and values.is_file() else {}
         if record.get("config") != config or record["files"] != self.data(seed).manifest["files"]:
             return None
@@ -204,7 +204,7 @@ class Split(StudyJob):
     def do(self, tell: Tell) -> None:
         folder, began = self.place.split(self.seed), time.perf_counter()
         prepare(**self.place.source, seed=self.seed).save(folder)
-        write_json(_file(folder, ".json"), {"seconds": round(time.perf_counter() - began, 3)})
+        write_json(folder.with_suffix(".json"), {"seconds": round(time.perf_counter() - began, 3)})
 
 
 class Search(StudyJob):
@@ -249,13 +249,13 @@ class Train(StudyJob):
     def place_run(self, config: Config, data: Dataset, evaluation: Any, about: Mapping[str, Any]) -> None:
         """Write a run's values per test user, and last its record, which makes it done."""
         folder = self.place.folder(config, self.seed)
-        _file(folder, ".json").unlink(missing_ok=True)
-        with whole_file(_file(folder, ".npz")) as temporary, temporary.open("wb") as file:
+        folder.with_suffix(".json").unlink(missing_ok=True)
+        with whole_file(folder.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
             np.savez(file, user_ids=data.user_ids("test").astype(str), **evaluation.per_user)
         more = {"rank_seconds": evaluation.rank_seconds, "metrics": evaluation.to_dict()["metrics"]}
         made = {"date": date.today().isoformat(), "versions": versions()}
         about = {"config": config, "files": data.manifest["files"], **about, **more, "made": made}
-        write_json(_file(folder, ".json"), about)
+        write_json(folder.with_suffix(".json"), about)
 
 
 class Mix(Train):
@@ -283,7 +283,3 @@ class Mix(Train):
         about = {"weights": list(mixed.weights), "validation": validation(mixed), "epoch": None}
         seconds = round(time.perf_counter() - began, 3)
         self.place_run(config, data, evaluated(mixed, data, METRICS), about | {"train_seconds": seconds})
-
-
-def _file(folder: Path, suffix: str) -> Path:
-    return folder.with_name(folder.name + suffix)

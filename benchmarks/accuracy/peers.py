@@ -66,9 +66,8 @@ class IrspackIALS(Recommender):
         raise InputError("A peer's model cannot be loaded from a run; fit it again.")
 
 
-NAME = "irspack-ials"
 SOURCE = "Rendle et al., RecSys 2022, arXiv 2110.14037; the irspack library"
-PEERS = {NAME: Entry(NAME, f"{__name__}:IrspackIALS", "iALS (irspack)", SOURCE)}
+PEERS = {IrspackIALS.name: Entry(IrspackIALS.name, f"{__name__}:IrspackIALS", "iALS (irspack)", SOURCE)}
 
 
 def register() -> None:

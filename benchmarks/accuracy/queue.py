@@ -5,13 +5,11 @@ A job that fails is reported and the others go on; one that needs its files fail
 
 import multiprocessing
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
-from recvae.errors import RecvaeError
 from recvae.jobs import Failure, Send, in_a_process
 
 Tell = Callable[[str], None]
@@ -75,10 +73,8 @@ def _do(job: Job, workers: int, tell: Tell) -> Failure | float | None:
         if workers:
             return in_a_process(_work, {"line": tell}, job) or time.perf_counter() - began
         job.do(lambda line: tell(f"{job.name}: {line}"))
-    except RecvaeError as error:
-        return Failure(str(error))
     except Exception as error:  # noqa: BLE001 - one job's failure must not lose the others' work
-        return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+        return Failure.of(error)
     return time.perf_counter() - began
 
 

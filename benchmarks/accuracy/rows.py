@@ -52,21 +52,19 @@ class BlendRow:
     paper: str = ""
 
 
-def _searched(name: str, settings: Any = None, search: tuple[str, ...] = (), **more: Any) -> Row:
-    fixed = {dataset: tuple(values) for dataset, values in (settings or {}).items()}
-    return Row(name, name, settings=fixed, space=dict(map(parse_search, search)), **more)
-
-
-def _changed(
-    name: str, settings: tuple[str, ...] = (), variants: Any = ((),), config: str = "ml-1m-mult-vae", **more: Any
-) -> Row:
-    """Return a row of changes to a shipped configuration; to the model's defaults where ``config`` is empty."""
-    fixed, tried = {OTHERWISE: tuple(settings)}, tuple(map(tuple, variants))
-    told = {"model": "mult-vae", "saved": False, **more}
-    return Row(name, settings=fixed, variants=tried, config=config or None, **told)
+def _row(name: str, settings: Any = (), search: tuple[str, ...] = (), variants: Any = (), **more: Any) -> Row:
+    fixed = settings if isinstance(settings, dict) else {OTHERWISE: settings}
+    return Row(
+        name,
+        settings={dataset: tuple(values) for dataset, values in fixed.items()},
+        space=dict(map(parse_search, search)),
+        variants=tuple(map(tuple, variants)),
+        **{"model": name, **more, "config": more.get("config") or None},
+    )
 
 
 _tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-ROWS = tuple(_searched(**row) for row in _tables["study"])
+_changed = {"model": "mult-vae", "config": "ml-1m-mult-vae", "variants": [[]], "saved": False}  # "" is no configuration
+ROWS = tuple(_row(**row) for row in _tables["study"])
 BLENDS = tuple(BlendRow(**{**row, "rows": tuple(row["rows"])}) for row in _tables["blend"])
-FAMILY = tuple(_changed(**row) for row in _tables["family"])
+FAMILY = tuple(_row(**{**_changed, **row}) for row in _tables["family"])

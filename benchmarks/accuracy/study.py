@@ -9,14 +9,11 @@ on from there. Every process has one thread. The records are in OUT, unless --re
 
 import os
 import sys
-import time
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from importlib import import_module
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from benchmarks import harness
 from benchmarks.accuracy import peers
@@ -25,8 +22,8 @@ from benchmarks.accuracy.queue import Outcome, Tell, run_jobs
 from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, ROWS, SEEDS
 from benchmarks.accuracy.summary import summary
 from benchmarks.pages import fill_pages
-from recvae.errors import InputError, RecvaeError
-from recvae.files import write_json, write_text
+from recvae.errors import RecvaeError
+from recvae.files import write_json, write_text, writing
 from recvae.registry import MODELS
 from recvae.studies import to_toml
 
@@ -40,21 +37,23 @@ def study(places: Sequence[Place], *, workers: int, double: bool, results: Path,
     """Do the jobs that are not done yet of the studies, or of the rows with ``names``, and write the records.
 
     The records are of all rows that are complete, and are written also where the study is interrupted. Raises
-    :class:`InputError` where another call is at work in the same folder.
+    :class:`WorkError` where another call is at work in the same folder.
     """
-    out = places[0].out
-    out.mkdir(parents=True, exist_ok=True)
-    tell, outcome = _teller(out / "log.txt"), Outcome()
-    try:
-        with FileLock(out / "lock", timeout=0):
-            try:
-                todo = [job for place in places for job in jobs(place, double=double, names=names)]
-                outcome = run_jobs(todo, workers=workers, tell=tell)
-            finally:
-                for place in places:
-                    _sum_up(place, results, tell)
-    except Timeout as error:
-        raise InputError(f"Another call is at work in {out}. Wait for its end, or stop it.") from error
+    log, outcome, began = places[0].out / "log.txt", Outcome(), datetime.now()
+
+    def tell(line: str) -> None:
+        text = f"{datetime.now() - began} {line}"
+        print(text, flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            print(text, file=file)
+
+    with writing(log):
+        try:
+            todo = [job for place in places for job in jobs(place, double=double, names=names)]
+            outcome = run_jobs(todo, workers=workers, tell=tell)
+        finally:
+            for place in places:
+                _sum_up(place, results, tell)
     tell(f"{len(outcome.worked)} jobs done, {len(outcome.kept)} were done before, {len(outcome.failed)} failed")
     return outcome
 
@@ -88,20 +87,6 @@ def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
         )
         write_text(folder / f"{names[-1]}.toml", about + to_toml({"name": row.model, "for": found_on, **best.config}))
     return names
-
-
-def _teller(log: Path) -> Tell:
-    """Return a function that prints a line with the time since now, and adds it to the log."""
-    began = time.monotonic()
-
-    def tell(line: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - began), 60)
-        text = f"{minutes // 60}:{minutes % 60:02}:{seconds:02} {line}\n"
-        print(text, end="", flush=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(text)
-
-    return tell
 
 
 def main() -> int:

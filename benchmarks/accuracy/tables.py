@@ -125,7 +125,7 @@ def family(told: Record, name: str, group: str) -> list[str]:
 
 def conditional(told: Record) -> list[str]:
     """Return the figures of a conditional VAE asked for a genre beside the unconditional model's."""
-    mean, ratio = told["mean"], told["figures"][3]
+    mean, ratio = told["mean"], told["figures"][-1]
     asked, plain = (told["not_asked"][name] for name in ("conditional, not asked", "unconditional"))
     shares = {name: row["ratio"] for name, row in told["genres"].items()}
     least, most = min(shares, key=lambda name: shares[name]), max(shares, key=lambda name: shares[name])
@@ -187,14 +187,12 @@ def forest(told: Record, path: Path) -> None:
     metric, rows, name = told["metric"], told["rows"], told["dataset"]["name"]
     shown = [row for row in reversed(ranked(rows.values(), metric)) if "versus" in row]
     near = [row for row in shown if abs(row["versus"][metric]["difference"]) < 0.1]  # popularity would hide the rest
-    figure = Figure(figsize=(7, 0.8 + 0.36 * max(len(near), 1)), layout="constrained")
+    blue, figure = "#33618f", Figure(figsize=(7, 0.8 + 0.36 * max(len(near), 1)), layout="constrained")
     axes = figure.add_subplot()
-    for place, row in enumerate(near):
-        versus = row["versus"][metric]
+    for place, versus in enumerate(row["versus"][metric] for row in near):
         low, mean, high = (_number(versus[key]) for key in ("low", "difference", "high"))
-        told_apart = low > 0 or high < 0
-        axes.plot([low, high], [place, place], color="#33618f", linewidth=2)
-        axes.plot([mean], [place], "o", color="#33618f", markerfacecolor="#33618f" if told_apart else "white")
+        axes.plot([low, high], [place, place], color=blue, linewidth=2)
+        axes.plot([mean], [place], "o", color=blue, markerfacecolor="white" if low <= 0 <= high else blue)
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(near)), [row["title"] for row in near])
     axes.set_ylim(-0.6, max(len(near), 1) - 0.4)

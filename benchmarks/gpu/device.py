@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from recvae.products import Precision, precision
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 WARMUP = 2  # rounds
 Section = tuple[list[Figure], dict[str, Any]]  # figures and details
-DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,6 @@ def within(name: Precision, step: Callable[[], object]) -> Contender:
             step()
 
     return run
-
-
-def card(device: str) -> dict[str, str]:
-    """Return the names and versions that a figure depends on."""
-    if device == "cpu":
-        return {"device": device, "torch": torch.__version__}
-    driver = DRIVER.read_text(encoding="utf-8").partition("\n")[0] if DRIVER.exists() else "unknown"
-    cuda = {"CUDA": str(torch.version.cuda), "driver": driver}
-    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **cuda}
 
 
 def ceilings(setting: Setting) -> dict[str, float]:

@@ -8,8 +8,8 @@ import torch
 
 from benchmarks.gpu.device import PRECISIONS, WARMUP, Products, Section, Setting, within
 from benchmarks.harness import Contender, Figure, Seconds, against, alone, several, sums
-from benchmarks.speed.agreement import our_losses, their_losses
-from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
+from benchmarks.speed.agreement import differences
+from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE
 from benchmarks.speed.steps import Part, Steps, mult_vae_parts, mult_vae_products, recvae_parts
 from data_prep import ml20m_shape
 from recvae.batches import Clicks, number_of_batches
@@ -33,18 +33,8 @@ def mult_vae(setting: Setting, items: int | None = None, **more: Any) -> MultVAE
     return MultVAENetwork(items or setting.items, options).to(setting.device)
 
 
-def large_batch_mult_vae(setting: Setting) -> MultVAENetwork:
-    return mult_vae(setting, beta_cap=0.1, anneal_updates=15_000)
-
-
-def usual(setting: Setting, name: Precision, **more: Any) -> TrainOptions:
-    return TrainOptions(epochs=ENDLESS, batch_size=setting.batch, precision=name, **more)
-
-
-def large(setting: Setting, name: Precision) -> TrainOptions:
-    """The large-batch recipe."""
-    recipe: dict[str, Any] = {"learning_rate": 0.004, "adam_beta2": 0.90, "drop_last": True}
-    return TrainOptions(epochs=ENDLESS, batch_size=setting.large_batch, precision=name, **recipe)
+def usual(batch_size: int, name: Precision, **more: Any) -> TrainOptions:
+    return TrainOptions(epochs=ENDLESS, batch_size=batch_size, precision=name, **more)
 
 
 Make = Callable[[], Network]
@@ -54,17 +44,12 @@ More = Callable[[Precision, list[float]], list[Figure]]
 
 def check_losses(title: str, make: Make, reference: Reference, options: Options, setting: Setting) -> list[Figure]:
     """Compare the first losses with the reference's; return by how much those of each precision differ from them."""
-    plain, network = options("float32"), make()
+    plain = options("float32")
     most = setting.users // plain.batch_size if plain.drop_last else AGREEING_STEPS  # the reference drops no last batch
     steps = min(AGREEING_STEPS, most)
-    reference.load_from(network)
-    reference.draws = SharedDraws(1, setting.device)
-    theirs = their_losses(reference, plain.batch_size, steps)
-    del reference.draws  # torch's own again, which are what is timed
+    gaps = differences(make, reference, setting.resident, [options(name) for name in PRECISIONS], steps)
     figures = []
-    for name in PRECISIONS:
-        ours = our_losses(make(), setting.resident, options(name), 1, steps)
-        gap = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+    for name, gap in zip(PRECISIONS, gaps, strict=True):
         if name == "float32" and not gap <= BOUND:
             raise SystemExit(f"{title}: the losses of {steps} steps differ by {gap:.2g} relative.")
         what = f"{title}, {steps} steps at batch {plain.batch_size:,} in {name}: largest relative difference of a loss"
@@ -114,13 +99,14 @@ def train(
 def train_mult_vae(setting: Setting) -> Section:
     reference = ReferenceMultVAE(setting.matrix, **setting.sizes, device=setting.device)
     parts = mult_vae_parts(reference, setting.batch, **setting.sizes)
-    make, options = partial(mult_vae, setting), partial(usual, setting)
+    make, options = partial(mult_vae, setting), partial(usual, setting.batch)
     return train("Mult-VAE", make, options, reference, parts, setting, lambda name, seconds: [])
 
 
 def train_large_batch(setting: Setting) -> Section:
-    make, options = partial(large_batch_mult_vae, setting), partial(large, setting)
-    recipe, size = options("float32"), setting.large_batch
+    make, size = partial(mult_vae, setting, beta_cap=0.1, anneal_updates=15_000), setting.large_batch
+    options = partial(usual, size, learning_rate=0.004, adam_beta2=0.90, drop_last=True)  # the large-batch recipe
+    recipe = options("float32")
     reference = ReferenceMultVAE(setting.matrix, **setting.sizes, device=setting.device)
     reference.cap, reference.total = 0.1, 15_000
     betas = 0.9, recipe.adam_beta2
@@ -138,7 +124,7 @@ def train_large_batch(setting: Setting) -> Section:
 def train_recvae(setting: Setting) -> Section:
     reference = ReferenceRecVAE(setting.matrix, **setting.sizes, device=setting.device)
     parts = recvae_parts(reference, setting.batch, **setting.sizes)
-    make, options = partial(recvae, setting), partial(usual, setting, learning_rate=5e-4)
+    make, options = partial(recvae, setting), partial(usual, setting.batch, learning_rate=5e-4)
 
     def more(name: Precision, seconds: list[float]) -> list[Figure]:
         return [alone(f"RecVAE, 50 epochs (50 times that), {name}", [50 * value for value in seconds])]
@@ -161,7 +147,7 @@ def scale(setting: Setting) -> Section:
         if on_cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        steps = Steps(network, clicks, TrainOptions(epochs=ENDLESS, batch_size=setting.scale_batch, precision=name))
+        steps = Steps(network, clicks, usual(setting.scale_batch, name))
         runs: list[Contender] = [partial(steps.step, steps.loop.phases[0])]
         runs += [Products(part, name, setting.device) for part in (inner[:-3], inner[-3:])]
         ours, hidden, last = (several(run, setting.scale_steps) for run in runs)

@@ -1,6 +1,7 @@
 """The same losses: ours and the dense reference's, step by step, from the same weights with the same noise."""
 
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from itertools import count, islice
 from typing import Any
 
@@ -45,34 +46,35 @@ def our_losses(network: Network, clicks: Clicks, train_options: TrainOptions, se
     return [float(loss) for loss in losses]
 
 
-def their_losses(reference: Reference, batch_size: int, steps: int) -> list[float]:
-    """Train the reference and return the loss of each of its first ``steps`` steps."""
-    endless = (loss for _ in count() for loss in reference.epoch(batch_size))
-    return [float(loss) for loss in islice(endless, steps)]
+def differences(
+    make: Callable[[], Network], reference: Reference, clicks: Clicks, runs: Sequence[TrainOptions], steps: int
+) -> list[float]:
+    """Return the largest relative difference of a loss from the reference's, for a new network with each options.
 
-
-def largest_difference(network: Network, reference: Reference, batch_size: int, steps: int) -> float:
-    """Train both from the same weights with the same draws; return the largest relative difference of two losses."""
-    reference.load_from(network)
+    All start from the same weights, which ``make`` gives every time, and make the same draws.
+    """
+    reference.load_from(make())
     reference.draws = SharedDraws(1, reference.device)
-    train_options = TrainOptions(epochs=10_000, batch_size=batch_size, learning_rate=reference.learning_rate)
-    ours = our_losses(network, Clicks(reference.matrix, reference.device), train_options, 1, steps)
-    theirs = their_losses(reference, batch_size, steps)
-    return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+    endless = (loss for _ in count() for loss in reference.epoch(runs[0].batch_size))
+    theirs = [float(loss) for loss in islice(endless, steps)]
+    del reference.draws  # torch's own again, which are the ones to be timed
+    every = (our_losses(make(), clicks, options, 1, steps) for options in runs)
+    return [max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True)) for ours in every]
 
 
 def compare(users: int, items: int, clicks: int, hidden: int, latent: int, batch_size: int, steps: int) -> list[Figure]:
     """Compare both models at a shape; exit where their losses differ."""
     matrix = ml20m_shape(users=users, items=items, clicks=clicks)
     sizes: dict[str, Any] = {"hidden": hidden, "latent": latent}
-    mult_vae = MultVAENetwork(items, MultVAEOptions(hidden=(hidden,), latent=latent))
-    pairs: dict[str, tuple[Network, Reference]] = {
-        "RecVAE": (RecVAENetwork(items, RecVAEOptions(hidden=hidden, latent=latent)), ReferenceRecVAE(matrix, **sizes)),
-        "Mult-VAE": (mult_vae, ReferenceMultVAE(matrix, **sizes)),
+    recvae, mult_vae = RecVAEOptions(**sizes), MultVAEOptions(hidden=(hidden,), latent=latent)
+    pairs: dict[str, tuple[Callable[[], Network], Reference]] = {
+        "RecVAE": (lambda: RecVAENetwork(items, recvae), ReferenceRecVAE(matrix, **sizes)),
+        "Mult-VAE": (lambda: MultVAENetwork(items, mult_vae), ReferenceMultVAE(matrix, **sizes)),
     }
     figures = []
-    for name, (network, reference) in pairs.items():
-        difference = largest_difference(network, reference, batch_size, steps)
+    for name, (make, reference) in pairs.items():
+        options = TrainOptions(epochs=10_000, batch_size=batch_size, learning_rate=reference.learning_rate)
+        (difference,) = differences(make, reference, Clicks(matrix), [options], steps)
         if not difference <= BOUND:
             raise SystemExit(f"{name}: the losses of {steps} steps differ by {difference:.2g} relative.")
         figures.append(alone(f"{name}, {steps} steps, {users:,} users x {items:,} items", [difference], ""))

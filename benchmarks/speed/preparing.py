@@ -155,8 +155,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 
         run("ours", folder / "ours")
         run(PAPERS, folder / "papers")
-        where = measured(difference, folder / "ours", folder / "papers", held_out_users)[2]
-        if where:
+        if where := measured(difference, folder / "ours", folder / "papers", held_out_users)[2]:
             raise SystemExit(f"The two pipelines differ in {where}.")
         for values in (*seconds.values(), *peaks.values()):
             values.clear()  # that was the warm-up

@@ -39,19 +39,6 @@ def implicit_lists(users: Tensor, items: Tensor, histories: Any) -> Callable[[],
     return recommend
 
 
-def scores_alone(kernel: Callable[[Tensor, Tensor], None], users: Tensor, items: Tensor, batch: int) -> None:
-    """The floor: the products of all batches, each over the one before."""
-    for part in torch.split(users, batch):
-        kernel(part, items)
-
-
-def check_alike(ours: Lists, theirs: Lists) -> None:
-    """Compare the sorted scores: items may swap places within rounding only."""
-    gap = float(np.abs(ours[1] - theirs[1]).max() / np.abs(theirs[1]).max())
-    if not gap <= 1e-5:
-        raise SystemExit("Our lists and implicit's differ.")
-
-
 def measure(arguments: Namespace) -> dict[str, Any]:
     n_users, n_items, clicks, latent = (2000, 1500, 60_000, 32) if arguments.small else (*SHAPE, 200)
     histories = ml20m_shape(users=n_users, items=n_items, clicks=clicks)
@@ -60,14 +47,17 @@ def measure(arguments: Namespace) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     users, items = (torch.randn(n, latent, generator=generator) for n in (n_users, n_items))
     recommend = implicit_lists(users, items, histories)
-    check_alike(ranked(users, items, histories, K), recommend())
+    (_, ours), (_, theirs) = ranked(users, items, histories, K), recommend()
+    if not np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max():  # items may swap places within rounding only
+        raise SystemExit("Our lists and implicit's differ.")
 
     contenders: dict[str, Contender] = {"ours": lambda: ranked(users, items, histories, K), IMPLICIT: recommend}
     batch = SCORES_IN_MEMORY // n_items  # the rows that ours takes at a time
     floors = {
         f"the matrix product alone, {name}": kernel for name, kernel in harness.product_kernels(batch, n_items).items()
     }
-    contenders |= {name: partial(scores_alone, kernel, users, items, batch) for name, kernel in floors.items()}
+    parts = torch.split(users, batch)  # the products of all batches, each over the one before
+    contenders |= {name: partial(lambda one: [one(part, items) for part in parts], way) for name, way in floors.items()}
     seconds = harness.interleaved(contenders, arguments.rounds)
     what = f"top-{K} of {n_users:,} users"
     fastest = min(harness.medians(seconds)[name] for name in floors)

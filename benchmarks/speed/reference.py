@@ -8,6 +8,7 @@ both halves, and the KL term is computed in the decoder's passes too. agreement.
 import copy
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,7 @@ from torch.nn import functional as F
 from recvae.models.base import Network
 from recvae.noise import Noise
 
-
-class TorchDraws:
-    """Torch's own functions and global generator."""
-
-    def permutation(self, n: int) -> Tensor:
-        return torch.randperm(n)
-
-    def dropout(self, values: Tensor, rate: float) -> Tensor:
-        return F.dropout(values, rate)
-
-    def normal(self, like: Tensor) -> Tensor:
-        return torch.randn_like(like)
+TORCH: Any = SimpleNamespace(permutation=torch.randperm, dropout=F.dropout, normal=torch.randn_like)
 
 
 class SharedDraws(Noise):
@@ -50,7 +40,7 @@ class Reference(nn.Module):
 
     learning_rate: float
     dropout = 0.5
-    draws: TorchDraws | SharedDraws = TorchDraws()
+    draws: Any = TORCH  # torch's own functions and global generator, or SharedDraws
     names: dict[str, str]
 
     def __init__(self, matrix: Any, device: str) -> None:
@@ -127,9 +117,8 @@ class ReferenceRecVAE(Reference):
         names = {name: name for name in ("mu", "logvar", *(f"norms.{j}" for j in range(self.layers)))}
         names |= {f"layers.{j}": f"inner.{j - 1}" if j else "first" for j in range(self.layers)}
         sides = ("encoder", "old_encoder")
-        self.names = {f"{side}.{a}": f"encoder.{b}" for side in sides for a, b in names.items()} | {
-            "decoder": "decoder"
-        }
+        self.names = {f"{side}.{a}": f"encoder.{b}" for side in sides for a, b in names.items()}
+        self.names["decoder"] = "decoder"
 
     def encoder_step(self, rows: Any) -> Tensor:
         """Train the encoder on these users; return the loss that was minimised."""
@@ -182,9 +171,11 @@ class ReferenceMultVAE(Reference):
         self.decoder = nn.Sequential(nn.Linear(latent, hidden), nn.Tanh(), nn.Linear(hidden, items))
         self.to(device)
         self.adam = self.adam_of(self)
-        self.names = {f"decoder.{2 * j}": f"decoder.{j}" for j in (0, 1)} | {
+        self.names = {
             "encoder.0": "first",
             "encoder.2": "encoder.0",
+            "decoder.0": "decoder.0",
+            "decoder.2": "decoder.1",
         }
 
     def step(self, rows: Any) -> Tensor:

@@ -23,14 +23,10 @@ class Steps:
         self.network, self.clicks, self.options = network, clicks, options
         self.loop = _Loop(network, clicks, options, 1, Hooks())
         self.phases = {phase.name: phase for phase in self.loop.phases}
-        self.begin_phase(self.loop.phases[0].name)
+        network.begin_phase(self.loop.phases[0].name, 0, clicks, options.batch_size)  # such as RecVAE's old posteriors
         more: dict[str, Any] = {"drop_last": options.drop_last}
         self.batches = (b for _ in count() for b in clicks.shuffled(options.batch_size, self.loop.noise, **more))
         self.in_order = (b for _ in count() for b in clicks.in_order(options.batch_size))
-
-    def begin_phase(self, name: str) -> None:
-        """Prepare what a phase needs, such as RecVAE's table of old posteriors."""
-        self.network.begin_phase(name, 0, self.clicks, self.options.batch_size)
 
     def begin(self, phase: Phase) -> None:
         """Let the parameters of a phase, and no others, need gradients."""

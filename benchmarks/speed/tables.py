@@ -26,12 +26,10 @@ def section(found: Mapping[str, Any], name: str) -> list[str]:
         lines += [f"In the same run: {'; '.join(limits)}.", ""]
     environment = found["environment"]
     usual = machine(read_json(RESULTS / f"{USUAL}.json")["environment"])
-    how = [] if machine(environment) == usual else [machine(environment)]
-    if (threads := environment.get("threads")) is not None:
-        how.append("one thread" if threads == 1 else f"{threads} threads")
+    how = [environment["date"][:10], *([machine(environment)] if machine(environment) != usual else ())]
+    how += [f"threads {environment['threads']}"] if "threads" in environment else []
     how += [f"{peer} {number}" for peer, number in environment["versions"].items() if peer in PEERS]
-    how.append(f"{environment['date'][:10]}; [record](../benchmarks/results/{name}.json)")
-    return [*lines, f"Run with {', '.join(how)}." if threads else f"Run on {', '.join(how)}."]
+    return [*lines, f"Run: {', '.join(how)}; [record](../benchmarks/results/{name}.json)."]
 
 
 def usual_machine(found: Mapping[str, Any], name: str) -> list[str]:
@@ -46,15 +44,3 @@ def machine(environment: Mapping[str, Any]) -> str:
     versions = {"Python": environment["python"], **environment["versions"]}
     named = [f"{name} {number}" for name, number in versions.items() if name not in ("recvae", *PEERS)]
     return f"{cpu if device == 'cpu' else f'{device}, {cpu}'} with {', '.join(named)}"
-
-
-def memory(found: Mapping[str, Any]) -> list[str]:
-    """Return the memory of each step, for docs/results.md."""
-    about = found["environment"]
-    return [
-        "| step | peak resident memory |",
-        "|---|---|",
-        *(f"| {figure['what']} | {figure['ours']:.3g} {figure['unit']} |" for figure in found["figures"]),
-        "",
-        f"Run on {about['date'][:10]} on {about['cpu']} with {about['cores']} cores.",
-    ]
