@@ -40,7 +40,7 @@ def test_help_explains_every_option():
     text = pydoc.plain(pydoc.render_doc(recvae.RecVAE))
     assert "RecVAE(*, " in text
     assert "epochs: int = 50" in text  # of this model, where training's own default is 200
-    assert "Width of the encoder's layers. Whole number from 1. Searched: 150,300,600." in text
+    assert "Width of the encoder's layers. Whole number from 1 to 65536. Searched: 150,300,600." in text
     assert recvae.RecVAE.__doc__.startswith("Variational autoencoder with a composite prior")
 
 

@@ -192,7 +192,7 @@ def broken(change):
         ({"models": {}, "dataset": {}, "environment": {}}, "no models"),
         (broken(lambda v: v["models"].update(ease=3)), "model 'ease' has no metrics"),
         (broken(lambda v: v["models"]["ease"]["metrics"].update(x={"mean": "high"})), "metric 'x' of model 'ease'"),
-        (broken(lambda v: v["models"]["ease"]["metrics"].update(x={"mean": float("nan")})), "metric 'x'"),
+        (broken(lambda v: v["models"]["ease"]["metrics"].update(x={"mean": float("nan")})), "NaN is no number"),
         (broken(lambda v: v["models"]["ease"].update(versus_best={"metric": 3})), "not a comparison"),
         (broken(lambda v: v["models"]["ease"].update(train_seconds="long")), "'train_seconds' of model 'ease'"),
     ],
