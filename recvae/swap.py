@@ -353,7 +353,7 @@ def refuse_inputs(out: Path, inputs: Sequence[Path], *, marker: str | None = Non
         if out.samefile(given):
             raise InputError(f"{out} is read, so it cannot be written too. Write to another place with --out.")
         if any(above.samefile(out) for above in _lines(given)):
-            raise InputError(f"{given}, which is read, is in {out}. Write to another place with --out.")
+            raise InputError(f"{given}, which is read, is in {out}. Write to another place, such as --out {out}-new.")
         part = given.is_dir() and (out.is_file() or (marker is not None and (given / marker).exists()))
         if part and any(above.samefile(given) for above in inside):
             raise InputError(f"{out} is in {given}, which is read. Write to another place with --out.")

@@ -56,6 +56,9 @@ def info(
         )
 
 
+FOLLOWS = "Where nobody sets it, it follows the size of the data; the value here is the paper's."
+
+
 def _model(terminal: Terminal, name: str) -> None:
     """Print every option of a model."""
     from dataclasses import asdict
@@ -72,8 +75,10 @@ def _model(terminal: Terminal, name: str) -> None:
     for section, those in options.items():
         terminal.lines("", f"--set {section}.OPTION=VALUE" if those else "It has no options.")
         for each in those:
-            terminal.lines(f"  {each.name} = {'not set' if each.default is None else value_text(each.default)}")
-            terminal.lines(f"      {each.sentence()}")
+            default = "not set" if each.default is None else value_text(each.default)
+            follows = f"{section}.{each.name}" in kind.follows
+            terminal.lines(f"  {each.name} = {default}")
+            terminal.lines(f"      {each.sentence()}{' ' + FOLLOWS if follows else ''}")
     terminal.document(
         {
             "kind": "model",
@@ -85,6 +90,7 @@ def _model(terminal: Terminal, name: str) -> None:
                     each.name: {
                         **{key: value for key, value in asdict(each).items() if key not in ("name", "search")},
                         "search": None if each.search is None else space_to_dict(each.search),
+                        "follows_the_data": f"{section}.{each.name}" in kind.follows,
                     }
                     for each in those
                 }

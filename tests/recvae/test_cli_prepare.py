@@ -60,7 +60,7 @@ def test_options_reach_the_manifest(cli, tmp_path):
 def test_a_dataset_can_be_named(cli, clicks, tmp_path):
     answer = cli("prepare", clicks, *COLUMNS, "--name", "Film club 2026", "--out", tmp_path / "d")
     assert answer.status == 0
-    assert "'runs/Film club 2026-recvae'" in answer.out
+    assert "'runs/Film club 2026-recvae-edlae'" in answer.out
     assert Dataset.load(tmp_path / "d").name == "Film club 2026"
     for name in ("", " ", "a\nb", "\x1b[31m", "x" * 201):
         answer = cli("prepare", clicks, *COLUMNS, "--name", name, "--out", tmp_path / "e")

@@ -110,8 +110,8 @@ def test_items_on_the_command_line(cli, ease):
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert all(set(row) == {"rank", "item_id", "title", "score"} for row in rows)
     assert all(int(row["item_id"]) % 2 == 0 for row in rows[:3])  # the taste of those who like even items
-    text = cli("recommend", ease, "--item", "toy story", "-k", 3)
-    assert "For you, after Toy Story (1995):" in text.out
+    text = cli("recommend", ease, "--item", "toy story", "--item", "006", "-k", 3)
+    assert "For you, after Twin (1990), Toy Story (1995):" in text.out
     assert rows[0]["title"] in text.out
 
 

@@ -59,8 +59,8 @@ def test_ease_as_a_document(cli, dataset, tmp_path):
     answer = cli("tune", dataset, "--model", "ease", "--trials", 4, "--out", out, "--json", "--seed", 7)
     document = answer.json
     assert set(document) == {
-        "study", "model", "metric", "space", "starts", "dataset", "budget", "command", "versions", "best", "counts",
-        "seconds", "trials",
+        "study", "threads", "model", "metric", "space", "starts", "dataset", "budget", "command", "versions", "best",
+        "counts", "seconds", "trials",
     }  # fmt: skip
     assert document["study"] == str(out)
     assert document["budget"] == {"trials": 4, "seconds": None}
@@ -103,7 +103,7 @@ def test_what_is_said_to_a_person(cli, dataset, tmp_path):
 
 
 def test_pruned_and_failed_trials_have_their_lines(capsys):
-    show = _Show(Terminal(), "ndcg@100", 12)
+    show = _Show(Terminal(), "ndcg@100", 12, threads=1)
     study = studies.Study(None, {})
     trial = studies.Trial(3, "searched", "pruned", {"model.l2": 0.01234567}, {}, scores=[[1, 0.2], [2, 0.1]])
     show.done(trial, study)

@@ -14,9 +14,10 @@ from sealing import reseal, unseal
 from small_models import BOARD, equal, model
 
 import recvae
-from recvae import checkpoint, seals
+from recvae import checkpoint, files, seals
 from recvae.blend import Blend
 from recvae.errors import FormatError, InputError
+from recvae.locks import LOCK
 from recvae.studies import read_study
 
 BEFORE = Path(__file__).parent.parent / "before_seals"  # written by the version that had no seals
@@ -218,7 +219,7 @@ def test_a_kill_between_any_two_files_loses_nothing(begin, tmp_path, monkeypatch
     whole = fit(tmp_path / "whole", epochs)
     expected = {name: (tmp_path / "whole" / name).read_bytes() for name in (checkpoint.RUN, checkpoint.WEIGHTS)}
     fit(tmp_path / "shorter")
-    rename, unlink = Path.replace, Path.unlink
+    put, unlink = files.put, Path.unlink
     for n in range(1, 60):
         folder = tmp_path / f"run{n}"
         if begin != "new":
@@ -227,7 +228,7 @@ def test_a_kill_between_any_two_files_loses_nothing(begin, tmp_path, monkeypatch
             unseal(folder)
         left = n
 
-        def killed(*arguments, of=rename, **options):
+        def killed(*arguments, of=put, **options):
             nonlocal left
             left -= 1
             if left <= 0:
@@ -237,10 +238,12 @@ def test_a_kill_between_any_two_files_loses_nothing(begin, tmp_path, monkeypatch
         def removed(*arguments, **options):
             if arguments[0].name.endswith(".part"):  # a dead process deletes none of its temporary files
                 return None if left <= 0 else unlink(*arguments, **options)  # noqa: B023 - called in this round only
+            if arguments[0].name.endswith(LOCK):  # which ends with its process
+                return unlink(*arguments, **options)
             return killed(*arguments, of=unlink, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", killed)
+            patch.setattr(files, "put", killed)
             patch.setattr(Path, "unlink", removed)
             try:
                 fit(folder, epochs, resume=True)

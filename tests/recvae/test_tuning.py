@@ -357,7 +357,9 @@ DAMAGE = [
 def small_study(data, tmp_path_factory):
     """The folder of a study of two trials; not to be changed."""
     folder = tmp_path_factory.mktemp("small") / "study"
-    tune(plan("ease", space={"model.l2": Between(1.0, 2.0, log=True)}), data, folder, trials=2)
+    made = plan("ease", space={"model.l2": Between(1.0, 2.0, log=True)})
+    made = replace(made, starts=(("given", changed(made.start, {"model.l2": 500.0})),))
+    tune(made, data, folder, trials=2)
     return folder
 
 
