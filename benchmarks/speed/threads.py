@@ -48,7 +48,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
         for when, loops in (("on an idle machine", 0), ("beside busy loops", cores())):
             programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
             try:
-                seconds = found[when] = interleaved(contenders, arguments.rounds)
+                seconds = found[when] = interleaved(contenders, arguments.rounds, warmup=not arguments.small)
             finally:
                 for program in programs:
                     program.kill()
