@@ -65,6 +65,7 @@ class ImplicitALS(Recommender):
         self._hold(als, als.item_factors)
 
     def scores(self, histories: Any) -> Tensor:
+        self.als.num_threads = torch.get_num_threads()  # of now: a forked process has one, whatever its parent had
         with one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
         scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T

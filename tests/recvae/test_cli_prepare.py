@@ -146,7 +146,8 @@ def test_overwrite_replaces_a_dataset_and_nothing_else(cli, clicks, tmp_path):
     assert (mine / "cat.jpg").read_text() == "meow"
 
 
-def test_info_describes_a_dataset(cli, dataset):
+def test_info_describes_a_dataset(cli, dataset, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # narrower, the table is another one
     answer = cli("info", dataset, "--verify")
     assert answer.status == 0
     for said in ("clicks / user", "most popular tenth", "split strong", "40 of 40 items have a title", "Verified"):

@@ -93,7 +93,7 @@ def test_search_options_are_read(text, expected):
         ("recvae", "model.layers=0.5:3", "model.layers: must be integer"),
         ("recvae", "model.weighted=0:1", "model.weighted: must be boolean"),
         ("mult-vae", "model.anneal=paper,share,linear", "model.anneal: must be 'paper'"),
-        ("mult-vae", "model.hidden=100:600", "model.hidden: must be"),
+        ("mult-vae", "model.hidden=100:600", "model.hidden is no number, so it has no range"),
     ],
 )
 def test_mistakes_in_a_space_are_one_sentence(model, text, said):
