@@ -38,7 +38,7 @@ from recvae.files import (
     vocabulary_hash,
 )
 from recvae.records import ConfigShape, DatasetFacts, Row, Run, StateFacts, WeightFacts, checked
-from recvae.swap import need_utf8, remove, remove_empty
+from recvae.swap import clear_inside, need_utf8, remove, remove_empty
 from recvae.tensors import Expected, Shape, wrong_form, wrong_values
 from recvae.training import TrainState
 
@@ -267,6 +267,8 @@ def remove_run(folder: Path) -> None:
         remove(folder / name)
     for name in (seals.SEAL, RUN):
         remove(folder / name)
+    for home in (folder, (folder / STATE).parent):
+        clear_inside(home)  # a file that was being made when the run was asked to end
     remove_empty([folder, (folder / STATE).parent])
 
 

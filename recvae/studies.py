@@ -95,13 +95,18 @@ class Study:
         if self.folder is None:
             return
         if (self.folder / STUDY).is_file() and not self.overwrite:
-            self._write(self.folder)
-            seals.narrow(self.folder)
+            self.write()
             return
         with whole_folder(self.folder, marker=STUDY, overwrite=self.overwrite) as temporary:
             self._write(temporary)
             seals.seal(temporary, (STUDY, TRIALS))
         self.overwrite = False
+
+    def write(self) -> None:
+        """Write all files of a study that has a folder."""
+        if self.folder is not None:
+            self._write(self.folder)
+            seals.narrow(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the shape of ``recvae tune --json``, plain values."""

@@ -134,6 +134,7 @@ def _begin(
         clear_inside(place)
         if given is not None:
             study.trials_wanted, study.seconds_wanted = given
+        study.write()  # a kill may have come between trials.json and the files that are made from it
         return study
     if place is not None:
         refuse_existing(place, marker=STUDY, overwrite=overwrite)

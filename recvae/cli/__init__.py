@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = _run(given)
         finally:
+            ending.anyway = True
             HELD.close()
         leave_streams()
     return 128 + ending.signal if ending.signal is not None and status == 130 else status

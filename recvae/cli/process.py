@@ -14,9 +14,10 @@ from typing import Any
 
 @dataclass
 class Ending:
-    """The number of the signal that asked the command to end, None where none did."""
+    """The number of the signal that asked the command to end, None where none did, and whether it is ending anyway."""
 
     signal: int | None = None
+    anyway: bool = False  # then a signal is late, and must not interrupt the tidying up
 
 
 @contextmanager
@@ -29,6 +30,8 @@ def ended_by_signals() -> Iterator[Ending]:
     before: dict[int, Any] = {}
 
     def end(number: int, frame: FrameType | None) -> None:
+        if ending.anyway:
+            return
         ending.signal = number
         signal.signal(number, signal.SIG_IGN)  # tidying up is not to be interrupted by the same wish
         raise KeyboardInterrupt

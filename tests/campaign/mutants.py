@@ -113,8 +113,10 @@ def odd_npz(data: bytes, rng: Rng) -> Mutant:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = str(rng.choice([*members]))
     array = np.load(io.BytesIO(members[name]), allow_pickle=False)
+    texts = ["S2", "U2", "U9"]  # what a text can be turned into
+    types = ["int8", "float16", "complex64", "S3", "U2", "bool"]
     kinds: dict[str, Callable[[], Any]] = {
-        "another type": lambda: array.astype(str(rng.choice(["int8", "float16", "complex64", "S3", "U2", "bool"]))),
+        "another type": lambda: array.astype(str(rng.choice(texts if array.dtype.kind in "SU" else types))),
         "one value more": lambda: np.append(array, array.reshape(-1)[:1]),
         "one value less": lambda: array.reshape(-1)[:-1],
         "a value out of range": lambda: _with(array, rng, 2**31 - 1),

@@ -125,9 +125,13 @@ def _read_study(folder: Path) -> int:
 
 
 def _read_results(folder: Path) -> int:
+    """A benchmark under way has a plan and the models that are finished, and results.json with the last of them."""
+    from recvae.bench_kept import read_plan
     from recvae.report import read_results
 
-    read_results(folder / "out" / "results.json")
+    read_plan(folder / "out")
+    if (folder / "out" / "results.json").exists() or not any((folder / "out" / "runs").glob("*.json")):
+        read_results(folder / "out" / "results.json")
     return 0
 
 

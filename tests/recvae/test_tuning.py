@@ -402,3 +402,13 @@ def test_the_figure_shows_every_trial(whole, tmp_path):
     assert not whole.draw()  # Matplotlib is out of sight here
     with pytest.raises(InputError, match="nothing to draw"):
         draw([{**rows[0], "value": None}], {}, tmp_path / "c.svg")
+
+
+def test_resuming_makes_the_files_that_a_kill_left_behind(tmp_path, data):
+    """trials.json comes first; the table and the best configuration are made from it."""
+    made = tune(plan("ease", metric="ndcg@5"), data, tmp_path / "study", trials=2)
+    for name in ("trials.csv", "best.toml"):
+        (tmp_path / "study" / name).unlink()
+    tune(made.plan, data, tmp_path / "study", trials=2, resume=True)
+    assert (tmp_path / "study" / "best.toml").is_file()
+    assert len((tmp_path / "study" / "trials.csv").read_text().splitlines()) == 3
