@@ -31,6 +31,7 @@ from recvae.conditions import checked, encoded, is_table, of_each_user
 from recvae.config import SEED, RunConfig, run_config
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
+from recvae.fixed import read_fixed
 from recvae.forks import expect_forks
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
@@ -303,6 +304,7 @@ class Recommender(ABC):
         model = cls.from_config(config, device)
         model.items = read_items(folder, run)
         tensors, facts = read_weights(folder / WEIGHTS)
+        tensors |= read_fixed(folder, facts)
         if facts.get("vocabulary") != run.vocabulary or facts.get("model") != run.model:
             raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / 'run.json'}. Train again.")
         model.condition_names = tuple(facts.get("conditions", ()))

@@ -12,6 +12,7 @@ from recvae import checkpoint
 from recvae.config import run_config
 from recvae.errors import ConfigError, FormatError, InputError
 from recvae.files import PART, find_aside, put_back, refuse_existing, set_aside
+from recvae.fixed import Fixed
 from recvae.training import EpochReport, TrainState
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class InMemory:
         self.best: dict[str, Tensor] | None = None
 
     keep_state = None
+    restored: Mapping[str, Tensor] = {}
 
     def begin(self) -> TrainState | None:
         """Return the state to continue from: none."""
@@ -59,6 +61,8 @@ class InFolder:
         self.rows: list[dict[str, Any]] = []
         self.aside: Path | None = None
         self.has_weights = False
+        self.fixed = Fixed(folder, model.fixed)
+        self.restored: dict[str, Tensor] = {}  # what no epoch changes, of a run that is resumed
 
     def begin(self) -> TrainState | None:
         """Start the folder, or return the state to continue from (None where no epoch was finished)."""
@@ -80,7 +84,9 @@ class InFolder:
                 checkpoint.write_metrics(self.folder, self.rows)  # a kill may have come between the state and these
                 self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
                 if facts["best_epoch"] is not None:
-                    checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)  # now, not after hours, if it is damaged
+                    # Now, not after hours, if it is damaged.
+                    tensors, of_weights = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
+                    self.restored = self.fixed.restored(tensors, of_weights)
                     self.has_weights = True
         else:
             refuse_existing(self.folder, marker=checkpoint.RUN, overwrite=self.overwrite)
@@ -100,7 +106,9 @@ class InFolder:
     def keep_best(self, report: EpochReport) -> None:
         """Write the weights, which carry their own facts, and run.json."""
         note_best(self.model, report)
-        checkpoint.write_weights(self.folder / checkpoint.WEIGHTS, self.model.tensors(), self.model.facts())
+        tensors, facts = self.fixed.apart(self.model.tensors(), self.model.facts())
+        checkpoint.write_weights(self.folder / checkpoint.WEIGHTS, tensors, facts)
+        self.fixed.tidy()
         self.has_weights = True
         checkpoint.write_run(self.folder, self.model.run())
         if self.aside is not None:
@@ -127,7 +135,7 @@ class InFolder:
             tensors, facts = checkpoint.read_weights(self.folder / checkpoint.WEIGHTS)
             # A run killed between weights and state has weights of an epoch that it has yet to do again.
             self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
-            self.model.network.load_state_dict(tensors)
+            self.model.network.load_state_dict(tensors, strict=not self.model.fixed)  # what is fixed is as it was
         else:
             self.model.best_epoch = None
 

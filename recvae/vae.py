@@ -25,6 +25,7 @@ class NeuralRecommender(Recommender):
 
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
+    fixed: ClassVar[tuple[str, ...]] = ()  # tensors that no epoch changes, made and written once a run
 
     def fit(
         self,
@@ -66,6 +67,10 @@ class NeuralRecommender(Recommender):
         clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
         try:
             state = keeper.begin()
+            if keeper.restored:
+                self.network.load_state_dict(keeper.restored, strict=False)
+            else:
+                self._fix(matrix)
             self._prepare(matrix)
             run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
         finally:
@@ -76,6 +81,9 @@ class NeuralRecommender(Recommender):
     def given(self) -> Iterable[bytes]:
         """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
         return ()
+
+    def _fix(self, matrix: Any) -> None:
+        """Fill in, at the start of a run, the tensors that :attr:`fixed` names, from the clicks."""
 
     def _prepare(self, matrix: Any) -> None:
         """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
@@ -145,7 +153,8 @@ class RecVAEEDLAE(NeuralRecommender):
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
+    fixed = ("path",)
 
-    def _prepare(self, matrix: Any) -> None:
+    def _fix(self, matrix: Any) -> None:
         options = self.config.model
         self.network.path.copy_(edlae_weights(matrix, options.path_dropout, options.path_l2))

@@ -271,7 +271,7 @@ def _leave_nothing_unfinished(run: Path, *, fresh: bool) -> Iterator[None]:
         yield
     except BaseException:
         if fresh and run.is_dir() and not (run / "model.safetensors").is_file():
-            names = {path.name for path in run.iterdir() if not path.name.endswith(".part")}
+            names = {p.name for p in run.iterdir() if not (p.name.endswith(".part") or p.match("fixed-*.safetensors"))}
             if names <= {"run.json", "items.csv", "metrics.jsonl", "resume"}:
                 shutil.rmtree(run)
         raise

@@ -1,11 +1,16 @@
 """RecVAE with a linear path: each path is the model of its own name, and the sum is kept, loaded and resumed."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from conftest import random_clicks
+from safetensors.torch import save_file
 from small_models import BOARD, SETTINGS, equal
 
 import recvae
+from recvae.errors import FormatError
 from recvae.vae import RecVAEEDLAE
 
 PATH = {"path_weight": 3.0, "path_dropout": 0.3, "path_l2": 7.0}
@@ -56,3 +61,82 @@ def test_the_epoch_is_chosen_for_the_sum_and_in_memory_is_as_in_a_folder(tmp_pat
     assert models[0].metrics == models[1].metrics
     assert equal(models[0].tensors(), models[1].tensors())
     assert validation(models[0]) == models[0].metrics["validation"]
+
+
+def counted(monkeypatch):
+    """Names of the safetensors files as they are written, with the tensors in each."""
+    written = []
+
+    def save(tensors, path, **more):
+        written.append((Path(path).name.lstrip("."), sorted(tensors)))
+        save_file(tensors, path, **more)
+
+    monkeypatch.setattr("recvae.fixed.save_file", save)
+    monkeypatch.setattr("recvae.checkpoint.save_file", save)
+    return written
+
+
+def test_the_linear_path_is_written_once_a_run(tmp_path, monkeypatch):
+    """It is the largest tensor by far, and each of the best epochs wrote it again."""
+    written = counted(monkeypatch)
+    run = tmp_path / "run"
+    RecVAEEDLAE(**{**COMMON, "stop_after": 2}, **PATH).fit(BOARD, folder=run)
+    RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=run, resume=True)
+    with_path = [name for name, tensors in written if "path" in tensors]
+    assert len(with_path) == 1
+    assert with_path[0].startswith("fixed-")
+    assert sum(name.startswith("model.") for name, _ in written) == 4  # each epoch was best
+    assert len(list(run.glob("fixed-*"))) == 1
+
+
+def test_a_resumed_run_keeps_the_path_that_it_began_with(tmp_path, monkeypatch):
+    """Made again with another number of threads it would be other bits, and best weights of two kinds."""
+    whole = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD).tensors()
+    run = tmp_path / "run"
+    RecVAEEDLAE(**{**COMMON, "stop_after": 2}, **PATH).fit(BOARD, folder=run)
+    monkeypatch.setattr("recvae.vae.edlae_weights", None)  # not to be called
+    again = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=run, resume=True)
+    assert equal(again.tensors(), whole)
+    assert equal(recvae.load(run, "cpu").tensors(), whole)
+
+
+def test_a_folder_of_an_earlier_version_loads_and_goes_on(tmp_path, monkeypatch):
+    """Its weights hold the path themselves."""
+    whole = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD).tensors()
+    run = tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(RecVAEEDLAE, "fixed", ())
+        RecVAEEDLAE(**{**COMMON, "stop_after": 2}, **PATH).fit(BOARD, folder=run)
+    assert not list(run.glob("fixed-*"))
+    assert recvae.load(run, "cpu").tensors().keys() == whole.keys()
+    again = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=run, resume=True)
+    assert equal(again.tensors(), whole)
+    assert equal(recvae.load(run, "cpu").tensors(), whole)
+    assert len(list(run.glob("fixed-*"))) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "altered", "another"])
+def test_a_path_that_is_not_the_run_s_is_refused(tmp_path, damage):
+    run = tmp_path / "run"
+    RecVAEEDLAE(**{**COMMON, "stop_after": 1}, **PATH).fit(BOARD, folder=run)
+    (file,) = run.glob("fixed-*")
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut off":
+        file.write_bytes(content[:100])
+    elif damage == "altered":
+        content[-100] ^= 1
+        file.write_bytes(content)
+    else:
+        save_file({"path": torch.zeros(40, 40)}, file)
+    with pytest.raises(FormatError, match="fixed-"):
+        recvae.load(run, "cpu")
+
+
+def test_a_saved_model_has_everything_in_one_file(tmp_path):
+    RecVAEEDLAE(**{**COMMON, "stop_after": 1}, **PATH).fit(BOARD, folder=tmp_path / "run")
+    loaded = recvae.load(tmp_path / "run", "cpu")
+    loaded.save(tmp_path / "copy")
+    assert not list((tmp_path / "copy").glob("fixed-*"))
+    assert equal(recvae.load(tmp_path / "copy", "cpu").tensors(), loaded.tensors())
