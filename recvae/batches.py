@@ -5,6 +5,7 @@ sparse for a sparse first layer or scattered into a dense buffer that is reused.
 made, and no step waits for the device: the number of clicks in every batch is read once a pass.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,6 +137,14 @@ class Clicks:
 
     def __len__(self) -> int:
         return int(self.n_users)
+
+    def to(self, device: torch.device | str) -> "Clicks":
+        """Return the same clicks on another device."""
+        moved = copy.copy(self)
+        moved.indptr, moved.indices = self.indptr.to(device), self.indices.to(device)
+        moved.weights = None if self.weights is None else self.weights.to(device)
+        moved.device = moved.indptr.device
+        return moved
 
     def take(self, users: Tensor, n_clicks: int) -> Batch:
         """Return the rows ``users`` (B,) int64, which hold ``n_clicks`` clicks in all (given, so as not to wait)."""

@@ -1,6 +1,7 @@
 """The run folder: weights in safetensors, facts in JSON, items in CSV; each file whole or not at all.
 
     model.safetensors    weights; its header holds a digest of them, the epoch and the vocabulary's hash
+    fixed-<16 digits>.safetensors    those of them that no epoch changes, where a model has such (fixed.py)
     run.json             format version, model, config, item count, vocabulary hash, best epoch, metrics, versions
     items.csv            index,item_id,title
     metrics.jsonl        one object per epoch
@@ -15,7 +16,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from recvae.files import (
     same_vocabulary,
     vocabulary_hash,
 )
-from recvae.records import ConfigShape, DatasetFacts, Row, Run, StateFacts, WeightFacts, checked
+from recvae.records import ConfigShape, DatasetFacts, FixedFacts, Record, Row, Run, StateFacts, WeightFacts, checked
 from recvae.swap import clear_inside, need_utf8, remove, remove_empty
 from recvae.tensors import Expected, Shape, wrong_form, wrong_values
 from recvae.training import TrainState
@@ -53,6 +54,8 @@ RUN, WEIGHTS, ITEMS, METRICS, STATE, BEST = FILES = (
     "resume/state.safetensors",
     "resume/best.safetensors",
 )
+FIXED = "fixed"  # the entry of the weights' facts that names the digest of the tensors which no epoch changes
+_OF_FIXED = "fixed-*.safetensors"
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -84,9 +87,14 @@ class Vocabulary:
         return vocabulary_hash(self.titles)
 
 
+def files_of(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files that a run's seal covers, where they are there."""
+    return (*FILES, *sorted(path.name for path in folder.glob(_OF_FIXED)))
+
+
 def write_run(folder: Path, run: Run) -> None:
     """Write run.json."""
-    with seals.sealed_files(folder, RUN, beside=FILES) as (temporary,):
+    with seals.sealed_files(folder, RUN, beside=files_of(folder)) as (temporary,):
         _fill_run(temporary, run)
 
 
@@ -125,7 +133,7 @@ def read_run(folder: Path) -> Run:
 def write_items(folder: Path, items: Vocabulary) -> None:
     """Write items.csv."""
     rows = ((i, *item) for i, item in enumerate(zip(items.ids, items.titles, strict=True)))
-    with seals.sealed_files(folder, ITEMS, beside=FILES) as (temporary,):
+    with seals.sealed_files(folder, ITEMS, beside=files_of(folder)) as (temporary,):
         fill_table(temporary, _ITEM_COLUMNS, rows, ITEMS)
 
 
@@ -143,13 +151,13 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write model.safetensors."""
-    with seals.sealed_files(folder, WEIGHTS, beside=FILES) as (temporary,):
+    with seals.sealed_files(folder, WEIGHTS, beside=files_of(folder)) as (temporary,):
         _fill(temporary, folder / WEIGHTS, tensors, facts)
 
 
 def write_best(folder: Path, run: Run, tensors: Mapping[str, Tensor] | None = None, facts: Facts | None = None) -> None:
     """Write model.safetensors and run.json; without tensors, the former is what :func:`keep_aside` kept."""
-    with seals.sealed_files(folder, WEIGHTS, RUN, beside=FILES) as (weights, of_run):
+    with seals.sealed_files(folder, WEIGHTS, RUN, beside=files_of(folder)) as (weights, of_run):
         if tensors is None:
             shutil.copyfile(folder / BEST, weights)
         else:
@@ -157,28 +165,51 @@ def write_best(folder: Path, run: Run, tensors: Mapping[str, Tensor] | None = No
         _fill_run(of_run, run)
 
 
+def write_fixed(folder: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors that no epoch changes, before the weights that name them; return the digest to name them by."""
+    kept = _on_cpu(tensors)
+    digest = _digest(kept)
+    name = _fixed_file(digest)
+    with seals.sealed_files(folder, name, beside=files_of(folder)) as (temporary,):
+        _save(temporary, folder / name, kept, digest, {})
+    return digest
+
+
+def tidy_fixed(folder: Path) -> None:
+    """Delete the fixed tensors that no weights name, which a killed run has left."""
+    found = sorted(path.name for path in folder.glob(_OF_FIXED))
+    if len(found) > 1:
+        facts = [read_facts(folder, file) or {} for file in (WEIGHTS, BEST)]
+        named = {_fixed_file(of_file[FIXED]) for of_file in facts if of_file.get(FIXED)}
+        for name in found:
+            if name not in named:
+                seals.remove(folder, name, beside=files_of(folder))
+
+
+def _fixed_file(digest: str) -> str:
+    return _OF_FIXED.replace("*", digest[:16])
+
+
 def keep_aside(folder: Path) -> None:
     """Copy model.safetensors to resume/best.safetensors."""
-    with seals.sealed_files(folder, BEST, beside=FILES) as (temporary,):
+    with seals.sealed_files(folder, BEST, beside=files_of(folder)) as (temporary,):
         shutil.copyfile(folder / WEIGHTS, temporary)
 
 
 def remove_aside(folder: Path) -> None:
     """Delete resume/best.safetensors, where there is one."""
-    seals.remove(folder, BEST, beside=FILES)
+    seals.remove(folder, BEST, beside=files_of(folder))
 
 
 def read_weights(
     folder: Path, expected: Callable[[Facts], Forms] | None = None, *, file: str = WEIGHTS
 ) -> tuple[dict[str, Tensor], Facts]:
-    """Return the tensors of model.safetensors, on the CPU, and its facts.
+    """Return the tensors of model.safetensors and the fixed ones that belong to them, on the CPU, and its facts.
 
     ``expected`` says from the facts what tensors there are to be; it is asked before any of them is read. Raises
-    :class:`FormatError` where the file is damaged or holds other tensors.
+    :class:`FormatError` where a file is damaged or holds other tensors.
     """
-    with _opened(folder / file):  # a file that was cut off is called so
-        seals.check(folder, file)
-    return _read(folder / file, WeightFacts, expected)
+    return _read(folder, file, WeightFacts, expected)
 
 
 def read_facts(folder: Path, file: str = WEIGHTS) -> Facts | None:
@@ -198,7 +229,7 @@ def header_hash(path: Path) -> str:
 
 def write_state(folder: Path, state: TrainState, facts: Facts) -> None:
     """Write the resumable state and metrics.jsonl; the state's appearance is the moment an epoch counts as done."""
-    with seals.sealed_files(folder, STATE, METRICS, beside=FILES) as (of_state, of_rows):
+    with seals.sealed_files(folder, STATE, METRICS, beside=files_of(folder)) as (of_state, of_rows):
         _fill(of_state, folder / STATE, state.tensors, {"values": state.values, **facts})
         _fill_metrics(of_rows, facts["rows"])
 
@@ -209,7 +240,7 @@ def read_state(folder: Path) -> tuple[TrainState, Facts] | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    tensors, facts = _read(path, StateFacts)
+    tensors, facts = _read(folder, STATE, StateFacts)
     _numbered(facts["rows"], path)
     if len(facts["rows"]) != facts["values"]["done"]:
         raise FormatError(f"{path} was altered: it has not a row for each epoch. Train again.")
@@ -218,7 +249,7 @@ def read_state(folder: Path) -> tuple[TrainState, Facts] | None:
 
 def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write metrics.jsonl."""
-    with seals.sealed_files(folder, METRICS, beside=FILES) as (temporary,):
+    with seals.sealed_files(folder, METRICS, beside=files_of(folder)) as (temporary,):
         _fill_metrics(temporary, rows)
 
 
@@ -253,7 +284,7 @@ def verify(folder: Path) -> bool:
 
 def seal(folder: Path, *more: str) -> None:
     """Seal a run folder that was just made, with ``more`` files beside those that every run has."""
-    seals.seal(folder, (*FILES, *more))
+    seals.seal(folder, (*files_of(folder), *more))
 
 
 def remove_run(folder: Path) -> None:
@@ -261,9 +292,9 @@ def remove_run(folder: Path) -> None:
 
     run.json goes last, after the seal: what a kill leaves is known for what it is, and can be gone on with.
     """
-    for name in reversed(FILES[1:]):
+    for name in reversed(files_of(folder)[1:]):
         with suppress(OSError, RecvaeError):  # a disk that takes no seal any more is no reason to keep the file
-            seals.remove(folder, name, beside=FILES)
+            seals.remove(folder, name, beside=files_of(folder))
         remove(folder / name)
     for name in (seals.SEAL, RUN):
         remove(folder / name)
@@ -290,9 +321,17 @@ def versions() -> dict[str, str]:
 
 def _fill(path: Path, named: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write tensors, with a digest of them and JSON-able ``facts`` in the header, to what will be ``named``."""
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept = _on_cpu(tensors)
+    _save(path, named, kept, _digest(kept), facts)
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _save(path: Path, named: Path, kept: dict[str, Tensor], digest: str, facts: Facts) -> None:
     # One entry: with two, safetensors would write them in any order, and the same run not the same file.
-    text = json.dumps({"facts": facts, "digest": _digest(kept)})
+    text = json.dumps({"facts": facts, "digest": digest})
     try:
         from_json(text)
     except ValueError as error:
@@ -304,20 +343,54 @@ def _fill(path: Path, named: Path, tensors: Mapping[str, Tensor], facts: Facts) 
 
 
 def _read(
-    path: Path, kind: type[WeightFacts | StateFacts], expected: Callable[[Facts], Forms] | None = None
+    folder: Path, name: str, kind: type[Record], expected: Callable[[Facts], Forms] | None = None
 ) -> tuple[dict[str, Tensor], Facts]:
-    """Return the tensors and the facts of a file; raise :class:`FormatError` where they are not as they should be."""
-    with _opened(path) as file:  # once: a run under way may put another in its place
-        facts, digest, forms = _said(file, path, kind)
+    """Return the tensors and the facts of a file; raise :class:`FormatError` where they are not as they should be.
+
+    Tensors of a second file, which the facts name, are among them.
+    """
+    path = folder / name
+    with ExitStack() as stack:
+        parts = [_checked_part(stack, folder, name, kind)]
+        facts = parts[0].facts
+        if facts.get(FIXED) is not None:
+            parts.append(_checked_part(stack, folder, _fixed_file(facts[FIXED]), FixedFacts))
+            if parts[1].digest != facts[FIXED] or parts[0].forms.keys() & parts[1].forms.keys():
+                raise FormatError(f"{path} and {parts[1].path.name} do not belong together. Train again.")
+        both = " with ".join([str(path), *(part.path.name for part in parts[1:])])
         wanted = None if expected is None else expected(facts)
+        forms = {name: form for part in parts for name, form in part.forms.items()}
         if wanted is not None and (wrong := wrong_form(wanted, forms)):
-            raise FormatError(f"{path} is not of the model that {RUN} names: it {wrong}. Train again.")
-        tensors = {name: file.get_tensor(name) for name in forms}
-    if digest != _digest(tensors):
-        raise FormatError(f"{path} was altered: its contents do not match its digest. Train again.")
+            raise FormatError(f"{both} is not of the model that {RUN} names: it {wrong}. Train again.")
+        tensors: dict[str, Tensor] = {}
+        for part in parts:
+            found = {name: part.file.get_tensor(name) for name in part.forms}
+            if part.digest != _digest(found):
+                raise FormatError(f"{part.path} was altered: its contents do not match its digest. Train again.")
+            tensors |= found
     if wanted is not None and (wrong := wrong_values(wanted, tensors)):
-        raise FormatError(f"{path} cannot be used: it {wrong}. Train again.")
+        raise FormatError(f"{both} cannot be used: it {wrong}. Train again.")
     return tensors, facts
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An open safetensors file, and what its header says."""
+
+    path: Path
+    file: Any
+    facts: Facts
+    digest: str
+    forms: dict[str, tuple[Shape, torch.dtype]]
+
+
+def _checked_part(stack: ExitStack, folder: Path, name: str, kind: type[Record]) -> _Part:
+    """Compare a file with the folder's seal, and open it until ``stack`` is closed."""
+    path = folder / name
+    with _opened(path):  # a file that was cut off is called so
+        seals.check(folder, name)
+    file = stack.enter_context(_opened(path))  # once: a run under way may put another in its place
+    return _Part(path, file, *_said(file, path, kind))
 
 
 @contextmanager
@@ -331,9 +404,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise _unreadable(path) from error
 
 
-def _said(
-    file: Any, path: Path, kind: type[WeightFacts | StateFacts]
-) -> tuple[Facts, str, dict[str, tuple[Shape, torch.dtype]]]:
+def _said(file: Any, path: Path, kind: type[Record]) -> tuple[Facts, str, dict[str, tuple[Shape, torch.dtype]]]:
     """Return what an open file says: its facts, its tensors' digest, and their shapes and types."""
     try:
         entry = from_json((file.metadata() or {})["recvae"])

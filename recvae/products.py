@@ -93,6 +93,11 @@ def gathered_sum(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) 
     )
 
 
+def has_float64(device: torch.device) -> bool:
+    """Return whether a device computes in float64: Apple's does not."""
+    return device.type != "mps"
+
+
 class GradientMemory:
     """Memory for one parameter's gradient, kept from step to step by whoever says when it is free again.
 

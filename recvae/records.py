@@ -93,6 +93,11 @@ class WeightFacts(Record):
     metrics: dict[str, float]
     conditions: list[str] = []
     components: list[dict[Literal["run", "weights"], str]] = []  # of a blend
+    fixed: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # digest of the tensors in a file of their own
+
+
+class FixedFacts(Record):
+    """What the file of the tensors that no epoch changes says of itself: nothing but their digest."""
 
 
 class _Phase(Record):

@@ -12,6 +12,7 @@ from recvae import checkpoint, seals
 from recvae.config import run_config
 from recvae.errors import ConfigError, FormatError, InputError, WorkError
 from recvae.files import refuse_existing, writing
+from recvae.fixed import Fixed
 from recvae.records import Later, Run
 from recvae.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
 from recvae.training import EpochReport, TrainState, is_scheduled
@@ -28,6 +29,7 @@ class InMemory:
         self.best: dict[str, Tensor] | None = None
 
     keep_state = None
+    has_fixed = False
 
     def begin(self) -> TrainState | None:
         """Return the state to continue from: none."""
@@ -69,6 +71,8 @@ class InFolder:
         self.new = self.begun = False  # whether the files in ``home`` are this call's, and whether there are any
         self.held = ExitStack()
         self.finished = False
+        self.fixed = Fixed(model.fixed)
+        self.has_fixed = False  # whether the network has what no epoch changes, of the run that is resumed
 
     def begin(self) -> TrainState | None:
         """Start the folder, or return the state to continue from (None where no epoch was finished)."""
@@ -114,7 +118,8 @@ class InFolder:
             raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
         self.rows = facts["rows"]
         if self.rows[-1]["best_epoch"]:  # weights that are damaged are found now, and not after hours
-            _, of_file = checkpoint.read_weights(self.home, lambda _: self.model.expected())
+            tensors, of_file = checkpoint.read_weights(self.home, lambda _: self.model.expected())
+            self.has_fixed = self.fixed.restore(self.model.network, tensors, of_file)
             self.model.best_epoch, self.model.metrics = of_file["best_epoch"], of_file["metrics"]
             self.has_weights = True
         self._note(state)
@@ -173,9 +178,11 @@ class InFolder:
                 self._keep_aside(self.rows[-1]["best_epoch"])
             note_best(self.model, report)
             try:
-                checkpoint.write_best(self.home, self.model.run(), self.model.tensors(), self.model.facts())
+                tensors, facts = self.fixed.apart(self.home, self.model.tensors(), self.model.facts())
+                checkpoint.write_best(self.home, self.model.run(), tensors, facts)
             finally:  # whatever came between the two files
                 self.has_weights = self.has_weights or (self.home / checkpoint.WEIGHTS).is_file()
+            checkpoint.tidy_fixed(self.home)
         self._take_place()
 
     def _keep_aside(self, scheduled: int) -> None:

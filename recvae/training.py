@@ -21,7 +21,7 @@ from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkErro
 from recvae.models.base import Loss, Network, Phase
 from recvae.noise import Noise
 from recvae.options import Between, OneOf, option
-from recvae.products import precision
+from recvae.products import has_float64, precision
 from recvae.schedules import cosine_rate
 from recvae.tensors import Expected, wrong_form
 
@@ -384,7 +384,10 @@ class _Meter:
     """Sums of a phase's losses, kept on the device until they are read."""
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)  # total, nll, kl, weighted by users
+        double = has_float64(device)
+        # Total, nll and kl, weighted by users; without float64, what each sum lost to rounding is kept beside it.
+        self.sums = torch.zeros(3, dtype=torch.float64 if double else torch.float32, device=device)
+        self.lost = None if double else torch.zeros_like(self.sums)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         self.users = 0
         self.has_kl = False
@@ -393,7 +396,14 @@ class _Meter:
     def add(self, loss: Loss, users: int) -> None:
         kl = loss.nll.new_zeros(()) if loss.kl is None else loss.kl
         parts = torch.stack((loss.total, loss.nll, kl)).detach()
-        self.sums += parts * users
+        if self.lost is None:
+            self.sums += parts * users
+        else:  # Kahan and Neumaier's compensated sum
+            added = parts.float() * users
+            total = self.sums + added
+            larger = self.sums.abs() >= added.abs()
+            self.lost += torch.where(larger, (self.sums - total) + added, (added - total) + self.sums)
+            self.sums = total
         self.finite &= parts.isfinite().all()
         self.users += users
         self.has_kl = loss.kl is not None
@@ -406,7 +416,10 @@ class _Meter:
                 f"The loss stopped being a finite number in epoch {epoch} ({phase} phase). "
                 "Train again with a smaller train.learning_rate; the best model so far is kept."
             )
-        total, nll, kl = (self.sums / self.users).tolist()
+        sums = self.sums.tolist()
+        if self.lost is not None:
+            sums = [one + lost for one, lost in zip(sums, self.lost.tolist(), strict=True)]
+        total, nll, kl = (one / self.users for one in sums)
         means = {"loss": total, "nll": nll}
         if self.has_kl:
             means["kl"] = kl

@@ -30,6 +30,7 @@ class NeuralRecommender(Recommender):
 
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
+    fixed: ClassVar[tuple[str, ...]] = ()  # tensors that no epoch changes, made and written once a run
 
     def fit(
         self,
@@ -72,6 +73,8 @@ class NeuralRecommender(Recommender):
         clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
         try:
             state = keeper.begin()
+            if not keeper.has_fixed:
+                self._fix(matrix)
             self._prepare(matrix)
             run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
         finally:
@@ -82,6 +85,9 @@ class NeuralRecommender(Recommender):
     def given(self) -> Iterable[bytes]:
         """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
         return ()
+
+    def _fix(self, matrix: Any) -> None:
+        """Fill in, at the start of a run, the tensors that :attr:`fixed` names, from the clicks."""
 
     def _prepare(self, matrix: Any) -> None:
         """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
@@ -206,11 +212,12 @@ class RecVAEEDLAE(NeuralRecommender):
     follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE
     build = RecVAEEDLAENetwork
     network: RecVAEEDLAENetwork
+    fixed = ("path",)
 
     @takes(RecVAEEDLAEArguments)
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _prepare(self, matrix: Any) -> None:
+    def _fix(self, matrix: Any) -> None:
         options = self.config.model
         self.network.path.copy_(edlae_weights(matrix, options.path_dropout, options.path_l2))

@@ -22,7 +22,7 @@ from torch import Tensor
 from recvae.batches import Clicks
 from recvae.errors import InputError, WorkError
 from recvae.options import option
-from recvae.products import gathered_sum
+from recvae.products import gathered_sum, has_float64
 
 USERS_AT_ONCE = 1 << 14  # in a product with X'X
 
@@ -51,12 +51,18 @@ def replace_embeddings(options: SlimOptions, epoch: int, clicks: Clicks, tables:
     """
     if not options.slim_every:
         return
+    if not has_float64(clicks.device):
+        clicks = clicks.to("cpu")
     if epoch == 0:
         _refuse_threshold(options.slim_threshold, _item_sums(clicks)[0])
     if (epoch + 1) % options.slim_every == 0:
         for table in tables:
             new = implicit_slim(
-                table, clicks, l2=options.slim_l2, alpha=options.slim_alpha, threshold=options.slim_threshold
+                table.to(clicks.device),
+                clicks,
+                l2=options.slim_l2,
+                alpha=options.slim_alpha,
+                threshold=options.slim_threshold,
             )
             with torch.no_grad():
                 table.copy_(new)
@@ -70,7 +76,7 @@ def implicit_slim(embeddings: Tensor, clicks: Clicks, *, l2: float, alpha: float
     training: the condition number of I + alpha P is 1e4 to 1e8 for trained embeddings of ML-1M, and with float32
     products by X'X the result is right to three digits only. It has the dtype and the device of ``embeddings``. Time
     O(clicks K + I K^2); memory, besides the result, four matrices (I, K) and one (USERS_AT_ONCE, K) in float64, and
-    the clicks of USERS_AT_ONCE users.
+    the clicks of USERS_AT_ONCE users. Embeddings and clicks are on one device, which has float64.
 
     Raises :class:`InputError` where no item has ``threshold`` clicks and :class:`WorkError` where the embeddings are
     not finite.

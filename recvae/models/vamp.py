@@ -20,6 +20,7 @@ from recvae.losses import LOG_2PI, gaussian_log_density, likelihood
 from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, linear
 from recvae.noise import Noise
 from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
+from recvae.products import has_float64
 from recvae.schedules import annealed_beta
 
 # As in the authors' program: bounds of every log-variance, mean and deviation of the first pseudo-inputs.
@@ -268,13 +269,17 @@ def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """Return log 1/C sum_c N(z; mu_c, diag exp(logvar_c)), (B,), from (B, K), (C, K) and (C, K).
 
     The squared distances of all B x C pairs are three matrix products, (z - mu)^2 = z^2 - 2 z mu + mu^2, so that there
-    is no (B, C, K) tensor. In float64: in float32 the difference is lost where a component is narrow.
+    is no (B, C, K) tensor. In float64: in float32 the difference is lost where a component is narrow. Where a device
+    has none, that is done on the CPU.
     """
-    dtype, z, mu, logvar = z.dtype, z.double(), mu.double(), logvar.double()
+    dtype, device = z.dtype, z.device
+    if not has_float64(device):
+        z, mu, logvar = z.cpu(), mu.cpu(), logvar.cpu()
+    z, mu, logvar = z.double(), mu.double(), logvar.double()
     precision = torch.exp(-logvar)
     squares = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)  # (B, C)
     log_densities = -0.5 * (squares + (logvar + LOG_2PI).sum(1))
-    return (torch.logsumexp(log_densities, dim=1) - math.log(len(mu))).to(dtype)
+    return (torch.logsumexp(log_densities, dim=1) - math.log(len(mu))).to(dtype).to(device)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Seals: a change of any bit of a file that is read is refused, kills lose nothing, and older folders are read."""
 
+import functools
 import json
 import os
 import shutil
@@ -11,13 +12,12 @@ import pytest
 import torch
 from conftest import checkerboard
 from sealing import reseal, unseal
-from small_models import BOARD, equal, model
+from small_models import BOARD, SETTINGS, equal, model
 
 import recvae
-from recvae import checkpoint, files, seals
+from recvae import checkpoint, seals, swap
 from recvae.blend import Blend
 from recvae.errors import FormatError, InputError
-from recvae.locks import LOCK
 from recvae.studies import read_study
 
 BEFORE = Path(__file__).parent.parent / "before_seals"  # written by the version that had no seals
@@ -34,7 +34,7 @@ def read_run(folder):
     recvae.load(folder, "cpu")
 
 
-def fit(folder, epochs=3, **more):
+def fit(folder, epochs=3, name="mult-dae", **more):
     """Fit with a best epoch 2 of those validated by schedule, and an extra validation of a third that is better."""
     done = [0]
 
@@ -43,7 +43,11 @@ def fit(folder, epochs=3, **more):
 
     found = checkpoint.read_state(folder) if more.get("resume") and (folder / "run.json").is_file() else None
     done[0] = found[0].values["done"] if found else 0
-    made = model("mult-dae", epochs=epochs, validate_every=2, latent=2)
+    if name == "mult-dae":
+        made = model(name, epochs=epochs, validate_every=2, latent=2)
+    else:
+        of_recvae = {**SETTINGS["recvae"], "hidden": 4, "latent": 2, "seed": 4, "device": "cpu"}
+        made = recvae.RecVAEEDLAE(**of_recvae, epochs=epochs, validate_every=2, average=0.0)
     made.dataset = {"name": "board"}
     titles = [f"Title {n}" for n in range(40)]
     return made.fit(BOARD, validation=lambda _: SCORES[done[0]], titles=titles, folder=folder, on_epoch=count, **more)
@@ -54,18 +58,20 @@ def folders(tmp_path_factory):
     """A run folder with every file that there may be, a blend's and a study's, and how each is read."""
     place = tmp_path_factory.mktemp("folders")
     fit(place / "run")
+    fit(place / "fixed", name="recvae-edlae")
     parts = [recvae.EASE(l2=5.0).fit(BOARD), recvae.ItemKNN(neighbours=4).fit(BOARD)]
     Blend(parts, BOARD, [0.25, 0.75]).save(place / "blend")
     study = read_study(shutil.copytree(BEFORE / "study", place / "study"))
     study.add(study.trials.pop())  # written again, with a seal
     return {
         "run": (place / "run", read_run),
+        "fixed": (place / "fixed", read_run),
         "blend": (place / "blend", recvae.load),
         "study": (place / "study", read_study),
     }
 
 
-@pytest.mark.parametrize("kind", ["run", "blend", "study"])
+@pytest.mark.parametrize("kind", ["run", "fixed", "blend", "study"])
 def test_a_change_of_any_bit_is_refused(kind, folders, tmp_path):
     folder, read = folders[kind]
     copy = shutil.copytree(folder, tmp_path / kind)
@@ -75,6 +81,7 @@ def test_a_change_of_any_bit_is_refused(kind, folders, tmp_path):
     ]
     names = {path.relative_to(copy).as_posix() for path in files}
     assert kind != "run" or names == {*checkpoint.FILES, seals.SEAL}
+    assert kind != "fixed" or len(names - {*checkpoint.FILES, seals.SEAL}) == 1
     rng = np.random.default_rng(5)
     for file in files:
         whole = file.read_bytes()
@@ -148,7 +155,7 @@ def test_a_copy_without_what_only_training_needs_loads(folders, tmp_path):
 
 
 def test_verify_says_what_it_could_compare(cli, folders, tmp_path):
-    for kind in ("run", "blend"):
+    for kind in ("run", "fixed", "blend"):
         folder = folders[kind][0]
         answer = cli("info", folder, "--verify")
         assert "every file is as it was written" in answer.out, answer.err
@@ -211,24 +218,26 @@ class KilledError(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("begin", ["new", "longer", "before seals"])
+@pytest.mark.parametrize("begin", ["new", "longer", "before seals", "new, fixed", "longer, fixed"])
 def test_a_kill_between_any_two_files_loses_nothing(begin, tmp_path, monkeypatch):
     """Cut off at the n-th change of a name, for every n: what is there is as sealed, and the run goes on exactly."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # only time
-    epochs = 3 if begin == "new" else 5
-    whole = fit(tmp_path / "whole", epochs)
-    expected = {name: (tmp_path / "whole" / name).read_bytes() for name in (checkpoint.RUN, checkpoint.WEIGHTS)}
-    fit(tmp_path / "shorter")
-    put, unlink = files.put, Path.unlink
+    new = begin.startswith("new")
+    epochs = 3 if new else 5
+    name = "recvae-edlae" if begin.endswith("fixed") else "mult-dae"
+    whole = fit(tmp_path / "whole", epochs, name)
+    expected = {file: (tmp_path / "whole" / file).read_bytes() for file in (checkpoint.RUN, checkpoint.WEIGHTS)}
+    fit(tmp_path / "shorter", name=name)
+    rename, exchange, unlink = Path.rename, swap.exchange, Path.unlink
     for n in range(1, 60):
         folder = tmp_path / f"run{n}"
-        if begin != "new":
+        if not new:
             shutil.copytree(tmp_path / "shorter", folder)
         if begin == "before seals":
             unseal(folder)
         left = n
 
-        def killed(*arguments, of=put, **options):
+        def killed(*arguments, of=rename, **options):
             nonlocal left
             left -= 1
             if left <= 0:
@@ -236,17 +245,18 @@ def test_a_kill_between_any_two_files_loses_nothing(begin, tmp_path, monkeypatch
             return of(*arguments, **options)
 
         def removed(*arguments, **options):
+            if arguments[0].name.endswith(".lock"):  # a dead process holds no lock
+                return unlink(*arguments, **options)
             if arguments[0].name.endswith(".part"):  # a dead process deletes none of its temporary files
                 return None if left <= 0 else unlink(*arguments, **options)  # noqa: B023 - called in this round only
-            if arguments[0].name.endswith(LOCK):  # which ends with its process
-                return unlink(*arguments, **options)
             return killed(*arguments, of=unlink, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(files, "put", killed)
+            patch.setattr(Path, "rename", killed)
+            patch.setattr(swap, "exchange", functools.partial(killed, of=exchange))
             patch.setattr(Path, "unlink", removed)
             try:
-                fit(folder, epochs, resume=True)
+                fit(folder, epochs, name, resume=True)
                 ended = True
             except KilledError:
                 ended = False
@@ -256,10 +266,11 @@ def test_a_kill_between_any_two_files_loses_nothing(begin, tmp_path, monkeypatch
             checkpoint.verify(folder)
             if (folder / checkpoint.WEIGHTS).is_file():
                 read_run(folder)
-        again = fit(folder, epochs, resume=True)
+        again = fit(folder, epochs, name, resume=True)
         assert equal(whole.tensors(), again.tensors()), n
-        for name, content in expected.items():
-            assert (folder / name).read_bytes() == content, (n, name)
+        for file, content in expected.items():
+            assert (folder / file).read_bytes() == content, (n, file)
+        assert checkpoint.files_of(folder) == checkpoint.files_of(tmp_path / "whole"), n
         assert checkpoint.verify(folder)
         assert not list(folder.rglob("*.part")), n
     assert n > 12
