@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recvae.arguments import shown
 from recvae.errors import FormatError, InputError
 from recvae.files import write_text
 
@@ -82,7 +83,7 @@ def _check(file: Path, manifest: Any) -> None:
     version = manifest.get("format_version")
     if version != FORMAT_VERSION:
         raise FormatError(
-            f"{file} has format version {str(version)[:20]}, and this recvae reads version {FORMAT_VERSION}."
+            f"{file} has format version {shown(version)}, and this recvae reads version {FORMAT_VERSION}."
             " Prepare the dataset again, or install the recvae that wrote it."
         )
     counts, files = manifest.get("counts"), manifest.get("files")

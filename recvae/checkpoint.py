@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recvae import seals
+from recvae.arguments import shown
 from recvae.errors import DataError, FormatError, InputError, RecvaeError, WorkError
 from recvae.files import (
     fill_json,
@@ -119,7 +120,7 @@ def read_run(folder: Path) -> Run:
         raise FormatError(f"{path} does not describe a recvae run.")
     version = record.pop("format", None)
     if version != FORMAT:
-        raise FormatError(f"{path} has format version {version}; this recvae reads version {FORMAT}. Train again.")
+        raise FormatError(f"{path} has format version {shown(version)}; this recvae reads {FORMAT}. Train again.")
     seals.check(folder, RUN)
     run = checked(Run, record, path)
     checked(DatasetFacts, run.dataset, path)

@@ -110,7 +110,30 @@ def resolve(
     ``config`` is a shipped configuration's name or a file; ``settings`` are ``section.key=value`` strings, values as in
     TOML (a bare word is taken as a string); ``seed`` wins over both.
     """
+    settings = list(settings)
+    if config is None or not Path(config).is_file():
+        return _resolved(model, config, settings, seed)
+    try:
+        return _resolved(model, config, settings, seed)
+    except InputError as error:
+        if config in str(error) or _is_right(config):
+            raise
+        raise type(error)(f"{config}: {error}") from error
+
+
+def _is_right(config: str) -> bool:
+    """Return whether a configuration's file has no mistake of its own."""
+    try:
+        _resolved(None, config, [], None)
+    except InputError:
+        return False
+    return True
+
+
+def _resolved(model: str | None, config: str | None, settings: Iterable[str], seed: int | None) -> RunConfig:
     values: dict[str, Any] = load_toml(find(config)) if config is not None else {}
+    if config is not None and not values:
+        raise ConfigError(f"{find(config)} is empty. It needs a model's name, such as name = 'recvae'.")
     values.pop("for", None)  # what data it was found on is no setting
     if model is not None:
         if values.get("name", model) != model:

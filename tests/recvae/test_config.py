@@ -144,3 +144,14 @@ def test_what_is_no_list_is_answered_with_the_form(setting):
 def test_a_slip_in_a_name_is_answered_with_the_nearest_name(arguments, hint):
     with pytest.raises(InputError, match=re.escape(hint)):
         config.resolve(*arguments)
+
+
+@pytest.mark.parametrize("text", ["", "seed = 3", "name = 'recvae'\ntrain = { batch_size = 1e999 }", "name = 'recvea'"])
+def test_a_mistake_in_a_file_names_the_file_and_one_beside_it_does_not(text, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"mine\.toml"):
+        config.resolve(config=str(file))
+    file.write_text("name = 'recvae'")
+    with pytest.raises(ConfigError, match=r"^Wrong configuration: train\.epochs"):
+        config.resolve(config=str(file), settings=["train.epochs=0"])
