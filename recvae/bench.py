@@ -233,7 +233,12 @@ def benchmark(
         keep = None if kept is None else kept.place(name)
         asked = ",".join(map(str, names))
         task = _Task(folder, contestant.config.to_dict(), asked, metric, device, threads, keep)
-        answer = _in_a_process(task, events)
+        try:
+            answer = _in_a_process(task, events)
+        except BaseException:
+            if kept is not None:
+                kept.tidy(name)
+            raise
         if isinstance(answer, ModelResult):
             measured[name] = answer
             if kept is not None:

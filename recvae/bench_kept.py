@@ -11,7 +11,7 @@ under way when the benchmark was stopped is trained from its start: its seconds 
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from eval import Evaluation, Metric
 from recvae.config import RunConfig, run_config
-from recvae.errors import ConfigError, FormatError, InputError
+from recvae.errors import ConfigError, FormatError, InputError, RecvaeError
 from recvae.files import read_json, whole_folder, write_json, writing
 from recvae.report import ModelResult
 from recvae.swap import PART
@@ -71,6 +71,11 @@ class Kept:
     def place(self, name: str) -> Path:
         """Return where the model's run folder is to be written."""
         return (self.before or self.folder) / RUNS / name
+
+    def tidy(self, name: str) -> None:
+        """Remove what a process left that was ended while it wrote the model's run folder."""
+        with suppress(RecvaeError), writing(self.place(name)):
+            pass
 
     def is_finished(self, name: str) -> bool:
         """Whether the model is trained and measured."""

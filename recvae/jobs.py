@@ -85,6 +85,7 @@ def _serve(connection: "Connection", work: Callable[..., Any], arguments: tuple[
     """Do the work and send its result, or why there is none."""
     with suppress(ValueError):  # where the work is not in the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where the process was started by a thread
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the process that waits tidies up, not this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         result = work(lambda *message: connection.send(message), *arguments, **named)
