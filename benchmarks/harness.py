@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.jobs import Failure, Send, in_a_process, peak_memory_mb
+from recvae.experiments.jobs import Failure, Send, in_a_process, peak_memory_mb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,8 +213,8 @@ def write_record(name: str, results: Mapping[str, Any], arguments: argparse.Name
 
 
 def machine() -> dict[str, Any]:
-    """Return :func:`recvae.report.environment` with the device and the versions of optional peers."""
-    from recvae.report import environment
+    """Return :func:`recvae.reports.machine.environment` with the device and the versions of optional peers."""
+    from recvae.reports.machine import environment
 
     about = environment()
     about["versions"] |= {name: version(name) for name in PEERS if name in sys.modules}

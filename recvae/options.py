@@ -2,7 +2,7 @@
 
 Option sets are frozen dataclasses in the modules that use them; this module needs the standard library only, so that
 the numeric modules run where nothing but torch, numpy and scipy is installed. :mod:`recvae.config` turns the same
-declarations into checked configuration, and :mod:`recvae.tuning` searches what is declared searchable.
+declarations into checked configuration, and :mod:`recvae.experiments.tune` searches what is declared searchable.
 """
 
 from collections.abc import Callable

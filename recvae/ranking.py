@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.arguments import flag, whole_number
-from recvae.batches import canonical
 from recvae.errors import InputError, WorkError
+from recvae.nn.batches import canonical
 
 # Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
 SCORES_IN_MEMORY = 1 << 22

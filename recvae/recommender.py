@@ -13,8 +13,19 @@ import torch
 from torch import Tensor
 
 from recvae.arguments import flag, function, items, path_of, shown
-from recvae.batches import canonical
-from recvae.checkpoint import (
+from recvae.config import RunConfig, run_config
+from recvae.defaults import Rule, Size
+from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
+from recvae.files import whole_folder
+from recvae.files.swap import one_version
+from recvae.nn.batches import canonical
+from recvae.nn.forks import expect_forks
+from recvae.options import SEED, explain
+from recvae.queries import checked, encoded, is_table, of_each_user
+from recvae.ranking import Ranked, rank
+from recvae.registry import entry
+from recvae.training.records import Later, Run
+from recvae.training.run_folder import (
     RUN,
     WEIGHTS,
     Vocabulary,
@@ -27,18 +38,7 @@ from recvae.checkpoint import (
     write_run,
     write_weights,
 )
-from recvae.conditions import checked, encoded, is_table, of_each_user
-from recvae.config import RunConfig, run_config
-from recvae.defaults import Rule, Size
-from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
-from recvae.files import whole_folder
-from recvae.forks import expect_forks
-from recvae.options import SEED, explain
-from recvae.ranking import Ranked, rank
-from recvae.records import Later, Run
-from recvae.registry import entry
-from recvae.swap import one_version
-from recvae.tensors import Expected
+from recvae.training.tensors import Expected
 
 Validation = Callable[["Recommender"], float]
 

@@ -29,23 +29,25 @@ class Entry:
 MODELS = {
     entry.name: entry
     for entry in (
-        Entry("recvae", "recvae.vae:RecVAE", "RecVAE", "Shenbin et al., WSDM 2020, arXiv 1912.11160"),
+        Entry("recvae", "recvae.models.recvae:RecVAE", "RecVAE", "Shenbin et al., WSDM 2020, arXiv 1912.11160"),
         Entry(
             "recvae-edlae",
-            "recvae.vae:RecVAEEDLAE",
+            "recvae.models.recvae_edlae:RecVAEEDLAE",
             "RecVAE + EDLAE",
             "after VASP, Vančura and Kordík, ICANN 2021, arXiv 2102.05774",
         ),
-        Entry("mult-vae", "recvae.vae:MultVAE", "Mult-VAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
+        Entry("mult-vae", "recvae.models.mult:MultVAE", "Mult-VAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
         Entry(
             "conditional-vae",
-            "recvae.conditional:ConditionalVAE",
+            "recvae.models.conditional:ConditionalVAE",
             "Conditional VAE",
             "Sohn et al., NeurIPS 2015; Carraro et al. 2020, arXiv 2004.11141",
         ),
-        Entry("vamp-vae", "recvae.vae:VampVAE", "VampPrior VAE", "Kim and Suh, RecSys 2019, arXiv 1911.00936"),
-        Entry("vaeac", "recvae.vaeac:VAEAC", "VAEAC", "Ivanov, Figurnov and Vetrov, ICLR 2019, arXiv 1806.02382"),
-        Entry("mult-dae", "recvae.vae:MultDAE", "Mult-DAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
+        Entry("vamp-vae", "recvae.models.vamp:VampVAE", "VampPrior VAE", "Kim and Suh, RecSys 2019, arXiv 1911.00936"),
+        Entry(
+            "vaeac", "recvae.models.vaeac:VAEAC", "VAEAC", "Ivanov, Figurnov and Vetrov, ICLR 2019, arXiv 1806.02382"
+        ),
+        Entry("mult-dae", "recvae.models.mult:MultDAE", "Mult-DAE", "Liang et al., WWW 2018, arXiv 1802.05814"),
         Entry("ease", "recvae.baselines.ease:EASE", "EASE", "Steck, WWW 2019, arXiv 1905.03375"),
         Entry("edlae", "recvae.baselines.edlae:EDLAE", "EDLAE", "Steck, NeurIPS 2020"),
         Entry(
@@ -65,7 +67,7 @@ MODELS = {
 }
 
 # What is made of trained models instead of being trained: it loads and ranks like any model, and nothing fits it.
-JOINED = {"blend": Entry("blend", "recvae.blend:Blend", "Blend", "a weighted sum of trained models' scores")}
+JOINED = {"blend": Entry("blend", "recvae.models.blend:Blend", "Blend", "a weighted sum of trained models' scores")}
 
 
 def entry(name: str) -> Entry:
@@ -73,3 +75,7 @@ def entry(name: str) -> Entry:
     if name not in MODELS and name not in JOINED:
         raise InputError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}.")
     return MODELS[name] if name in MODELS else JOINED[name]
+
+
+HOMES = {name: module for module, _, name in (e.home.partition(":") for e in (*MODELS.values(), *JOINED.values()))}
+"""The module of each model's class, by the class's name."""

@@ -10,7 +10,7 @@ from oracles import fixed
 from scipy.sparse import csr_array, random_array
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recvae.noise import Noise
+from recvae.nn.noise import Noise
 
 torch.set_num_threads(1)  # models this small are slower on more, and much slower where the cores are busy
 

@@ -1,6 +1,7 @@
 """What the tests of damaged run folders share: a folder that is wrong, and was written so."""
 
-from recvae import checkpoint, seals
+from recvae.training import run_folder as checkpoint
+from recvae.training import seals
 
 
 def reseal(folder):

@@ -1,6 +1,6 @@
 """Models trained for a moment on the sample, and their diagnoses."""
 
-from recvae import diagnostics
+from recvae.experiments import diagnose as diagnostics
 
 QUICK = {"hidden": (50,), "latent": 16, "batch_size": 100, "anneal": "constant", "device": "cpu", "seed": 1}
 

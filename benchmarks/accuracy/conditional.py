@@ -16,8 +16,8 @@ from benchmarks.harness import alone, parser, write_record
 from data_prep import Dataset
 from eval import per_user_metrics, resampled_means
 from recvae import Recommender, load
-from recvae.bench import evaluated, facts
 from recvae.cli.evaluate import refuse_other_data
+from recvae.experiments.measure import evaluated, facts
 
 SHARE_AT, RECALL = 10, "recall@20"
 Values = NDArray[np.float64]

@@ -18,9 +18,9 @@ from benchmarks.accuracy.rows import METRIC, SEEDS
 from benchmarks.accuracy.tables import defaults
 from benchmarks.harness import RESULTS, parser, write_record
 from data_prep import Dataset, prepare
-from recvae.bench import measure
 from recvae.config import RunConfig, resolve, shipped_for
 from recvae.defaults import Size, recommended
+from recvae.experiments.measure import measure
 from recvae.files import read_json, write_json
 
 BASELINES = ("ease", "edlae", "implicit-als")

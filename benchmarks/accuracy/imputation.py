@@ -18,9 +18,9 @@ from benchmarks.accuracy.tables import imputation, value
 from benchmarks.harness import parser, write_record
 from data_prep import Dataset
 from eval import evaluate, rating_errors, resampled_means, summarize
-from recvae.bench import measure
 from recvae.config import resolve
-from recvae.feed import R2
+from recvae.experiments.inputs import R2
+from recvae.experiments.measure import measure
 
 DAMPINGS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 25.0)
 TOLD = "multinomial, clicks, rated items left out"

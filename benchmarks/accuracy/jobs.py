@@ -24,17 +24,18 @@ from benchmarks.accuracy import peers
 from benchmarks.accuracy.queue import Job, Tell
 from benchmarks.accuracy.rows import METRIC, METRICS, SEEDS, BlendRow, Row
 from data_prep import Dataset, prepare
-from recvae.bench import evaluated, measure
-from recvae.blend import Blend, Trials, best_weights
-from recvae.checkpoint import versions
 from recvae.config import resolve, run_config, shipped, value_of
 from recvae.errors import InputError
-from recvae.feed import validate_with
+from recvae.experiments.blend_weights import Trials, best_weights
+from recvae.experiments.inputs import validate_with
+from recvae.experiments.measure import evaluated, measure
+from recvae.experiments.space import Plan, changed, plan
+from recvae.experiments.study import STUDY, Study, Trial, read_study
+from recvae.experiments.tune import LARGEST_GRID, Events, tune
 from recvae.files import read_json, whole_file, write_json
+from recvae.models.blend import Blend
 from recvae.recommender import load
-from recvae.spaces import Plan, changed, plan
-from recvae.studies import STUDY, Study, Trial, read_study
-from recvae.tuning import LARGEST_GRID, Events, tune
+from recvae.training.run_folder import versions
 
 Config = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from recvae.errors import InputError
 from recvae.options import Between, OneOf, option
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 from recvae.registry import MODELS, Entry
-from recvae.tensors import Expected
+from recvae.training.tensors import Expected
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 
-from recvae.jobs import Failure, Send, in_a_process
+from recvae.experiments.jobs import Failure, Send, in_a_process
 
 Tell = Callable[[str], None]
 

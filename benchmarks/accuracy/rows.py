@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recvae.experiments.space import parse_search
 from recvae.options import Space
-from recvae.spaces import parse_search
 
 SEEDS = (98765, 1, 2, 3, 4)  # of the splits; models are tuned on the first
 METRIC = "ndcg@100"  # chooses epochs, options and weights, on validation users

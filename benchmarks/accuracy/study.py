@@ -23,9 +23,9 @@ from benchmarks.accuracy.rows import BASE, BLENDS, FAMILY, ROWS, SEEDS
 from benchmarks.accuracy.summary import summary
 from benchmarks.pages import fill_pages
 from recvae.errors import RecvaeError
+from recvae.experiments.study import to_toml
 from recvae.files import write_json, write_text, writing
 from recvae.registry import MODELS
-from recvae.studies import to_toml
 
 Names = Sequence[str] | None  # of rows
 DATASETS = {"ml-1m": 1.0, "ml-100k": 0.1}  # and how long their jobs take beside each other

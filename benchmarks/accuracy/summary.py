@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.accuracy.jobs import Place, Run
 from benchmarks.accuracy.rows import METRIC, METRICS, BlendRow, Row
 from eval import compare, summarize
-from recvae.bench import facts
 from recvae.errors import InputError, RecvaeError
+from recvae.experiments.measure import facts
+from recvae.experiments.study import STUDY, read_study
 from recvae.files import read_json
 from recvae.registry import entry
-from recvae.studies import STUDY, read_study
 
 Runs = dict[int, Run]  # by seed
 

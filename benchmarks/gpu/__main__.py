@@ -18,9 +18,9 @@ from benchmarks.gpu import training
 from benchmarks.gpu.device import PRECISIONS, SMALL, Products, Section, Setting, ceilings, within
 from benchmarks.harness import Contender, Figure, Seconds, against, interleaved, markdown, parser, write_record
 from benchmarks.speed.lists import Lists, check_lists, ranked, requests
-from recvae.batches import Batch, Clicks
-from recvae.models.base import Network
-from recvae.products import precision, product
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.kernels import precision, product
+from recvae.nn.network import Network
 from recvae.ranking import top_k
 
 K = 10  # items for one user

@@ -11,8 +11,8 @@ from scipy.sparse import csr_array
 from benchmarks.harness import CLICKS, ITEMS, USERS, Contender, Figure, interleaved, medians, several
 from benchmarks.speed.steps import Shape
 from data_prep import ml20m_shape
-from recvae.batches import Clicks
-from recvae.products import Precision, precision
+from recvae.nn.batches import Clicks
+from recvae.nn.kernels import Precision, precision
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bf16")
 WARMUP = 2  # rounds

@@ -12,12 +12,12 @@ from benchmarks.speed.agreement import differences
 from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE
 from benchmarks.speed.steps import Part, Steps, mult_vae_parts, mult_vae_products, recvae_parts
 from data_prep import ml20m_shape
-from recvae.batches import Clicks, number_of_batches
-from recvae.models.base import Network
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.products import Precision
-from recvae.training import Hooks, TrainOptions, _Loop
+from recvae.nn.batches import Clicks, number_of_batches
+from recvae.nn.kernels import Precision
+from recvae.nn.network import Network
+from recvae.training.loop import Hooks, TrainOptions, _Loop
 
 REFERENCE, PRODUCTS, UPDATES = "reference", "its products alone", "its products and Adam's updates alone"
 AGREEING_STEPS, BOUND = 50, 1e-3  # relative

@@ -10,11 +10,11 @@ from torch import Tensor
 from benchmarks.harness import CLICKS, ITEMS, USERS, Figure, alone
 from benchmarks.speed.reference import Reference, ReferenceMultVAE, ReferenceRecVAE, SharedDraws
 from data_prep import ml20m_shape
-from recvae.batches import Clicks
-from recvae.models.base import Network
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.training import TrainOptions, train
+from recvae.nn.batches import Clicks
+from recvae.nn.network import Network
+from recvae.training.loop import TrainOptions, train
 
 BOUND = 1e-4  # relative; rounding alone gives about 1e-6
 

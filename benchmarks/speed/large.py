@@ -13,11 +13,11 @@ def train(model: str, shape: dict[str, int], steps: int, sizes: dict[str, Any]) 
     """Take ``steps`` steps in each phase; return the memory that the model itself needs, and a step's median time."""
     from benchmarks.speed.steps import Steps
     from data_prep import ml20m_shape
-    from recvae.batches import Clicks
-    from recvae.models.base import Network
     from recvae.models.mult import MultVAENetwork, MultVAEOptions
     from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-    from recvae.training import TrainOptions
+    from recvae.nn.batches import Clicks
+    from recvae.nn.network import Network
+    from recvae.training.loop import TrainOptions
 
     network: Network
     if model == "RecVAE":

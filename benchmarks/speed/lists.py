@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.harness import Figure, Seconds, against, alone
-from recvae.products import product
+from recvae.nn.kernels import product
 from recvae.ranking import rank
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]  # ids and scores, best first

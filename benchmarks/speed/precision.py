@@ -6,8 +6,8 @@ from typing import Any
 
 from benchmarks.harness import Figure, alone
 from data_prep import prepare
-from recvae.bench import measure as measure_model
 from recvae.config import resolve
+from recvae.experiments.measure import measure as measure_model
 
 METRIC = "ndcg@100"
 

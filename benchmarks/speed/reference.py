@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recvae.models.base import Network
-from recvae.noise import Noise
+from recvae.nn.network import Network
+from recvae.nn.noise import Noise
 
 TORCH: Any = SimpleNamespace(permutation=torch.randperm, dropout=F.dropout, normal=torch.randn_like)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from benchmarks.speed.reference import ReferenceMultVAE, ReferenceRecVAE
-from recvae.batches import Clicks
-from recvae.models.base import Loss, Network, Phase
-from recvae.products import precision
-from recvae.training import Hooks, TrainOptions, _Loop
+from recvae.nn.batches import Clicks
+from recvae.nn.kernels import precision
+from recvae.nn.network import Loss, Network, Phase
+from recvae.training.loop import Hooks, TrainOptions, _Loop
 
 Shape = tuple[int, int, int, int]  # of products: how many, and m, k, n of each
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.harness import Contender, Figure, Seconds, against, alone, interleaved
 from data_prep import prepare, sample
-from recvae.threads import SPINS, cores
+from recvae.training.threads import SPINS, cores
 
 ROUNDS = 3
 ONE, ALL, BEST = "one thread", "a thread for each core", "the better of one and all"

@@ -13,11 +13,11 @@ from benchmarks.harness import Figure, Seconds, against, alone, interleaved, sev
 from benchmarks.speed.reference import ReferenceMultVAE, ReferenceRecVAE
 from benchmarks.speed.steps import Part, Steps, mult_vae_parts, recvae_parts
 from data_prep import ml20m_shape, prepare
-from recvae.batches import Clicks, number_of_batches
-from recvae.models.base import Network
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.training import Hooks, TrainOptions, _Loop
+from recvae.nn.batches import Clicks, number_of_batches
+from recvae.nn.network import Network
+from recvae.training.loop import Hooks, TrainOptions, _Loop
 
 BATCH = 500
 REFERENCE = "reference"

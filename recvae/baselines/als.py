@@ -18,10 +18,10 @@ from torch import Tensor
 from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
-from recvae.forks import after_fork
+from recvae.nn.forks import after_fork
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
-from recvae.tensors import Expected
+from recvae.training.tensors import Expected
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from recvae import defaults
 from recvae.baselines.popularity import item_counts
-from recvae.batches import Batch
 from recvae.errors import WorkError
+from recvae.nn.batches import Batch
+from recvae.nn.kernels import gathered_sum
 from recvae.options import Between, OfEveryModel, option, takes
-from recvae.products import gathered_sum
 from recvae.recommender import Recommender, popularity_for_the_unknown
-from recvae.tensors import Expected
+from recvae.training.tensors import Expected
 
 TILE = 512  # columns of the Gram matrix made at a time
 

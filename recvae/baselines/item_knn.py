@@ -22,7 +22,7 @@ from torch import Tensor
 from recvae.baselines.popularity import item_counts
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
-from recvae.tensors import Expected
+from recvae.training.tensors import Expected
 
 ENTRIES = 1 << 19  # of the item-item product made at a time
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from recvae.errors import InputError
 from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender
-from recvae.tensors import Expected
+from recvae.training.tensors import Expected
 
 
 @dataclass(frozen=True, kw_only=True)

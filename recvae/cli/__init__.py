@@ -29,7 +29,7 @@ from recvae.cli.train import train
 from recvae.cli.tune import tune
 from recvae.cli.wording import in_options
 from recvae.errors import RecvaeError, is_out_of_memory
-from recvae.locks import doing
+from recvae.files.locks import doing
 
 __all__ = ["app", "main"]
 

@@ -8,26 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae.cli.options import (
-    METRIC,
-    METRICS,
-    DatasetFolder,
-    Debug,
-    Device,
-    Json,
-    Overwrite,
-    Quiet,
-    Seed,
-    Threads,
-)
+from recvae.cli.options import METRIC, METRICS, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Follower, Interrupted, Terminal, print_traceback, share
 from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
-    from recvae.bench import Contestant, Outcome
-    from recvae.bench_kept import Kept
-    from recvae.report import ModelResult
+    from recvae.experiments.benchmark import Contestant, Outcome
+    from recvae.experiments.benchmark_folder import Kept
+    from recvae.reports.results import ModelResult
 
 # All but vamp-vae, which takes hours where the others take minutes, vaeac, whose business is ratings, and
 # conditional-vae, which needs to be told more than clicks.
@@ -83,30 +72,31 @@ def benchmark(
     used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from eval import parse_metrics
-    from recvae import bench, bench_kept
     from recvae.errors import WorkError
-    from recvae.report import rich_table
+    from recvae.experiments import benchmark as bench
+    from recvae.experiments import benchmark_folder, measure
+    from recvae.reports.tables import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
     hold(out, folder, *(config or []))
-    continued = resume and (out / bench_kept.PLAN).is_file()
+    continued = resume and (out / benchmark_folder.PLAN).is_file()
     if not continued:
-        check_folder(out, marker=bench_kept.marker(out), overwrite=overwrite)
+        check_folder(out, marker=benchmark_folder.marker(out), overwrite=overwrite)
     data = Dataset.load(folder)
-    facts = bench.facts(data)
+    facts = measure.facts(data)
     with ExitStack() as stack:
         if continued:
             _refuse_with_resume(
                 {"--models": models, "--config": config, "--metrics": metrics, "--metric": metric, "--seed": seed}
             )
-            plan = bench_kept.read_plan(out)
-            kept = bench_kept.go_on(out, plan, facts)
+            plan = benchmark_folder.read_plan(out)
+            kept = benchmark_folder.go_on(out, plan, facts)
         else:
             names = [name.strip() for name in (models or MODELS).split(",") if name.strip()]
             found = bench.contestants(data.manifest, names, config or [], seed)
             settings = tuple((contestant.config, contestant.source) for contestant in found)
-            plan = bench_kept.Plan(settings, metrics or METRICS, metric or METRIC, facts)
-            kept = stack.enter_context(bench_kept.begin(out, plan, overwrite=overwrite))
+            plan = benchmark_folder.Plan(settings, metrics or METRICS, metric or METRIC, facts)
+            kept = stack.enter_context(benchmark_folder.begin(out, plan, overwrite=overwrite))
         chosen = [bench.Contestant(*settings) for settings in plan.models]
         main = bench.sorting_metric(plan.metric, parse_metrics(plan.metrics))
         show = _Show(terminal, plan.metric, main, {c.config.name: c for c in chosen})
@@ -132,7 +122,7 @@ def benchmark(
     if outcome.results:
         written = bench.write_report(out, outcome)
         terminal.result(rich_table(outcome.results, width=terminal.out.width))
-        terminal.note(_sources(chosen, outcome), f"Written to {out}: {', '.join([*written, bench_kept.RUNS])}.")
+        terminal.note(_sources(chosen, outcome), f"Written to {out}: {', '.join([*written, benchmark_folder.RUNS])}.")
         if bench.FIGURE not in written:
             terminal.note("No figure: install Matplotlib with pip install 'recvae[plot]'.")
         terminal.document({**outcome.results, **({"failures": outcome.failures} if outcome.failures else {})})

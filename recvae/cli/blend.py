@@ -49,9 +49,10 @@ def blend(
     """
     used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
-    from recvae.bench import facts
-    from recvae.blend import Blend, Trials, best_weights, normalised
-    from recvae.feed import validate_with
+    from recvae.experiments.blend_weights import Trials, best_weights
+    from recvae.experiments.inputs import validate_with
+    from recvae.experiments.measure import facts
+    from recvae.models.blend import Blend, normalised
     from recvae.recommender import load
     from recvae.registry import entry
 

@@ -43,14 +43,14 @@ def diagnose(
     """
     use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
-    from recvae import diagnostics
-    from recvae.bench import facts
-    from recvae.checkpoint import read_metrics
-    from recvae.diagnose_report import page
     from recvae.errors import InputError
+    from recvae.experiments import diagnose as diagnostics
+    from recvae.experiments.measure import facts
     from recvae.files import write_text
     from recvae.recommender import load
-    from recvae.report import environment
+    from recvae.reports.diagnosis_page import page
+    from recvae.reports.machine import environment
+    from recvae.training.run_folder import read_metrics
 
     terminal = Terminal(json=json, quiet=quiet)
     if out is not None:
@@ -86,8 +86,8 @@ def diagnose(
 
 def _tables(value: Mapping[str, Any]) -> "list[Table | str]":
     """Return the diagnosis as sentences and tables."""
-    from recvae.collapse import thresholds
-    from recvae.diagnose_report import reliability
+    from recvae.experiments.collapse import thresholds
+    from recvae.reports.diagnosis_page import reliability
 
     parts: list[Table | str] = []
     if value["training"]:

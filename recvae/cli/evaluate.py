@@ -34,11 +34,13 @@ def evaluate(
     use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from eval import parse_metrics, rating_metrics
-    from recvae.bench import evaluated, facts
     from recvae.errors import InputError, did_you_mean
-    from recvae.feed import predicts_ratings
+    from recvae.experiments.inputs import predicts_ratings
+    from recvae.experiments.measure import evaluated, facts
     from recvae.recommender import load
-    from recvae.report import ModelResult, environment, results, rich_table
+    from recvae.reports.machine import environment
+    from recvae.reports.results import ModelResult, results
+    from recvae.reports.tables import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
     names = [str(name) for name in parse_metrics(metrics)]
@@ -67,8 +69,8 @@ def evaluate(
 
 def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
     """Raise :class:`InputError` naming both folders unless the columns mean the same items, of the same split."""
-    from recvae.bench import other_split
     from recvae.errors import InputError
+    from recvae.experiments.measure import other_split
 
     if model.items.hash() != data.vocabulary_hash:
         trained_on = model.dataset.get("name")

@@ -63,9 +63,9 @@ def _model(terminal: Terminal, name: str) -> None:
     """Print every option of a model."""
     from dataclasses import asdict
 
+    from recvae.experiments.space import space_to_dict
     from recvae.options import described, value_text
     from recvae.registry import entry
-    from recvae.spaces import space_to_dict
 
     about = entry(name)
     kind = about.recommender()
@@ -171,16 +171,16 @@ def _described(about: Mapping[str, Any]) -> list[str]:
 
 def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     """Print what a run folder holds."""
-    from recvae import checkpoint
     from recvae.cli.train import settings_line
     from recvae.recommender import load
     from recvae.registry import entry
+    from recvae.training import run_folder
 
-    run = checkpoint.read_run(path)
-    sealed = checkpoint.verify(path) if verify else None
+    run = run_folder.read_run(path)
+    sealed = run_folder.verify(path) if verify else None
     if verify:
         load(path, "cpu")
-    rows = checkpoint.read_metrics(path)
+    rows = run_folder.read_metrics(path)
     sizes = {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
     metric, trained_on = run.dataset.get("validation_metric", "metric"), run.dataset.get("name", "unnamed data")
     terminal.lines(f"{entry(run.model).title}, trained on {trained_on}: {run.n_items:,} items", "")

@@ -16,7 +16,7 @@ from recvae.errors import InputError, WorkError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recvae.checkpoint import Vocabulary
+    from recvae.training.run_folder import Vocabulary
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 HELD = ExitStack()  # the outputs of the command under way; closed where it ends
@@ -36,11 +36,11 @@ def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> No
 
     ``inputs``: what the command reads, None included; a text may also be the name of a known dataset or configuration,
     after which folders are called too, so it counts where it is a file. ``marker`` as in
-    :func:`recvae.swap.refuse_inputs`. Raises :class:`InputError` where ``out`` is one of them, and :class:`WorkError`
-    where another process writes there or nothing can be written.
+    :func:`recvae.files.swap.refuse_inputs`. Raises :class:`InputError` where ``out`` is one of them, and
+    :class:`WorkError` where another process writes there or nothing can be written.
     """
     from recvae.files import writing
-    from recvae.swap import refuse_inputs
+    from recvae.files.swap import refuse_inputs
 
     paths = [Path(given) for given in inputs if isinstance(given, Path) or (given and Path(given).is_file())]
     refuse_inputs(out, paths, marker=marker)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from data_prep.dataset import Dataset
     from eval import Evaluation
-    from recvae.bench import Contestant
+    from recvae.experiments.benchmark import Contestant
     from recvae.recommender import Recommender
-    from recvae.report import ModelResult
+    from recvae.reports.results import ModelResult
 
 FLAGSHIP = "recvae-edlae"
 MODELS = (FLAGSHIP, "mult-vae", "ease", "implicit-als", "popularity")
@@ -60,10 +60,12 @@ def quickstart(
     """Make a small sample, train five models on it, compare them, and recommend films to one user."""
     use_threads(threads)  # before torch is loaded
     from data_prep import sample
-    from recvae.bench import contestants, facts
-    from recvae.bench_kept import RESULTS
+    from recvae.experiments.benchmark import contestants
+    from recvae.experiments.benchmark_folder import RESULTS
+    from recvae.experiments.measure import facts
     from recvae.files import whole_folder, write_json
-    from recvae.report import environment, results
+    from recvae.reports.machine import environment
+    from recvae.reports.results import results
 
     terminal = Terminal(json=json, quiet=quiet)
     began = time.perf_counter()
@@ -110,7 +112,7 @@ def _measured(
     terminal: Terminal, contestant: "Contestant", data: "Dataset", device: str
 ) -> "tuple[Recommender, ModelResult]":
     """Train and evaluate one model, and show that something happens."""
-    from recvae.bench import measure
+    from recvae.experiments.measure import measure
     from recvae.registry import entry
 
     config = contestant.config
@@ -194,7 +196,7 @@ def _comparison(value: Mapping[str, Any]) -> "Table":
     from rich.text import Text
 
     from recvae.registry import entry
-    from recvae.report import ranked_models
+    from recvae.reports.results import ranked_models
 
     top, users = value["ceiling"][METRIC]["mean"], value["ceiling"][METRIC]["users"]
     table = Table(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recvae.cli.process import Forgiving
 from recvae.errors import OtherMachineWarning, RecvaeError, WorkError
-from recvae.text import visible, visible_json
+from recvae.reports.text import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -207,7 +207,7 @@ def to_json(value: Mapping[str, Any]) -> str:
 def console(*, stderr: bool = False, forgiving: bool = False) -> "Console":
     """Return a console that prints text as it is: no markup, no guessing at what numbers are, no control characters.
 
-    Whatever is rendered, sentences, tables and bars, shows control characters as text (:func:`recvae.text.visible`).
+    Sentences, tables and bars show control characters as text (:func:`recvae.reports.text.visible`).
     The console of stderr, and a ``forgiving`` one, loses what cannot be printed.
     """
     from rich.console import Console

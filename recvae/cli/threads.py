@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from recvae import threads
+from recvae.training import threads
 
 _until_done = ExitStack()
 
@@ -63,7 +63,7 @@ def trained_with(run: Path) -> int | None:
     """Return the number of threads that a run to be resumed was trained with; None where it does not say."""
     from safetensors import SafetensorError, safe_open
 
-    from recvae.checkpoint import STATE
+    from recvae.training.run_folder import STATE
 
     try:
         with safe_open(run / STATE, framework="np") as file:  # what the state says of itself, not its tensors

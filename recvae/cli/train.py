@@ -19,9 +19,9 @@ from recvae.registry import entry
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from recvae.config import RunConfig
+    from recvae.experiments.refit import Refit
     from recvae.recommender import Recommender
-    from recvae.refit import Refit
-    from recvae.training import EpochReport
+    from recvae.training.loop import EpochReport
 
 
 def train(
@@ -65,11 +65,11 @@ def train(
     """
     used = use_threads(threads, run=out if resume else None)  # before torch is loaded
     from data_prep.dataset import Dataset
-    from recvae.bench import facts
-    from recvae.checkpoint import read_run
     from recvae.errors import InputError
-    from recvae.feed import default_metric, learned_from, validate_with
-    from recvae.runs import under_way
+    from recvae.experiments.inputs import default_metric, learned_from, validate_with
+    from recvae.experiments.measure import facts
+    from recvae.training.keepers import under_way
+    from recvae.training.run_folder import read_run
 
     terminal = Terminal(json=json, quiet=quiet)
     hold(out, folder, refit, config, marker="run.json")
@@ -156,7 +156,7 @@ def _plan(
 ) -> "Refit":
     """Return what ``refit`` is trained again with; refuse options that would change it."""
     from recvae.errors import InputError
-    from recvae.refit import plan_refit
+    from recvae.experiments.refit import plan_refit
 
     options = {"--model": model, "--config": config, "--set": settings or None, "--seed": seed, "--metric": metric}
     given = [name for name, value in options.items() if value is not None]
@@ -169,9 +169,9 @@ def _configuration(
     model: str | None, config: str | None, settings: list[str], seed: int | None, run: Path | None
 ) -> "RunConfig":
     """Return the configuration that the arguments describe; ``run``, a run to be resumed, brings its own."""
-    from recvae.checkpoint import read_run
     from recvae.config import resolve
     from recvae.errors import InputError
+    from recvae.training.run_folder import read_run
 
     if run is None or config is not None:
         return resolve(model, config, settings, seed)
@@ -200,10 +200,10 @@ def _fit(
     threads: int,
 ) -> int:
     """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
-    from recvae.checkpoint import read_metrics
-    from recvae.runs import under_way
-    from recvae.threads import SlowEpochs
-    from recvae.vae import NeuralRecommender
+    from recvae.models.neural import NeuralRecommender
+    from recvae.training.keepers import under_way
+    from recvae.training.run_folder import read_metrics
+    from recvae.training.threads import SlowEpochs
 
     assert isinstance(model, NeuralRecommender)
     done = len(read_metrics(under_way(out))) if resume else 0
@@ -259,7 +259,7 @@ def _introduction(model: "Recommender", data: "Dataset", clicks: Any, following:
 
 def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> str:
     """Return what to do after a run whose best epoch was its last."""
-    from recvae.runs import tied_to_epochs
+    from recvae.training.keepers import tied_to_epochs
 
     more = f"--set train.epochs={2 * epochs}"
     said = f"The best epoch was the last one, so more may be better: recvae train {dataset} --out {run}"
@@ -297,10 +297,10 @@ def _example(data: "Dataset") -> str:
 
 def _draw_curves(run: Path, metric: str, title: str) -> None:
     """Draw RUN/curves.png where there are epochs to draw and Matplotlib is installed."""
-    from recvae.checkpoint import read_metrics
+    from recvae.training.run_folder import read_metrics
 
     rows = read_metrics(run)
     if rows and find_spec("matplotlib") is not None:
-        from recvae.plots import training_curves
+        from recvae.reports.figures import training_curves
 
         training_curves(rows, run / "curves.png", metric=metric, title=title)

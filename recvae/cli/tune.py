@@ -13,14 +13,14 @@ from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
 from recvae.cli.threads import use_threads
 from recvae.options import space_text, value_text
 from recvae.registry import entry
-from recvae.threads import SlowEpochs
+from recvae.training.threads import SlowEpochs
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from recvae.config import RunConfig
+    from recvae.experiments.space import Plan
+    from recvae.experiments.study import Study, Trial
     from recvae.options import Space
-    from recvae.spaces import Plan
-    from recvae.studies import Study, Trial
 
 
 def tune(
@@ -73,7 +73,8 @@ def tune(
     """
     used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
-    from recvae import studies, tuning
+    from recvae.experiments import study as studies
+    from recvae.experiments import tune as tuning
 
     terminal = Terminal(json=json, quiet=quiet)
     hold(out, folder, config)
@@ -143,7 +144,7 @@ def _plan(
     from dataclasses import replace
 
     from recvae.errors import ConfigError, InputError
-    from recvae.spaces import parse_search, plan
+    from recvae.experiments.space import parse_search, plan
 
     if before is not None:
         if model not in (None, before.plan.model):
@@ -166,7 +167,7 @@ def _plan(
 
 def _default_metric(config: "RunConfig") -> str:
     """Return the metric that 'recvae train' chooses by where none is named."""
-    from recvae.feed import default_metric
+    from recvae.experiments.inputs import default_metric
 
     return default_metric(entry(config.name).recommender().from_config(config, "cpu"), METRIC)
 
@@ -213,7 +214,7 @@ def _summary(study: "Study") -> list[str]:
 
 def _stopped(folder: Path, out: Path, device: str, *, kept: bool) -> Interrupted:
     """Return where things stand after Ctrl-C."""
-    from recvae.studies import BEST, read_study
+    from recvae.experiments.study import BEST, read_study
 
     if not kept:
         return Interrupted("Stopped before the first trial was done; nothing is kept.")

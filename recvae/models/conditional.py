@@ -13,17 +13,25 @@ that a condition means nothing before training, and are left out of the L2 term 
 nothing of all this exists, and the model is Mult-VAE.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch
-from recvae.models.base import Loss
+from recvae import defaults
+from recvae.arguments import items, shown
+from recvae.errors import DataError, InputError, did_you_mean
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
-from recvae.noise import Noise
-from recvae.options import Between, option
-from recvae.products import gathered_sum
+from recvae.models.neural import NeuralRecommender
+from recvae.nn.batches import Batch
+from recvae.nn.kernels import gathered_sum
+from recvae.nn.network import Loss
+from recvae.nn.noise import Noise
+from recvae.options import Between, OfEveryModel, option, takes
+from recvae.training.loop import TrainOptions
 
 STEP = 10.0  # a step of Adam moves V so much further than other weights: a tag is seen by few users of a batch
 
@@ -140,3 +148,207 @@ class ConditionalVAENetwork(MultVAENetwork):
         """Return a batch's conditions as they enter the last layer, (B, C)."""
         assert batch.conditions is not None
         return STEP * batch.conditions.to(like.dtype)
+
+
+Tags = Mapping[str, Sequence[str]]
+Attributes = Sequence[Mapping[str, str]]
+Columns = list[list[int]]  # of conditions, of each item or user
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalVAEArguments(ConditionalVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of ConditionalVAE: its options, those of training, seed and device."""
+
+
+class ConditionalVAE(NeuralRecommender):
+    """Mult-VAE that ranks under conditions: wanted item tags, and attributes of the user; Carraro et al. 2020.
+
+    ``condition_names``: tags as they are written ("Comedy"), then attributes ("gender=F").
+    """
+
+    name = "conditional-vae"
+    model_defaults = ConditionalVAEOptions()
+    train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
+    build = ConditionalVAENetwork
+    network: ConditionalVAENetwork
+    _given: tuple[Tags | None, Attributes | None] = (None, None)
+    _tables: tuple[Columns | None, Columns | None] = (None, None)
+
+    @takes(ConditionalVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def fit(
+        self, train: Any, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
+    ) -> Self:
+        """Train as :meth:`NeuralRecommender.fit` does, on conditions too.
+
+        ``item_tags``: tags by item id; without them the model has none to be asked for. ``user_attributes``: of each
+        row of ``train`` the user's attributes by name, for those that ``model.user_attributes`` lists. Raises
+        :class:`InputError` for an attribute that no user has and where no tag has ``model.min_items`` items.
+        """
+        if item_tags is not None:
+            item_tags = _checked_tags(item_tags)
+        if user_attributes is not None:
+            user_attributes = _checked_attributes(user_attributes)
+        self._given = item_tags, user_attributes
+        try:
+            return super().fit(train, **more)
+        finally:
+            self._given = self._tables = None, None
+
+    def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
+        matrix = super()._begin_fit(train, item_ids, titles)
+        options: ConditionalVAEOptions = self.config.model
+        item_tags, user_attributes = self._given
+        tags = self._tags(item_tags) if options.item_tags and item_tags is not None else []
+        values = self._values(user_attributes, matrix.shape[0]) if options.user_attributes else []
+        self.condition_names = (*tags, *values)
+        place = {name: column for column, name in enumerate(self.condition_names)}
+        if len(place) < len(self.condition_names):
+            both = next(name for column, name in enumerate(self.condition_names) if place[name] != column)
+            if both in tags:
+                raise InputError(f"An item tag is called '{both}', and a user attribute too. Rename one of them.")
+            raise InputError(f"Two attributes of users both make the condition '{both}'. Rename one of them.")
+        of_items = of_users = None
+        if tags:
+            known = set(tags)
+            named = [[t for t in (item_tags or {}).get(i, ()) if t in known] for i in self.items.ids]
+            of_items = _columns(named, place)
+        if values:
+            of_users = _columns([self._names(row) for row in user_attributes or ()], place)
+        self._tables = of_items, of_users
+        return matrix
+
+    def _tags(self, item_tags: Tags) -> list[str]:
+        """Return the tags that enough items of the catalogue have, in order."""
+        counts: dict[str, int] = {}
+        for item in self.items.ids:
+            for tag in dict.fromkeys(item_tags.get(item, ())):
+                counts[tag] = counts.get(tag, 0) + 1
+        least = self.config.model.min_items
+        tags = sorted(tag for tag, count in counts.items() if count >= least)
+        if not tags:
+            raise InputError(
+                f"No item tag has {least} items (there are {len(counts)} tags in the catalogue), so there is nothing "
+                "to condition on. Use a smaller model.min_items, or model.item_tags=false."
+            )
+        return tags
+
+    def _values(self, user_attributes: Attributes | None, n_users: int) -> list[str]:
+        """Return the names of the attributes' values, attribute by attribute."""
+        wanted = self.config.model.user_attributes
+        twice = [name for n, name in enumerate(wanted) if name in wanted[:n]]
+        if twice:
+            raise InputError(f"model.user_attributes lists '{twice[0]}' twice. Name each attribute once.")
+        if user_attributes is None:
+            raise InputError(f"model.user_attributes lists {', '.join(wanted)}; give fit the users' attributes too.")
+        if len(user_attributes) != n_users:
+            raise DataError(f"There are attributes of {len(user_attributes)} users for {n_users} rows of clicks.")
+        known = sorted({name for row in user_attributes for name in row})
+        for name in wanted:
+            if name not in known:
+                there = f"there are {', '.join(known)}" if known else "there are none at all"
+                raise InputError(f"No user has an attribute '{name}'; {there}.{did_you_mean(name, known)}")
+        return [f"{name}={v}" for name in wanted for v in sorted({r[name] for r in user_attributes if r.get(name)})]
+
+    def _names(self, attributes: Mapping[str, str]) -> list[str]:
+        """Return a user's conditions; of an unknown attribute, none."""
+        return [f"{name}={attributes[name]}" for name in self.config.model.user_attributes if attributes.get(name)]
+
+    def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
+        """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for those there cannot be.
+
+        These are names that the model does not have, and two values of one attribute: training has seen neither.
+        """
+        encoded = super().encode_conditions(names)
+        for attribute in self.config.model.user_attributes:
+            for of_user in names:
+                values = [name for name in dict.fromkeys(of_user) if name.startswith(f"{attribute}=")]
+                if len(values) > 1:
+                    both = f"'{values[0]}' and '{values[1]}'"
+                    raise InputError(f"A user has one '{attribute}', not both {both}. Ask under one of them.")
+        return encoded
+
+    def conditions_of(self, user_attributes: Attributes) -> Any:
+        """Return the conditions that users' attributes are, CSR (n, C); None for a model without any of users.
+
+        A value that nobody in training had is as good as unknown.
+        """
+        if not self.config.model.user_attributes:
+            return None
+        known = set(self.condition_names)
+        return self.encode_conditions([[n for n in self._names(row) if n in known] for row in user_attributes])
+
+    def given(self) -> Iterator[bytes]:
+        """Yield names and tables of the conditions; rows are filled up to the longest, as they always were here."""
+        if not self.condition_names:
+            return
+        yield repr(self.condition_names).encode()
+        for table in self._tables:
+            yield b"\n"
+            yield from (b"None",) if table is None else _written(table, len(self.condition_names))
+
+    def _bare_network(self) -> ConditionalVAENetwork:
+        options, seed = self.config.model, self.config.seed
+        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names))
+
+    def _prepare(self, matrix: Any) -> None:
+        of_items, of_users = self._tables
+        tags = attributes = None
+        if of_items is not None:
+            ends = torch.tensor([0, *map(len, of_items)]).cumsum(0)
+            tags = ends, torch.tensor([column for row in of_items for column in row], dtype=torch.int64)
+        if of_users is not None:  # an attribute is one column, so that rows are short
+            width, rest = max(map(len, of_users)), len(self.condition_names)
+            attributes = torch.tensor([[*row, *[rest] * (width - len(row))] for row in of_users], dtype=torch.int64)
+        self.network.learn_from(tags, attributes)
+
+    def scores(self, histories: Any, conditions: Any = None) -> Tensor:
+        """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
+        batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
+        return self.network.logits(under(batch, conditions))
+
+
+def under(batch: Batch, conditions: Any) -> Batch:
+    """Return a batch under conditions, CSR (B, C), or as it is where they are None."""
+    if conditions is None:
+        return batch
+    dense = torch.from_numpy(conditions.toarray().astype(np.float32))
+    return replace(batch, conditions=dense.to(batch.values.device))
+
+
+def _checked_tags(item_tags: Tags) -> Tags:
+    """Return tags by item id; raise :class:`InputError` where they are not lists of texts by item id."""
+    if not isinstance(item_tags, Mapping):
+        raise InputError(f"item_tags are lists of tags by item id, a dict, and not {shown(item_tags)}.")
+    lists = {item: items("The tags of an item", tags) for item, tags in item_tags.items()}
+    for tags in lists.values():
+        for tag in tags:
+            if not isinstance(tag, str):
+                raise InputError(f"The tags of an item are texts, and not {shown(tag)}.")
+    return lists
+
+
+def _checked_attributes(user_attributes: Attributes) -> Attributes:
+    """Return attributes of users; raise :class:`InputError` where they are not texts by name for each user."""
+    rows = items("user_attributes", user_attributes)
+    for row in rows:
+        if not isinstance(row, Mapping) or not all(isinstance(text, str) for pair in row.items() for text in pair):
+            raise InputError(f"A user's attributes are texts by name, a dict, and not {shown(row)}.")
+    return rows
+
+
+def _columns(rows: Sequence[Sequence[str]], place: Mapping[str, int]) -> Columns:
+    """Return the columns of the names of each row, each once."""
+    return [[place[name] for name in dict.fromkeys(row)] for row in rows]
+
+
+def _written(table: Columns, rest: int) -> Iterator[bytes]:
+    """Yield the text of a table whose rows are filled up with ``rest`` to the longest one, row by row."""
+    width = max(map(len, table))
+    for place, row in enumerate(table):
+        filled = [*row, *[rest] * (width - len(row))]
+        yield f"{', ' if place else '['}{filled}".encode()
+    yield b"]"

@@ -2,20 +2,25 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch, Clicks
-from recvae.corruption import corrupted
+from recvae import defaults
 from recvae.errors import InputError
-from recvae.losses import gaussian_log_density, kl_standard_normal, likelihood
-from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_xavier, linear
-from recvae.models.implicit_slim import SlimOptions, replace_embeddings
-from recvae.noise import Noise
-from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
-from recvae.schedules import annealed_beta
+from recvae.models.neural import NeuralRecommender
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.corruption import corrupted
+from recvae.nn.densities import gaussian_log_density, kl_standard_normal
+from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
+from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
+from recvae.nn.likelihoods import likelihood
+from recvae.nn.network import Loss, Network, Phase
+from recvae.nn.noise import Noise
+from recvae.nn.schedules import annealed_beta
+from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
+from recvae.training.loop import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,3 +220,41 @@ class MultVAENetwork(_Mult):
         if o.gamma is None:
             return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
         return Loss(total=nll + o.gamma * (target.totals * of_users).mean(), nll=nll, kl=kl)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultDAEArguments(MultDAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of MultDAE: its options, those of training, seed and device."""
+
+
+class MultDAE(NeuralRecommender):
+    """Denoising autoencoder with a multinomial likelihood; Liang et al. 2018."""
+
+    name = "mult-dae"
+    model_defaults = MultDAEOptions()
+    train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
+    build = MultDAENetwork
+
+    @takes(MultDAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultVAEArguments(MultVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of MultVAE: its options, those of training, seed and device."""
+
+
+class MultVAE(NeuralRecommender):
+    """Variational autoencoder with a multinomial likelihood and an annealed KL; Liang et al. 2018."""
+
+    name = "mult-vae"
+    model_defaults = MultVAEOptions()
+    train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
+    follows: ClassVar[defaults.Rule] = defaults.MULT
+    build = MultVAENetwork
+
+    @takes(MultVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)

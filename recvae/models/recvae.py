@@ -9,17 +9,21 @@ second, frozen encoder ever runs. For more users than a table has room for, that
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch, Clicks
-from recvae.losses import composite_log_density, composite_log_prior, gaussian_log_density
-from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, init_fan_in, linear
-from recvae.models.implicit_slim import SlimOptions, replace_embeddings
-from recvae.noise import Noise
-from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
+from recvae import defaults
+from recvae.models.neural import NeuralRecommender
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.densities import composite_log_density, composite_log_prior, gaussian_log_density
+from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
+from recvae.nn.layers import ClickLinear, Linear, init_fan_in, linear
+from recvae.nn.network import Loss, Network, Phase
+from recvae.nn.noise import Noise
+from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
+from recvae.training.loop import TrainOptions
 
 TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 GiB
 
@@ -182,3 +186,22 @@ class RecVAENetwork(Network):
     def release(self) -> None:
         super().release()
         self._old = self._frozen = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecVAEArguments(RecVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of RecVAE: its options, those of training, seed and device."""
+
+
+class RecVAE(NeuralRecommender):
+    """Variational autoencoder with a composite prior, trained in turns; Shenbin et al. 2020."""
+
+    name = "recvae"
+    model_defaults = RecVAEOptions()
+    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE
+    build = RecVAENetwork
+
+    @takes(RecVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)

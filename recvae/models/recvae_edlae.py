@@ -8,14 +8,19 @@ has the figures).
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from recvae.batches import Batch
+from recvae import defaults
+from recvae.baselines.edlae import edlae_weights
+from recvae.models.neural import NeuralRecommender
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.options import Between, option
-from recvae.products import gathered_sum
+from recvae.nn.batches import Batch
+from recvae.nn.kernels import gathered_sum
+from recvae.options import Between, OfEveryModel, option, takes
+from recvae.training.loop import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +56,28 @@ class RecVAEEDLAENetwork(RecVAENetwork):
         clicks = torch.ones_like(batch.values)  # the path is made of clicks without weights, and reads them so
         linear = gathered_sum(self.path, batch.columns, batch.offsets, clicks)  # (B, I)
         return super().logits(batch).add_(linear, alpha=self.path_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecVAEEDLAEArguments(RecVAEEDLAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of RecVAEEDLAE: its options, those of training, seed and device."""
+
+
+class RecVAEEDLAE(NeuralRecommender):
+    """RecVAE with EDLAE's linear path beside it, after VASP (Vančura and Kordík 2021)."""
+
+    name = "recvae-edlae"
+    model_defaults = RecVAEEDLAEOptions()
+    train_defaults = TrainOptions(epochs=50, learning_rate=5e-4, average=0.7, patience=10)
+    follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE
+    build = RecVAEEDLAENetwork
+    network: RecVAEEDLAENetwork
+    fixed = ("path",)
+
+    @takes(RecVAEEDLAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+
+    def _fix(self, matrix: Any) -> None:
+        options = self.config.model
+        self.network.path.copy_(edlae_weights(matrix, options.path_dropout, options.path_l2))

@@ -9,19 +9,24 @@ prior as well, Mult-VAE with a sampled KL.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch
+from recvae import defaults
 from recvae.errors import InputError
-from recvae.losses import LOG_2PI, gaussian_log_density, likelihood
-from recvae.models.base import ClickLinear, Linear, Loss, Network, Phase, linear
-from recvae.noise import Noise
-from recvae.options import DEEPEST, WIDEST, Between, OneOf, option
-from recvae.products import has_float64
-from recvae.schedules import annealed_beta
+from recvae.models.neural import NeuralRecommender
+from recvae.nn.batches import Batch
+from recvae.nn.densities import LOG_2PI, gaussian_log_density
+from recvae.nn.kernels import has_float64
+from recvae.nn.layers import ClickLinear, Linear, linear
+from recvae.nn.likelihoods import likelihood
+from recvae.nn.network import Loss, Network, Phase
+from recvae.nn.noise import Noise
+from recvae.nn.schedules import annealed_beta
+from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
+from recvae.training.loop import TrainOptions
 
 # As in the authors' program: bounds of every log-variance, mean and deviation of the first pseudo-inputs.
 LEAST_LOGVAR, MOST_LOGVAR = -12.0, 4.0
@@ -301,3 +306,22 @@ def _drawn(mu: Tensor, logvar: Tensor, noise: Noise | None) -> tuple[Tensor, Ten
     eps = torch.zeros_like(mu) if noise is None else noise.normal(mu)
     # Of eps and not of z - mu, which is rounded: the same number, and the same gradient along the path of z.
     return mu + eps * torch.exp(0.5 * logvar), -0.5 * (eps.square() + logvar + LOG_2PI).sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VampVAEArguments(VampVAEOptions, TrainOptions, OfEveryModel):
+    """The arguments of VampVAE: its options, those of training, seed and device."""
+
+
+class VampVAE(NeuralRecommender):
+    """Variational autoencoder with a VampPrior, a hierarchy of two codes and gates; Kim and Suh 2019."""
+
+    name = "vamp-vae"
+    model_defaults = VampVAEOptions()
+    train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
+    follows: ClassVar[defaults.Rule] = defaults.VAMP
+    build = VampVAENetwork
+
+    @takes(VampVAEArguments)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)

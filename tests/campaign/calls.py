@@ -268,7 +268,7 @@ class _Calls:
 
     def config(self, rng: Rng, odd: Odd) -> Call:
         from recvae.config import RunConfig, load_toml, resolve, run_config
-        from recvae.spaces import parse_search
+        from recvae.experiments.space import parse_search
 
         def is_one(result: Any) -> str:
             return "" if isinstance(result, RunConfig) else "no configuration"

@@ -118,7 +118,7 @@ def _verify_or_begun(folder: Path) -> int:
 
 
 def _read_study(folder: Path) -> int:
-    from recvae.studies import read_study
+    from recvae.experiments.study import read_study
 
     read_study(folder / "out")
     return 0
@@ -126,8 +126,8 @@ def _read_study(folder: Path) -> int:
 
 def _read_results(folder: Path) -> int:
     """A benchmark under way has a plan and the models that are finished, and results.json with the last of them."""
-    from recvae.bench_kept import read_plan
-    from recvae.report import read_results
+    from recvae.experiments.benchmark_folder import read_plan
+    from recvae.reports.results import read_results
 
     read_plan(folder / "out")
     if (folder / "out" / "results.json").exists() or not any((folder / "out" / "runs").glob("*.json")):

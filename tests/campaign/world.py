@@ -56,10 +56,14 @@ def warm_up() -> None:
     import data_prep
     import eval
     import recvae
-    from recvae import bench, blend, checkpoint, cli, diagnose_report, diagnostics, feed, refit, report, studies, tuning
+    from recvae import cli
+    from recvae.experiments import benchmark, diagnose, inputs, refit, study, tune
+    from recvae.models import blend
     from recvae.registry import MODELS
+    from recvae.reports import diagnosis_page, tables
+    from recvae.training import run_folder
 
-    del pyarrow, bench, blend, checkpoint, cli, diagnose_report, diagnostics, feed, refit, report, studies, tuning
+    del pyarrow, benchmark, blend, cli, diagnosis_page, diagnose, inputs, refit, tables, study, tune, run_folder
     for package in (data_prep, eval, recvae):
         for name in package.__all__:
             getattr(package, name)
@@ -102,7 +106,9 @@ class _StillDay:
 def _even_clocks() -> None:
     import multiprocessing
 
-    from recvae import bench, report, studies
+    from recvae.experiments import benchmark as bench
+    from recvae.experiments import study as studies
+    from recvae.reports import tables as report
 
     studies.date = report.datetime = _StillDay
     bench.peak_memory_mb = lambda: 0.0

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array, csr_array
 
-from recvae.batches import Batch, Clicks, canonical, number_of_batches
 from recvae.errors import DataError
-from recvae.models.base import ClickLinear
-from recvae.noise import Noise
+from recvae.nn.batches import Batch, Clicks, canonical, number_of_batches
+from recvae.nn.layers import ClickLinear
+from recvae.nn.noise import Noise
 
 
 def dense_of(batch):
@@ -131,7 +131,7 @@ def test_what_is_no_matrix_is_refused(wrong):
 @pytest.mark.parametrize("rows_at_once", [1, 4, 1024])
 def test_gathered_and_multiplied_first_layers_are_equal(rows_at_once, monkeypatch):
     """The sparse path against the plain dense one: outputs and gradients, however the gradient's rows are divided."""
-    monkeypatch.setattr("recvae.models.base.ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr("recvae.nn.layers.ROWS_AT_ONCE", rows_at_once)
     batch = Batch.of(random_clicks(12, 30, 0.2))
     values = Noise(1).dropout(batch.normalised(), 0.5)
     layer = ClickLinear(30, 8)

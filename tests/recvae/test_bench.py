@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from eval import Evaluation, Metric
-from recvae import bench, jobs
 from recvae.cli.benchmark import MODELS
 from recvae.config import resolve
 from recvae.errors import InputError, WorkError
+from recvae.experiments import benchmark as bench
+from recvae.experiments import jobs
 from recvae.registry import MODELS as REGISTRY
-from recvae.report import ModelResult, read_results
+from recvae.reports.results import ModelResult, read_results
 
 SMALL_VAE = """
 name = "mult-vae"

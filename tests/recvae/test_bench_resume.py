@@ -11,8 +11,9 @@ import pytest
 
 import recvae
 from eval import Evaluation, Metric
-from recvae import bench, bench_kept
-from recvae.report import ModelResult
+from recvae.experiments import benchmark as bench
+from recvae.experiments import benchmark_folder
+from recvae.reports.results import ModelResult
 
 ASKED = ("--models", "popularity,ease,edlae", "--metrics", "coverage@5,ndcg@5,recall@5", "--metric", "recall@5")
 
@@ -162,8 +163,8 @@ def test_a_kept_result_comes_back_as_it_was(tmp_path):
     per_user = {"ndcg@5": np.array([0.1, np.nan, 1 / 3])}
     metrics = {"ndcg@5": Metric(0.2, 0.1, 2), "coverage@5": Metric(0.5, float("nan"), 2)}
     result = ModelResult(Evaluation(metrics, per_user, 1, 0.25, 0.5), 1.5, None, None, {"name": "ease"})
-    plan = bench_kept.Plan((), "ndcg@5", "ndcg@5", {})
-    with bench_kept.begin(tmp_path / "bench", plan) as kept:
+    plan = benchmark_folder.Plan((), "ndcg@5", "ndcg@5", {})
+    with benchmark_folder.begin(tmp_path / "bench", plan) as kept:
         kept.place("ease").mkdir(parents=True)
         kept.add("ease", result)
         read = kept.result("ease")

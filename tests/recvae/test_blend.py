@@ -13,8 +13,9 @@ from sealing import reseal
 
 import recvae
 from eval import validator
-from recvae.blend import SCORES_KEPT, Blend, Trials, best_weights, normalised
 from recvae.errors import FormatError, InputError, WorkError
+from recvae.experiments.blend_weights import SCORES_KEPT, Trials, best_weights
+from recvae.models.blend import Blend, normalised
 from recvae.recommender import Recommender
 
 IDS = [f"i{n}" for n in range(40)]
@@ -101,7 +102,7 @@ def test_batch_equals_one_by_one(models, histories):
 
 def test_spreads_are_the_same_however_the_users_are_tiled(models, histories, monkeypatch):
     whole = Blend(models, histories).spreads
-    monkeypatch.setattr("recvae.blend.SCORES_IN_MEMORY", 7 * 40)
+    monkeypatch.setattr("recvae.models.blend.SCORES_IN_MEMORY", 7 * 40)
     np.testing.assert_allclose(Blend(models, histories).spreads, whole, rtol=1e-12)
 
 

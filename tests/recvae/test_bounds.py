@@ -16,14 +16,13 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
-from recvae.batches import Batch
-from recvae.bounds import Evidence, evidence, importance_weighted, ladder
 from recvae.errors import InputError
-from recvae.losses import gaussian_log_density
-from recvae.models.base import gaussian_draws
+from recvae.experiments.bounds import Evidence, evidence, importance_weighted, ladder
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.noise import Noise
+from recvae.nn.batches import Batch
+from recvae.nn.densities import gaussian_draws, gaussian_log_density
+from recvae.nn.noise import Noise
 
 USERS, ITEMS, LATENT = 4, 6, 3
 ALLOWED = 4.5  # standard errors

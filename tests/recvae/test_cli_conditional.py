@@ -15,14 +15,14 @@ from conftest import checkerboard
 
 from data_prep import Dataset, prepare_given, read_user_tags
 from eval import evaluate
-from recvae import feed
-from recvae.batches import Batch
-from recvae.bounds import evidence
-from recvae.checkpoint import read_run
-from recvae.diagnostics import diagnose
 from recvae.errors import DataError, InputError
-from recvae.noise import Noise
+from recvae.experiments import inputs
+from recvae.experiments.bounds import evidence
+from recvae.experiments.diagnose import diagnose
+from recvae.nn.batches import Batch
+from recvae.nn.noise import Noise
 from recvae.recommender import load
+from recvae.training.run_folder import read_run
 
 SETTINGS = ("model.hidden=[]", "model.latent=8", "train.epochs=30", "train.batch_size=40", "train.learning_rate=0.01")
 TASTE = ("even", "odd")
@@ -115,7 +115,7 @@ def test_conditions_that_there_are_not(cli, run, folder, files):
 
 def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
     model, data = load(run), Dataset.load(folder)
-    users = feed.held_out(model, data, "test")
+    users = inputs.held_out(model, data, "test")
     tastes = [data.user_tags.get(user, {}).get("taste", "") for user in data.user_ids("test")]
     np.testing.assert_array_equal(users.conditions.toarray()[:, 3:], [[t == "even", t == "odd"] for t in tastes])
     assert not users.conditions.toarray()[:, :3].any()
@@ -125,7 +125,7 @@ def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
     assert document["models"]["conditional-vae"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(told)
     assert told != untold
     best = read_run(run).metrics["validation"]  # the epoch was chosen by users who were told of
-    assert feed.validate_with(data, "ndcg@5")(model) == pytest.approx(best)
+    assert inputs.validate_with(data, "ndcg@5")(model) == pytest.approx(best)
     with pytest.raises(DataError, match="conditions of 29 users, and 30 users"):
         evaluate(model, users.histories, users.clicks, "ndcg@5", conditions=users.conditions[:29])
 
@@ -153,7 +153,7 @@ def test_diagnose_tells_the_users_attributes(run, folder, split):
 
 def test_refit_learns_from_the_validation_users_attributes(cli, run, folder, files):
     data = Dataset.load(folder)
-    given = feed.learned_from(load(run), data, refit=True)
+    given = inputs.learned_from(load(run), data, refit=True)
     assert len(given["user_attributes"]) == given["train"].shape[0] == 170
     assert given["user_attributes"][140] == data.user_tags.get(data.user_ids("validation")[0], {})
     assert cli("train", folder, "--refit", run, "--out", files / "refitted", "--quiet").status == 0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from recvae import studies
 from recvae.cli import main
 from recvae.cli.train import METRIC
+from recvae.experiments import study
 from recvae.recommender import load
 
 SETTINGS = ("hidden=8", "latent=3", "ratings=true", "likelihood=gaussian")
@@ -91,16 +91,16 @@ def test_a_ranking_metric_chooses_where_it_is_asked_for(cli, folder, tmp_path):
 
 
 def test_tune_searches_by_what_train_chooses_by(cli, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "find_spec", lambda name: None)  # no figure
+    monkeypatch.setattr(study, "find_spec", lambda name: None)  # no figure
     given = ("tune", folder, "--model", "vaeac", *SETTINGS, "--set", "train.epochs=1", "--device", "cpu")
     given = (*given, "--search", "model.beta=0.1,1.0", "--trials", 1)
     found = cli(*given, "--out", tmp_path / "a")
     assert found.status == 0, found.err
-    assert studies.read_study(tmp_path / "a").plan.metric == "r2"
+    assert study.read_study(tmp_path / "a").plan.metric == "r2"
     assert "--metric" not in found.out
     ranked = cli(*given, "--metric", "ndcg@100", "--out", tmp_path / "b")
     assert "--metric ndcg@100 --out RUN" in ranked.out  # train alone would take r2
-    files = studies.read_study(tmp_path / "a").dataset["files"]
+    files = study.read_study(tmp_path / "a").dataset["files"]
     assert {"train_ratings.npz", "validation_in_ratings.npz", "validation_out_ratings.npz"} < set(files)
 
 

@@ -8,11 +8,11 @@ import pytest
 from sealing import reseal
 
 from data_prep import Dataset
-from recvae import checkpoint
 from recvae.cli import main
 from recvae.cli.terminal import Epochs
+from recvae.models.mult import MultVAE
 from recvae.recommender import load
-from recvae.vae import MultVAE
+from recvae.training import run_folder
 
 QUICK = ("--set", "model.hidden=[8]", "--set", "model.latent=4", "--set", "train.batch_size=40")
 STOPS = ("--set", "train.epochs=60", "--set", "train.patience=2", "--set", "train.learning_rate=0.02")
@@ -38,7 +38,7 @@ def run(tmp_path_factory, weak):
 
 
 def weights(folder):
-    return checkpoint.read_weights(folder)[0]
+    return run_folder.read_weights(folder)[0]
 
 
 def same_bits(one, two):
@@ -46,8 +46,8 @@ def same_bits(one, two):
 
 
 def test_the_best_epoch_on_all_clicks_with_the_schedule_of_the_whole_run(cli, run, weak, tmp_path):
-    before = checkpoint.read_run(run)
-    rows = checkpoint.read_metrics(run)
+    before = run_folder.read_run(run)
+    rows = run_folder.read_metrics(run)
     best = before.best_epoch
     assert best < len(rows) < 60  # it stopped early, after its best epoch
     out = tmp_path / "all"
@@ -62,7 +62,7 @@ def test_the_best_epoch_on_all_clicks_with_the_schedule_of_the_whole_run(cli, ru
     assert len(lines) == best
     assert lines[0].split("/")[1].startswith(f"{best} ")
 
-    after = checkpoint.read_run(out)
+    after = run_folder.read_run(out)
     assert after.best_epoch == best
     assert after.metrics == {}
     assert after.config == {**before.config, "train": {**before.config["train"], "stop_after": best}}
@@ -73,7 +73,7 @@ def test_the_best_epoch_on_all_clicks_with_the_schedule_of_the_whole_run(cli, ru
     }
     assert after.dataset["protocol"] == before.dataset["protocol"]
     assert "validation_metric" not in after.dataset
-    ours = checkpoint.read_metrics(out)
+    ours = run_folder.read_metrics(out)
     assert [row["score"] for row in ours] == [None] * best
     betas = [[row["phases"][name]["beta"] for name in row["phases"]] for row in rows[:best]]
     assert betas == [[row["phases"][name]["beta"] for name in row["phases"]] for row in ours]  # as many users, so steps
@@ -184,9 +184,9 @@ def test_runs_that_cannot_be_refitted_get_a_sentence(cli, run, weak, dataset, ea
     refuse(cli, dataset, tmp_path / "all", tmp_path, "all was refitted itself, without validation.")
 
     begun = shutil.copytree(run, tmp_path / "begun")
-    rows = checkpoint.read_metrics(begun)
-    best = checkpoint.read_run(begun).best_epoch
-    checkpoint.write_metrics(begun, rows[: best + 1])  # one epoch of patience left
+    rows = run_folder.read_metrics(begun)
+    best = run_folder.read_run(begun).best_epoch
+    run_folder.write_metrics(begun, rows[: best + 1])  # one epoch of patience left
     refuse(cli, weak, begun, tmp_path, f"has done {best + 1} of its 60 epochs, and a later one may be best. Finish it")
     facts = json.loads((begun / "run.json").read_text())
     (begun / "run.json").write_text(json.dumps({**facts, "best_epoch": None}))

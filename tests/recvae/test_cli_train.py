@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from recvae import checkpoint
 from recvae.cli.terminal import Epochs, Terminal, epoch_line
 from recvae.recommender import load
+from recvae.training import run_folder
 
 
 def rows(text):
@@ -69,7 +69,7 @@ def test_resume_brings_its_own_settings_and_ends_with_the_same_bits(cli, dataset
     common = ("train", dataset, "--out", out, "--metric", "ndcg@5", "--quiet")
     assert cli(*common, "--model", "recvae", *small, "--set", "train.epochs=1").status == 0
     assert cli(*common, "--resume", "--set", "train.epochs=3").status == 0
-    ours, theirs = (checkpoint.read_weights(run)[0] for run in (out, recvae_run))
+    ours, theirs = (run_folder.read_weights(run)[0] for run in (out, recvae_run))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     finished = cli("train", dataset, "--out", out, "--metric", "ndcg@5", "--resume", "--set", "train.epochs=3")
     assert finished.status == 0

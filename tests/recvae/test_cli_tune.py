@@ -6,9 +6,10 @@ import tomllib
 
 import pytest
 
-from recvae import studies, tuning
 from recvae.cli.terminal import Terminal
 from recvae.cli.tune import _Show
+from recvae.experiments import study as studies
+from recvae.experiments import tune as tuning
 from recvae.recommender import load
 
 DAE = ("--model", "mult-dae", "--set", "train.epochs=3", "--set", "model.hidden=[]", "--metric", "ndcg@10")

@@ -12,10 +12,10 @@ from scipy.sparse import csr_array
 from tiny_models import array, fix_weights, layers
 
 import recvae
-from recvae.batches import Batch
 from recvae.errors import DataError, FormatError, InputError
 from recvae.models.conditional import STEP, ConditionalVAENetwork, ConditionalVAEOptions
-from recvae.noise import Noise
+from recvae.nn.batches import Batch
+from recvae.nn.noise import Noise
 
 X = oracles.fixed_clicks()
 USERS, ITEMS = X.shape

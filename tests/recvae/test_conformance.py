@@ -9,11 +9,11 @@ from conftest import checkerboard, random_clicks
 from scipy.sparse import csr_array, csr_matrix
 
 import recvae
-from recvae.batches import Batch, Clicks
 from recvae.errors import DataError, FormatError, InputError
-from recvae.noise import Noise
+from recvae.models.neural import NeuralRecommender
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.noise import Noise
 from recvae.registry import MODELS
-from recvae.vae import NeuralRecommender
 
 # Settings that learn a small matrix in a moment; each model takes those it has.
 SMALL = {

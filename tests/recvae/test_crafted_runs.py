@@ -15,11 +15,11 @@ from small_models import BOARD, model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import recvae
-from recvae import checkpoint
-from recvae.blend import Blend
 from recvae.errors import FormatError, InputError
+from recvae.models.blend import Blend
 from recvae.registry import MODELS
-from recvae.tensors import Expected, wrong_form, wrong_values
+from recvae.training import run_folder
+from recvae.training.tensors import Expected, wrong_form, wrong_values
 
 QUICK = {"hidden": 6, "latent": 4, "epochs": 1, "batch_size": 30, "pseudo_inputs": 5, "factors": 3}
 
@@ -48,9 +48,9 @@ def runs(tmp_path_factory):
 def craft(source, folder, change, facts=None):
     """Copy a run folder with other tensors, under right digests and a right seal."""
     shutil.copytree(source, folder)
-    tensors, told = checkpoint.read_weights(folder)
+    tensors, told = run_folder.read_weights(folder)
     change(tensors)
-    checkpoint.write_weights(folder, tensors, {**told, **(facts or {})})
+    run_folder.write_weights(folder, tensors, {**told, **(facts or {})})
     reseal(folder)
     return folder
 
@@ -67,7 +67,7 @@ KINDS = [*MODELS, "blend"]
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_tensor_of_every_model_is_checked(name, runs, tmp_path):
-    tensors, _ = checkpoint.read_weights(runs / name)
+    tensors, _ = run_folder.read_weights(runs / name)
     recvae.load(craft(runs / name, tmp_path / "same", lambda t: None), "cpu")
     changes, seen = {}, set()
     for key, tensor in tensors.items():
@@ -200,7 +200,7 @@ def test_another_models_resume_state_is_refused(tmp_path):
         folder, other = tmp_path / f"run{place}", tmp_path / f"other{place}"
         model("mult-dae", epochs=1).fit(BOARD, folder=folder)
         model(mine, epochs=1, **theirs).fit(BOARD, folder=other)
-        (folder / checkpoint.STATE).write_bytes((other / checkpoint.STATE).read_bytes())
+        (folder / run_folder.STATE).write_bytes((other / run_folder.STATE).read_bytes())
         reseal(folder)
         with pytest.raises(FormatError, match=r"state\.safetensors is another model's, or was altered"):
             model("mult-dae", epochs=2).fit(BOARD, folder=folder, resume=True)
@@ -215,18 +215,18 @@ def test_another_models_resume_state_is_refused(tmp_path):
 )  # fmt: skip
 def test_values_of_a_state_of_another_kind_are_refused(name, value, tmp_path):
     model("mult-dae", epochs=1).fit(BOARD, folder=tmp_path / "run")
-    state, facts = checkpoint.read_state(tmp_path / "run")
+    state, facts = run_folder.read_state(tmp_path / "run")
     state.values[name] = value
-    checkpoint.write_state(tmp_path / "run", state, facts)
+    run_folder.write_state(tmp_path / "run", state, facts)
     with pytest.raises(FormatError, match=r"state\.safetensors was altered"):
         model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
 def test_a_generator_that_cannot_go_on_is_refused(tmp_path):
     model("mult-dae", epochs=1).fit(BOARD, folder=tmp_path / "run")
-    state, facts = checkpoint.read_state(tmp_path / "run")
+    state, facts = run_folder.read_state(tmp_path / "run")
     tensors = {**state.tensors, "noise": torch.full_like(state.tensors["noise"], 255)}
-    checkpoint.write_state(tmp_path / "run", replace(state, tensors=tensors), facts)
+    run_folder.write_state(tmp_path / "run", replace(state, tensors=tensors), facts)
     with pytest.raises(FormatError, match="its random generator cannot go on"):
         model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run", resume=True)
 
@@ -287,9 +287,9 @@ def test_fields_of_run_json_of_another_kind_are_refused(key, runs, tmp_path, cli
 @pytest.mark.parametrize("wrong", [{"phases": {}}, {"phases": {"all": {"loss": 1.0}}}, {"epoch": 2}, {"score": "high"}])
 def test_rows_of_another_kind_are_refused(wrong, tmp_path):
     model("mult-dae", epochs=1).fit(BOARD, folder=tmp_path / "run")
-    checkpoint.write_metrics(tmp_path / "run", [{**checkpoint.read_metrics(tmp_path / "run")[0], **wrong}])
+    run_folder.write_metrics(tmp_path / "run", [{**run_folder.read_metrics(tmp_path / "run")[0], **wrong}])
     with pytest.raises(FormatError, match=r"metrics\.jsonl was altered"):
-        checkpoint.read_metrics(tmp_path / "run")
+        run_folder.read_metrics(tmp_path / "run")
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 import recvae
 from data_prep.dataset import Dataset
 from recvae import defaults
-from recvae.bench import contestants
-from recvae.checkpoint import read_run
 from recvae.config import resolve, run_config, shipped, shipped_for, value_of
 from recvae.defaults import Size
+from recvae.experiments.benchmark import contestants
+from recvae.experiments.space import plan
 from recvae.recommender import load
 from recvae.registry import MODELS
-from recvae.spaces import plan
+from recvae.training.run_folder import read_run
 
 ML_20M = Size(116_677, 20_108, 8_530_000)
 ML_100K = Size(738, 1_415, 43_606)

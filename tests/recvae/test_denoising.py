@@ -11,10 +11,10 @@ from scipy.sparse import csr_array
 from tiny_models import layers, tiny
 
 import recvae
-from recvae.batches import Batch
-from recvae.corruption import corrupted
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
-from recvae.noise import Noise
+from recvae.nn.batches import Batch
+from recvae.nn.corruption import corrupted
+from recvae.nn.noise import Noise
 
 KINDS = ("dropout", "subset", "flips")
 
@@ -158,7 +158,7 @@ def test_there_is_room_for_what_is_thrown(monkeypatch):
     matrix = random_clicks(300, 50, 0.3, seed=4)
     inputs = []
     for room in (2, 20):
-        monkeypatch.setattr("recvae.corruption.ROOM", room)
+        monkeypatch.setattr("recvae.nn.corruption.ROOM", room)
         inputs.append(dense(*corrupted(Batch.of(matrix), "flips", 0.7, Noise(8))))
     np.testing.assert_array_equal(*inputs)
 

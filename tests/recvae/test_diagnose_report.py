@@ -11,8 +11,8 @@ from small_diagnoses import QUICK, diagnosed, trained, whole
 
 import recvae
 from data_prep import sample
-from recvae import svg
-from recvae.diagnose_report import page
+from recvae.reports import svg
+from recvae.reports.diagnosis_page import page
 
 
 @pytest.fixture(scope="module")

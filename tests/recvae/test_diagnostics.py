@@ -14,13 +14,13 @@ from small_models import model as small_model
 import recvae
 from data_prep import sample
 from eval import evaluate
-from recvae import diagnostics
-from recvae.collapse import thresholds, verdict
-from recvae.diagnose_report import page, reliability
 from recvae.errors import InputError, WorkError
-from recvae.groups import recall_by_group
-from recvae.models.base import gaussian_draws
+from recvae.experiments import diagnose as diagnostics
+from recvae.experiments.collapse import thresholds, verdict
+from recvae.experiments.groups import recall_by_group
+from recvae.nn.densities import gaussian_draws
 from recvae.ranking import rank
+from recvae.reports.diagnosis_page import page, reliability
 
 
 @pytest.fixture(scope="module")

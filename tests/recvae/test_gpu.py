@@ -6,9 +6,9 @@ import torch
 from conftest import checkerboard, random_clicks
 
 import recvae
-from recvae.batches import Clicks
-from recvae.noise import Noise
-from recvae.training import Hooks, TrainOptions, _Loop
+from recvae.nn.batches import Clicks
+from recvae.nn.noise import Noise
+from recvae.training.loop import Hooks, TrainOptions, _Loop
 
 pytestmark = pytest.mark.gpu
 

@@ -7,14 +7,14 @@ import torch
 from conftest import LargestTensor, random_clicks
 from small_models import BOARD, equal, model
 
-from recvae.batches import Batch, Clicks
 from recvae.cli.train import settings_line
 from recvae.errors import InputError, WorkError
-from recvae.models import implicit_slim as slim
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.products import precision
-from recvae.training import Hooks, TrainOptions, _Loop
+from recvae.nn import implicit_slim as slim
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.kernels import precision
+from recvae.training.loop import Hooks, TrainOptions, _Loop
 
 SLIM = {"slim_every": 2, "slim_l2": 5.0, "slim_threshold": 15}
 NETWORKS = {

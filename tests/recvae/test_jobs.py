@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from recvae.errors import InputError
-from recvae.jobs import Failure, in_a_process
+from recvae.experiments.jobs import Failure, in_a_process
 
 
 def job(send, kind, *, value=0):

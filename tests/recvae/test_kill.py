@@ -12,7 +12,7 @@ import pytest
 from conftest import checkerboard
 from scipy.sparse import save_npz
 
-from recvae import checkpoint
+from recvae.training import run_folder
 
 PROGRAM = """
 import sys
@@ -66,9 +66,9 @@ def test_sigkill_and_resume(tmp_path):
             lines = process.stdout.read().split()
         assert process.returncode == 0
         assert not lines or lines[-1] == str(EPOCHS)
-        for file in (checkpoint.WEIGHTS, checkpoint.RUN, checkpoint.ITEMS, checkpoint.STATE):
-            if file == checkpoint.STATE:  # it holds the epochs' seconds too
-                states = [checkpoint.read_state(f)[0] for f in (whole, folder)]
+        for file in (run_folder.WEIGHTS, run_folder.RUN, run_folder.ITEMS, run_folder.STATE):
+            if file == run_folder.STATE:  # it holds the epochs' seconds too
+                states = [run_folder.read_state(f)[0] for f in (whole, folder)]
                 assert all(np.array_equal(states[0].tensors[k], states[1].tensors[k]) for k in states[0].tensors)
             else:
                 assert (folder / file).read_bytes() == (whole / file).read_bytes(), file

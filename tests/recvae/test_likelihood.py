@@ -7,10 +7,10 @@ import torch
 from conftest import LargestTensor, random_clicks
 from scipy.sparse import csr_array, hstack
 
-from recvae import losses
-from recvae.batches import Batch
-from recvae.losses import multinomial_log_likelihood
-from recvae.products import GradientMemory
+from recvae.nn import likelihoods as losses
+from recvae.nn.batches import Batch
+from recvae.nn.kernels import GradientMemory
+from recvae.nn.likelihoods import multinomial_log_likelihood
 
 X = oracles.fixed_clicks()
 COUNTS = X * (1 + np.arange(X.shape[1]) % 3)

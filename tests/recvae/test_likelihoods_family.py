@@ -11,12 +11,17 @@ from conftest import LargestTensor, checkerboard, random_clicks
 from scipy.sparse import csr_array
 
 import recvae
-from recvae import losses
-from recvae.batches import Batch
 from recvae.errors import InputError
-from recvae.losses import bernoulli_log_likelihood, gaussian_log_likelihood, likelihood, multinomial_log_likelihood
 from recvae.models.mult import MultDAENetwork, MultDAEOptions
-from recvae.products import GradientMemory, precision
+from recvae.nn import likelihoods as losses
+from recvae.nn.batches import Batch
+from recvae.nn.kernels import GradientMemory, precision
+from recvae.nn.likelihoods import (
+    bernoulli_log_likelihood,
+    gaussian_log_likelihood,
+    likelihood,
+    multinomial_log_likelihood,
+)
 
 X = oracles.fixed_clicks()
 COUNTS = X * (1 + np.arange(X.shape[1]) % 3)

@@ -31,7 +31,7 @@ with writing(Path(sys.argv[1])):
 RACER = """
 import contextlib, io, json, sys
 import torch
-import data_prep, recvae.vae, recvae.baselines.ease, recvae.bench
+import data_prep, recvae.models.neural, recvae.baselines.ease, recvae.experiments.benchmark
 from recvae.cli import main
 torch.set_num_threads(1)
 out = sys.stdout

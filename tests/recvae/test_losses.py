@@ -8,9 +8,10 @@ from conftest import LargestTensor, random_clicks
 from scipy.sparse import csr_array
 from scipy.stats import norm
 
-from recvae import losses
-from recvae.batches import Batch
-from recvae.losses import composite_log_prior, gaussian_log_density, kl_standard_normal, scores_at
+from recvae.nn import likelihoods as losses
+from recvae.nn.batches import Batch
+from recvae.nn.densities import composite_log_prior, gaussian_log_density, kl_standard_normal
+from recvae.nn.likelihoods import scores_at
 
 
 def test_kl_sums_over_dimensions():

@@ -136,6 +136,6 @@ def test_figures_are_the_studys(path):
 
 def test_names_that_are_not_there_are_found_out():
     with pytest.raises(AttributeError):
-        resolved("recvae.losses.kl_standard_abnormal")
+        resolved("recvae.nn.densities.kl_standard_abnormal")
     with pytest.raises(ModuleNotFoundError):
         resolved("recwae.losses")

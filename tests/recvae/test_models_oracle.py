@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from recvae.batches import Batch, Clicks
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
+from recvae.nn.batches import Batch, Clicks
 
 X = oracles.fixed_clicks()
 USERS, ITEMS = X.shape

@@ -7,11 +7,12 @@ from conftest import checkerboard
 from quick_models import quick
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recvae import training
-from recvae.batches import Clicks
-from recvae.models import implicit_slim, vamp
-from recvae.models.base import Loss
-from recvae.models.implicit_slim import SlimOptions, replace_embeddings
+from recvae.models import vamp
+from recvae.nn import implicit_slim
+from recvae.nn.batches import Clicks
+from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
+from recvae.nn.network import Loss
+from recvae.training import loop
 
 BOARD = checkerboard()
 
@@ -40,7 +41,7 @@ def without_float64(monkeypatch):
 
         return call
 
-    for module in (training, vamp, implicit_slim):
+    for module in (loop, vamp, implicit_slim):
         monkeypatch.setattr(module, "has_float64", lambda device: False)
 
     def mixture(z, mu, logvar):
@@ -75,8 +76,8 @@ def test_the_losses_of_an_epoch_are_summed_as_well_as_in_float64(monkeypatch):
     values = torch.from_numpy(np.random.default_rng(0).uniform(200, 400, 100_000).astype(np.float32))
     meters = []
     for double in (True, False):
-        monkeypatch.setattr(training, "has_float64", lambda device, double=double: double)
-        meter = training._Meter(torch.device("cpu"))
+        monkeypatch.setattr(loop, "has_float64", lambda device, double=double: double)
+        meter = loop._Meter(torch.device("cpu"))
         for value in values[:20_000]:
             meter.add(Loss(total=value, nll=value, kl=value), 500)
         meters.append(meter.read("all", 1))

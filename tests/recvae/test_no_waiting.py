@@ -4,15 +4,15 @@ import pytest
 import torch
 from conftest import checkerboard
 
-from recvae import losses
-from recvae.batches import Batch, Clicks
 from recvae.models.conditional import ConditionalVAENetwork, ConditionalVAEOptions
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.models.vaeac import VAEACNetwork, VAEACOptions
 from recvae.models.vamp import VampVAENetwork, VampVAEOptions
-from recvae.noise import Noise
-from recvae.training import _Meter
+from recvae.nn import likelihoods
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.noise import Noise
+from recvae.training.loop import _Meter
 
 ITEMS = 40
 
@@ -73,10 +73,10 @@ class ShapeNoise(Noise):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_operation_of_a_step_needs_a_value(name, route, monkeypatch):
     if route != "one tile":
-        monkeypatch.setattr(losses, "TILE_SCORES_ELSEWHERE", 1)
-        monkeypatch.setattr(losses, "LEAST_WIDTH", 8)
+        monkeypatch.setattr(likelihoods, "TILE_SCORES_ELSEWHERE", 1)
+        monkeypatch.setattr(likelihoods, "LEAST_WIDTH", 8)
     if route == "tiles made twice":
-        monkeypatch.setattr(losses, "KEPT_SCORES_ELSEWHERE", 0)
+        monkeypatch.setattr(likelihoods, "KEPT_SCORES_ELSEWHERE", 0)
     matrix = checkerboard(users=20, items=ITEMS)
     clicks = Clicks(matrix)
     network = NETWORKS[name]()

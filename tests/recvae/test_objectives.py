@@ -16,11 +16,11 @@ from small_models import BOARD, equal, model
 from tiny_models import array, fix_weights, layers, tiny
 
 import recvae
-from recvae.batches import Batch
 from recvae.errors import InputError
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
-from recvae.noise import Noise
-from recvae.schedules import cyclical_beta
+from recvae.nn.batches import Batch
+from recvae.nn.noise import Noise
+from recvae.nn.schedules import cyclical_beta
 
 X = oracles.fixed_clicks()
 USERS, ITEMS = X.shape

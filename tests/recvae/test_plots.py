@@ -5,7 +5,7 @@ import builtins
 import pytest
 
 from recvae.errors import InputError
-from recvae.plots import comparison, training_curves
+from recvae.reports.figures import comparison, training_curves
 
 METRICS = ("recall@20", "recall@50", "ndcg@100", "coverage@20")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import random_clicks
 
-from recvae import products
-from recvae.batches import Batch
-from recvae.models.base import ClickLinear, Linear
-from recvae.products import GradientMemory, gathered_sum, precision, product
+from recvae.nn import kernels as products
+from recvae.nn.batches import Batch
+from recvae.nn.kernels import GradientMemory, gathered_sum, precision, product
+from recvae.nn.layers import ClickLinear, Linear
 
 
 @pytest.fixture(params=["onednn", "blas"])

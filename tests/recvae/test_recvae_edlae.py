@@ -11,9 +11,9 @@ from sealing import reseal
 from small_models import BOARD, SETTINGS, equal
 
 import recvae
-from recvae import checkpoint
 from recvae.errors import FormatError
-from recvae.vae import RecVAEEDLAE
+from recvae.models.recvae_edlae import RecVAEEDLAE
+from recvae.training import run_folder as checkpoint
 
 PATH = {"path_weight": 3.0, "path_dropout": 0.3, "path_l2": 7.0}
 COMMON = {**SETTINGS["recvae"], "epochs": 4, "average": 0.0, "patience": 0, "seed": 4, "device": "cpu"}
@@ -73,7 +73,7 @@ def counted(monkeypatch):
         written.append((Path(path).name.lstrip("."), sorted(tensors)))
         save_file(tensors, path, **more)
 
-    monkeypatch.setattr("recvae.checkpoint.save_file", save)
+    monkeypatch.setattr("recvae.training.run_folder.save_file", save)
     return written
 
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_keeps_the_path_that_it_began_with(tmp_path, monkeypatch):
     whole = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD).tensors()
     run = tmp_path / "run"
     RecVAEEDLAE(**{**COMMON, "stop_after": 2}, **PATH).fit(BOARD, folder=run)
-    monkeypatch.setattr("recvae.vae.edlae_weights", None)  # not to be called
+    monkeypatch.setattr("recvae.models.recvae_edlae.edlae_weights", None)  # not to be called
     again = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=run, resume=True)
     assert equal(again.tensors(), whole)
     assert equal(recvae.load(run, "cpu").tensors(), whole)
@@ -151,12 +151,12 @@ def test_weights_of_before_the_first_state_do_not_keep_their_path(tmp_path, monk
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("recvae.checkpoint.write_state", killed)
+        patch.setattr("recvae.training.run_folder.write_state", killed)
         with pytest.raises(KeyboardInterrupt):
             RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=run)
     (first,) = run.glob("fixed-*")
     path = recvae.load(run, "cpu").network.path
-    monkeypatch.setattr("recvae.vae.edlae_weights", lambda *_: path * (1 + 1e-6))
+    monkeypatch.setattr("recvae.models.recvae_edlae.edlae_weights", lambda *_: path * (1 + 1e-6))
     model = RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, folder=run, resume=True)
     (second,) = run.glob("fixed-*")
     assert second.name != first.name
@@ -177,7 +177,7 @@ def test_a_run_that_never_has_weights_leaves_no_path(tmp_path, monkeypatch, over
         found.extend(folder.glob("fixed-*"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("recvae.checkpoint.write_best", killed)
+    monkeypatch.setattr("recvae.training.run_folder.write_best", killed)
     with pytest.raises(KeyboardInterrupt):
         RecVAEEDLAE(**{**COMMON, "seed": 5}, **PATH).fit(BOARD, folder=run, overwrite=overwrite)
     assert len(found) == 1  # it comes before the weights that name it

@@ -12,17 +12,9 @@ from rich.console import Console
 
 from eval import Evaluation, Metric, compare, summarize
 from recvae.errors import FormatError, InputError
-from recvae.report import (
-    ModelResult,
-    environment,
-    main_metric,
-    markdown_table,
-    ranked_models,
-    read_results,
-    results,
-    rich_table,
-    write_results,
-)
+from recvae.reports.machine import environment
+from recvae.reports.results import ModelResult, main_metric, ranked_models, read_results, results, write_results
+from recvae.reports.tables import markdown_table, rich_table
 
 BETTER = np.array([0.1, 0, 0, 0.05])
 
@@ -236,7 +228,7 @@ def test_the_environment_names_the_machine():
 
 def test_reports_import_neither_torch_nor_matplotlib():
     program = (
-        "import sys, recvae.report, recvae.plots; recvae.report.environment(); "
+        "import sys, recvae.reports.tables, recvae.reports.figures; recvae.reports.machine.environment(); "
         "print(sorted({'torch', 'matplotlib', 'rich', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

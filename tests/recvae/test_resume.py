@@ -13,9 +13,10 @@ from sealing import reseal
 from small_models import BOARD, KINDS, equal, model
 
 import recvae
-from recvae import checkpoint, swap
 from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
-from recvae.runs import InFolder
+from recvae.files import swap
+from recvae.training import run_folder
+from recvae.training.keepers import InFolder
 
 
 class StoppedError(Exception):
@@ -44,11 +45,11 @@ def test_resume_is_exact(name, stop_at, more, tmp_path):
     continued = model(name, **more).fit(BOARD, validation=validation, folder=resumed, resume=True)
     assert equal(unbroken.tensors(), continued.tensors())
     assert continued.best_epoch == unbroken.best_epoch
-    for file in (checkpoint.WEIGHTS, checkpoint.RUN, checkpoint.ITEMS):
+    for file in (run_folder.WEIGHTS, run_folder.RUN, run_folder.ITEMS):
         assert (whole / file).read_bytes() == (resumed / file).read_bytes(), file
-    states = [checkpoint.read_state(folder)[0].tensors for folder in (whole, resumed)]
+    states = [run_folder.read_state(folder)[0].tensors for folder in (whole, resumed)]
     assert equal(*states)
-    rows = [[{**row, "seconds": 0} for row in checkpoint.read_metrics(folder)] for folder in (whole, resumed)]
+    rows = [[{**row, "seconds": 0} for row in run_folder.read_metrics(folder)] for folder in (whole, resumed)]
     assert rows[0] == rows[1]
     assert [row["epoch"] for row in rows[0]] == [1, 2, 3, 4, 5, 6]
 
@@ -95,11 +96,11 @@ def test_an_interrupted_extension_is_exact_too(name, tmp_path):
     done = 6
     with pytest.raises(StoppedError):
         fit("run", 12, stop_after=8)
-    assert checkpoint.read_run(tmp_path / "run").config["train"]["epochs"] == 12
+    assert run_folder.read_run(tmp_path / "run").config["train"]["epochs"] == 12
     done = 8
     continued = fit("run", 12)
     assert equal(whole.tensors(), continued.tensors())
-    for file in (checkpoint.WEIGHTS, checkpoint.RUN):
+    for file in (run_folder.WEIGHTS, run_folder.RUN):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
 
 
@@ -115,10 +116,10 @@ def by_epoch(values):
 
 def contents(folder):
     """All that a run folder says, but for the seconds that its epochs took."""
-    state, facts = checkpoint.read_state(folder)
-    rows = [{**row, "seconds": 0} for row in checkpoint.read_metrics(folder)]
+    state, facts = run_folder.read_state(folder)
+    rows = [{**row, "seconds": 0} for row in run_folder.read_metrics(folder)]
     assert rows == [{**row, "seconds": 0} for row in facts["rows"]]
-    return rows, state.values, {**facts, "rows": rows}, (folder / checkpoint.RUN).read_bytes()
+    return rows, state.values, {**facts, "rows": rows}, (folder / run_folder.RUN).read_bytes()
 
 
 # Figures of epochs 1 to 14, validated every 4: what the extra validation of epoch 6 is beside those of 4, 8 and 12.
@@ -158,9 +159,9 @@ def test_a_shorter_runs_extra_validation_is_forgotten(case, more, tmp_path):
     assert continued.best_epoch == whole.best_epoch
     assert equal(whole.tensors(), continued.tensors())
     assert contents(tmp_path / "whole") == contents(tmp_path / "run")
-    weights = [(tmp_path / name / checkpoint.WEIGHTS).read_bytes() for name in ("whole", "run")]
+    weights = [(tmp_path / name / run_folder.WEIGHTS).read_bytes() for name in ("whole", "run")]
     assert weights[0] == weights[1]
-    assert checkpoint.verify(tmp_path / "run")
+    assert run_folder.verify(tmp_path / "run")
 
 
 def checkpoint_at(epoch):
@@ -233,7 +234,7 @@ def test_every_crash_point(begin, tmp_path, monkeypatch):
             break
         if begin != "empty":
             seed = recvae.load(folder).config.seed
-            if not (swap.next_of(folder) / checkpoint.RUN).is_file() and seed == 9:
+            if not (swap.next_of(folder) / run_folder.RUN).is_file() and seed == 9:
                 continue  # killed before the new run was begun
         again = fit(folder, resume=True).tensors()
         assert equal(whole, again), n
@@ -296,9 +297,9 @@ def test_a_run_that_an_earlier_version_set_aside_is_found(tmp_path):
     with pytest.raises(WorkError):
         model("mult-dae", seed=8).fit(BOARD, folder=tmp_path / "begun", validation=lambda _: np.inf)
     (tmp_path / "run").mkdir()
-    shutil.copy(aside / checkpoint.RUN, tmp_path / "run")
+    shutil.copy(aside / run_folder.RUN, tmp_path / "run")
     assert equal(before, recvae.load(tmp_path / "run", "cpu").tensors())
-    assert (swap.next_of(tmp_path / "run") / checkpoint.RUN).is_file()
+    assert (swap.next_of(tmp_path / "run") / run_folder.RUN).is_file()
     model("mult-dae").fit(BOARD, folder=tmp_path / "run", resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     swap.set_aside(tmp_path / "run")
@@ -307,17 +308,17 @@ def test_a_run_that_an_earlier_version_set_aside_is_found(tmp_path):
 
 def test_resume_repairs_metrics_and_refuses_fewer_epochs(tmp_path):
     model("mult-dae").fit(BOARD, folder=tmp_path / "run")
-    whole = (tmp_path / "run" / checkpoint.METRICS).read_text()
-    (tmp_path / "run" / checkpoint.METRICS).write_text(whole[: whole.rindex("{")])
+    whole = (tmp_path / "run" / run_folder.METRICS).read_text()
+    (tmp_path / "run" / run_folder.METRICS).write_text(whole[: whole.rindex("{")])
     model("mult-dae").fit(BOARD, folder=tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / checkpoint.METRICS).read_text() == whole
+    assert (tmp_path / "run" / run_folder.METRICS).read_text() == whole
     with pytest.raises(InputError, match="has done 6 epochs"):
         model("mult-dae", epochs=4).fit(BOARD, folder=tmp_path / "run", resume=True)
 
 
 def test_resume_warns_where_the_arithmetic_is_another(tmp_path, monkeypatch):
     model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
-    values = checkpoint.read_state(tmp_path / "run")[0].values
+    values = run_folder.read_state(tmp_path / "run")[0].values
     assert values["arithmetic"] == {
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -334,10 +335,10 @@ def test_resume_warns_where_the_arithmetic_is_another(tmp_path, monkeypatch):
 
 def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, monkeypatch):
     def versions():
-        run = checkpoint.read_run(tmp_path / "run")
+        run = run_folder.read_run(tmp_path / "run")
         return run.versions, [(later.epoch, later.versions["torch"]) for later in run.resumed]
 
-    first = checkpoint.versions()
+    first = run_folder.versions()
     for epochs, torch_version, expected in (
         (2, first["torch"], []),
         (3, "99.0", [(3, "99.0")]),
@@ -345,18 +346,18 @@ def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, 
         (5, "99.0", [(3, "99.0")]),
         (6, first["torch"], [(3, "99.0"), (6, first["torch"])]),
     ):
-        monkeypatch.setattr(checkpoint, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
+        monkeypatch.setattr(run_folder, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
         model("mult-dae", epochs=epochs).fit(BOARD, folder=tmp_path / "run", resume=True)
         assert versions() == (first, expected)
     again = recvae.load(tmp_path / "run", "cpu")
     again.save(tmp_path / "copy")
-    assert checkpoint.read_run(tmp_path / "copy").resumed == checkpoint.read_run(tmp_path / "run").resumed
-    assert checkpoint.read_run(tmp_path / "copy").versions == first
+    assert run_folder.read_run(tmp_path / "copy").resumed == run_folder.read_run(tmp_path / "run").resumed
+    assert run_folder.read_run(tmp_path / "copy").versions == first
 
 
 def test_resume_names_weights_that_are_gone(tmp_path):
     model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
-    (tmp_path / "run" / checkpoint.WEIGHTS).unlink()
+    (tmp_path / "run" / run_folder.WEIGHTS).unlink()
     with pytest.raises(FormatError, match="missing"):
         model("mult-dae", epochs=4).fit(BOARD, folder=tmp_path / "run", resume=True)
 
@@ -365,9 +366,9 @@ def test_resume_refuses_another_device_and_another_matrix(tmp_path):
     model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run")
     with pytest.raises(InputError, match="other clicks"):
         model("mult-dae", epochs=2).fit(checkerboard(seed=8), folder=tmp_path / "run", resume=True)
-    state, facts = checkpoint.read_state(tmp_path / "run")
+    state, facts = run_folder.read_state(tmp_path / "run")
     state.values["device"] = "cuda"
-    checkpoint.write_state(tmp_path / "run", state, facts)
+    run_folder.write_state(tmp_path / "run", state, facts)
     with pytest.raises(InputError, match="device='cuda'"):
         model("mult-dae", epochs=2).fit(BOARD, folder=tmp_path / "run", resume=True)
 
@@ -399,7 +400,7 @@ def test_an_existing_folder_is_refused_or_replaced_if_it_is_a_run(tmp_path):
     with pytest.raises(InputError, match="exists already"):
         model("mult-dae").fit(BOARD, folder=folder)
     model("mult-dae", epochs=1).fit(BOARD, folder=folder, overwrite=True)
-    assert len(checkpoint.read_metrics(folder)) == 1
+    assert len(run_folder.read_metrics(folder)) == 1
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "letter.txt").write_text("do not lose me")
@@ -425,21 +426,21 @@ def test_a_damaged_run_folder_is_named(tmp_path):
         for path in (folder / file, folder / "seal.json"):
             path.write_bytes(whole[path])
 
-    weights = whole[folder / checkpoint.WEIGHTS]
-    damaged(checkpoint.WEIGHTS, weights[:-10], "truncated")
-    damaged(checkpoint.WEIGHTS, weights[:-10] + b"0123456789", "altered")
-    damaged(checkpoint.WEIGHTS, b"", "truncated")
-    run = json.loads(whole[folder / checkpoint.RUN])
-    damaged(checkpoint.RUN, whole[folder / checkpoint.RUN][:40], "damaged")
-    damaged(checkpoint.RUN, json.dumps({**run, "format": 99}).encode(), "version 99")
-    damaged(checkpoint.RUN, json.dumps({**run, "kind": "cake"}).encode(), "does not describe")
-    damaged(checkpoint.RUN, json.dumps({**run, "more": 1}).encode(), "altered")
-    damaged(checkpoint.RUN, json.dumps({**run, "config": None}).encode(), "altered")
-    damaged(checkpoint.RUN, json.dumps({**run, "config": {**run["config"], "seed": "x"}}).encode(), "seed")
-    damaged(checkpoint.ITEMS, b"index,item_id,title\n0,x,\n", "altered")
-    damaged(checkpoint.ITEMS, whole[folder / checkpoint.ITEMS].replace(b"\n7,7,", b"\n7,7,A Title"), "altered")
-    damaged(checkpoint.ITEMS, b"\xff\xfe", "cannot be read")
-    (folder / checkpoint.WEIGHTS).unlink()
+    weights = whole[folder / run_folder.WEIGHTS]
+    damaged(run_folder.WEIGHTS, weights[:-10], "truncated")
+    damaged(run_folder.WEIGHTS, weights[:-10] + b"0123456789", "altered")
+    damaged(run_folder.WEIGHTS, b"", "truncated")
+    run = json.loads(whole[folder / run_folder.RUN])
+    damaged(run_folder.RUN, whole[folder / run_folder.RUN][:40], "damaged")
+    damaged(run_folder.RUN, json.dumps({**run, "format": 99}).encode(), "version 99")
+    damaged(run_folder.RUN, json.dumps({**run, "kind": "cake"}).encode(), "does not describe")
+    damaged(run_folder.RUN, json.dumps({**run, "more": 1}).encode(), "altered")
+    damaged(run_folder.RUN, json.dumps({**run, "config": None}).encode(), "altered")
+    damaged(run_folder.RUN, json.dumps({**run, "config": {**run["config"], "seed": "x"}}).encode(), "seed")
+    damaged(run_folder.ITEMS, b"index,item_id,title\n0,x,\n", "altered")
+    damaged(run_folder.ITEMS, whole[folder / run_folder.ITEMS].replace(b"\n7,7,", b"\n7,7,A Title"), "altered")
+    damaged(run_folder.ITEMS, b"\xff\xfe", "cannot be read")
+    (folder / run_folder.WEIGHTS).unlink()
     with pytest.raises(FormatError, match="missing"):
         recvae.load(folder)
     with pytest.raises(FormatError, match="not a run folder"):

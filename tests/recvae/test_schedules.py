@@ -4,7 +4,7 @@ import oracles
 import pytest
 
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
-from recvae.schedules import cosine_rate, linear_beta, share_beta
+from recvae.nn.schedules import cosine_rate, linear_beta, share_beta
 
 
 @pytest.mark.parametrize("step", [0, 1, 39_999, 40_000, 40_001, 199_999, 200_000, 10**7])

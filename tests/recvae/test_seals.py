@@ -15,10 +15,12 @@ from sealing import reseal, unseal
 from small_models import BOARD, SETTINGS, equal, model
 
 import recvae
-from recvae import checkpoint, seals, swap
-from recvae.blend import Blend
 from recvae.errors import FormatError, InputError
-from recvae.studies import read_study
+from recvae.experiments.study import read_study
+from recvae.files import swap
+from recvae.models.blend import Blend
+from recvae.training import run_folder as checkpoint
+from recvae.training import seals
 
 BEFORE = Path(__file__).parent.parent / "before_seals"  # written by the version that had no seals
 SCORES = [0.0, 0.5, 0.6, 0.2, 0.3, 0.4, 0.1, 0.2]  # of epochs 1 to 8

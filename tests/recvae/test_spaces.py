@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recvae import studies, tuning
 from recvae.config import load_toml, resolve, run_config, shipped
 from recvae.defaults import Size, linear_l2
 from recvae.errors import ConfigError
+from recvae.experiments import study as studies
+from recvae.experiments import tune as tuning
+from recvae.experiments.space import Plan, parse_search, plan
 from recvae.options import Between, OneOf
 from recvae.registry import MODELS
-from recvae.spaces import Plan, parse_search, plan
 
 ML_1M = {
     "before_split": {"users": 6034, "items": 3533, "clicks": 575_272},
@@ -148,6 +149,6 @@ def test_configurations_survive_toml(tmp_path):
 
 def test_a_plan_is_light():
     """The search spaces know nothing of torch: a plan is made before anything heavy is needed."""
-    program = "import sys, recvae.spaces; print('torch' in sys.modules, 'optuna' in sys.modules)"
+    program = "import sys, recvae.experiments.space; print('torch' in sys.modules, 'optuna' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["False", "False"]

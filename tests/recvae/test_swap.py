@@ -14,9 +14,10 @@ from conftest import checkerboard
 from small_models import BOARD, model
 
 import recvae
-from recvae import checkpoint, files, swap
+from recvae import files
 from recvae.errors import InputError, WorkError
-from recvae.files import whole_file, whole_folder, write_text
+from recvae.files import swap, whole_file, whole_folder, write_text
+from recvae.training import run_folder
 
 NO_EXCHANGE = "names cannot be exchanged"
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
@@ -241,7 +242,7 @@ def test_every_reader_finds_a_run_that_was_set_aside(verb, cli, dataset, ease, t
     else:
         answer = cli(*commands[verb])
         assert answer.status == 0, answer.err
-    assert (run / checkpoint.WEIGHTS).is_file()
+    assert (run / run_folder.WEIGHTS).is_file()
     assert not list(tmp_path.glob(".*"))
 
 

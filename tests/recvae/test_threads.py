@@ -13,9 +13,9 @@ import torch
 from safetensors.numpy import save_file
 from threadpoolctl import threadpool_info
 
-from recvae import threads
 from recvae.cli.threads import trained_with
-from recvae.threads import Moment, SlowEpochs
+from recvae.training import threads
+from recvae.training.threads import Moment, SlowEpochs
 
 COMPUTING = ("train", "evaluate", "recommend", "similar", "diagnose", "blend", "benchmark", "tune", "quickstart")
 
@@ -139,7 +139,7 @@ def test_a_number_holds_for_torch_and_blas_and_only_as_long_as_the_verb_runs(cli
 PROGRAM = """
 import os, sys
 sys.modules.pop("torch", None)
-from recvae import threads
+from recvae.training import threads
 from recvae.cli.threads import use_threads
 threads.Moment.others = lambda self, later: float(sys.argv[1])
 threads.cores = lambda: 2

@@ -8,12 +8,12 @@ from conftest import random_clicks
 from small_models import BOARD, KINDS, bits, equal, model
 
 import recvae
-from recvae.batches import Clicks
 from recvae.errors import WorkError
-from recvae.models.base import ClickLinear
 from recvae.models.mult import MultDAENetwork, MultDAEOptions
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
-from recvae.training import Hooks, TrainOptions, _Loop, train
+from recvae.nn.batches import Clicks
+from recvae.nn.layers import ClickLinear
+from recvae.training.loop import Hooks, TrainOptions, _Loop, train
 
 
 def test_recvae_phases_leave_the_other_half_bit_identical():

@@ -12,16 +12,18 @@ from dataclasses import asdict, replace
 import pytest
 
 from data_prep.dataset import Dataset
-from recvae import seals, studies, tuning
 from recvae.baselines.ease import EASE
 from recvae.config import run_config
 from recvae.defaults import Size
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.feed import validate_with
+from recvae.experiments import study as studies
+from recvae.experiments import tune as tuning
+from recvae.experiments.inputs import validate_with
+from recvae.experiments.space import Plan, changed, plan
+from recvae.experiments.tune import Events, read_study, tune
 from recvae.options import Between, OneOf
-from recvae.plots import search as draw
-from recvae.spaces import Plan, changed, plan
-from recvae.tuning import Events, read_study, tune
+from recvae.reports.figures import search as draw
+from recvae.training import seals
 
 TINY = ("model.latent=4", "model.hidden=[]", "train.batch_size=80", "train.epochs=4")
 LEARNING_RATE = {"train.learning_rate": Between(1e-5, 0.1, log=True)}
@@ -243,7 +245,7 @@ import sys
 from data_prep.dataset import Dataset
 import torch
 from recvae.options import Between
-from recvae.tuning import Events, plan, tune
+from recvae.experiments.tune import Events, plan, tune
 torch.set_num_threads(1)
 settings = {settings}
 space = {{"train.learning_rate": Between(1e-5, 0.1, log=True)}}

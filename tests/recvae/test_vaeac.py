@@ -9,14 +9,13 @@ from conftest import LargestTensor, WrittenNoise, random_clicks
 from scipy.sparse import csr_array
 
 import recvae
-from recvae import losses
-from recvae.batches import Batch, Clicks
-from recvae.bounds import evidence
 from recvae.errors import InputError
-from recvae.losses import kl_gaussians
-from recvae.models.vaeac import VAEACNetwork, VAEACOptions, log_hyperprior
-from recvae.noise import Noise
-from recvae.vaeac import VAEAC
+from recvae.experiments.bounds import evidence
+from recvae.models.vaeac import VAEAC, VAEACNetwork, VAEACOptions, log_hyperprior
+from recvae.nn import likelihoods
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.densities import kl_gaussians
+from recvae.nn.noise import Noise
 
 KNOWN = oracles.fixed_clicks()
 USERS, ITEMS = KNOWN.shape
@@ -346,7 +345,7 @@ def test_predicting_in_one_tile_and_in_many(fitted, monkeypatch, samples):
     shown, _ = (matrix[200:] for matrix in ratings())
     every = csr_array(np.ones(shown.shape, np.float32))
     expected = fitted.predict_ratings(shown, every, samples=samples)
-    monkeypatch.setitem(losses.TILE_SCORES, "cpu", 16 * 50)  # 50 pairs
+    monkeypatch.setitem(likelihoods.TILE_SCORES, "cpu", 16 * 50)  # 50 pairs
     with LargestTensor() as largest:
         found = fitted.predict_ratings(shown, every, samples=samples)
     np.testing.assert_allclose(found.data, expected.data, rtol=1e-6)

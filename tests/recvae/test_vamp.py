@@ -14,13 +14,13 @@ from scipy.sparse import csr_array
 from scipy.special import logsumexp
 
 import recvae
-from recvae.batches import Batch
-from recvae.bounds import evidence
 from recvae.errors import InputError
-from recvae.models.base import ClickLinear
+from recvae.experiments.bounds import evidence
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.vamp import VampVAENetwork, VampVAEOptions, mixture_log_density
-from recvae.noise import Noise
+from recvae.nn.batches import Batch
+from recvae.nn.layers import ClickLinear
+from recvae.nn.noise import Noise
 
 X = oracles.fixed_clicks()
 USERS, ITEMS = X.shape

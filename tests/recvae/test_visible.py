@@ -12,8 +12,8 @@ import pytest
 from conftest import checkerboard
 
 from recvae.cli import main
-from recvae.svg import Bar, Line, Point, bar_chart, line_chart, scatter
-from recvae.text import in_html, visible, visible_json
+from recvae.reports.svg import Bar, Line, Point, bar_chart, line_chart, scatter
+from recvae.reports.text import in_html, visible, visible_json
 
 EVIL = "\x1b]0;owned\x07 \x1b[2J \x9b31m \x7f \u202egnp.exe \u2066 \r over \x00 \u2028end"
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
@@ -149,7 +149,7 @@ def test_charts_hold_none_and_stay_xml():
 
 def test_figures_take_any_name(tmp_path):
     pytest.importorskip("matplotlib")
-    from recvae.plots import training_curves
+    from recvae.reports.figures import training_curves
 
     rows = [
         {"epoch": e, "phases": {"train": {"loss": 1.0}}, "score": 0.1, "best": True, "best_epoch": e} for e in (1, 2)

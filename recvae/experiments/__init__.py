@@ -1,0 +1,1 @@
+"""Configurations measured on datasets: train, compare, search, blend, refit, diagnose."""

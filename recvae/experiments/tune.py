@@ -1,0 +1,397 @@
+"""The search for better options: trials proposed by Optuna's TPE, trained as ``recvae train`` trains them.
+
+A trial is a configuration, fitted in memory on the training clicks with the same seed and the same code as a run, and
+its value is the best validation score: a run with the winner's configuration gets that score again, to the last bit.
+
+What is tried next is a function of the search, the seed and the finished trials alone. So a study that was interrupted
+goes on as if it had not been, and nothing of Optuna's needs to be stored (:mod:`recvae.experiments.study` has the
+files).
+
+Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011 (TPE); Akiba et al., "Optuna: A
+Next-generation Hyperparameter Optimization Framework", KDD 2019.
+"""
+
+import json
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recvae.config import RunConfig, run_config, value_of
+from recvae.defaults import Size
+from recvae.errors import InputError, WorkError, is_out_of_memory
+from recvae.experiments.inputs import learned_from, validate_with
+from recvae.experiments.measure import OnEpoch, OnStep, facts
+from recvae.experiments.space import Plan
+from recvae.experiments.study import STUDY, Study, Trial, read_study
+from recvae.files import refuse_existing, writing
+from recvae.files.swap import clear_inside
+from recvae.options import Between, OneOf, Space
+from recvae.registry import entry
+from recvae.training.run_folder import versions
+
+if TYPE_CHECKING:
+    import optuna
+
+    from data_prep.dataset import Dataset
+
+
+TRIALS = 30  # where no budget is given
+STARTUP = 10  # trials before TPE takes over from chance
+PRUNE_AFTER = 1 / 3  # of a trial's epochs: the first ones tell little
+PRUNE_FROM = 5  # complete trials, which a median needs to mean something
+LARGEST_GRID = 1_000  # spaces with at most this many settings are known setting by setting
+
+
+@dataclass(frozen=True)
+class Events:
+    """What the caller wants to hear of."""
+
+    on_trial: Callable[[int, RunConfig], None] = lambda number, config: None  # a trial begins; numbers count from 1
+    on_step: OnStep = lambda done, total: None
+    on_epoch: OnEpoch = lambda row: None
+    on_done: Callable[[Trial, Study], None] = lambda trial, study: None  # it is in the study, and in its files
+
+
+def tune(
+    plan: Plan,
+    data: "Dataset",
+    folder: str | Path | None = None,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    events: Events | None = None,
+) -> Study:
+    """Search for the options of ``plan`` that score best on the validation users of ``data``.
+
+    The starting points come first, so that the best is never below them. The search ends after ``trials`` trials (30
+    where no budget is given), when the trials have taken ``seconds`` (the one under way is finished), or when
+    everything was tried; a space of no more points than trials are left is gone through whole. A trial that is clearly
+    worse than the others at the same epoch is pruned, and one that fails (a loss that is not finite, too little
+    memory) is recorded as such; neither can win.
+
+    With ``folder`` the study is written there after every trial. ``resume=True`` goes on with the study in it (it
+    starts where there is none), by its own budget where none is given; ``overwrite`` replaces an earlier one, which
+    stays until this one has a trial. KeyboardInterrupt goes on to the caller, with all finished trials kept.
+
+    Raises :class:`InputError` for a budget, folder or metric that cannot be used, a study of something else, or where
+    Optuna is missing, and :class:`WorkError` where no trial was complete.
+    """
+    _require_optuna()
+    events = events or Events()
+    with nullcontext() if folder is None else writing(Path(folder)):
+        plan = plan.for_data(Size.of(data.train))
+        study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
+        validation = validate_with(
+            data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device)
+        )
+        runner = _Runner(data, validation, device, events)
+        try:
+            with _silent():
+                while (trial := _next(study, runner)) is not None:
+                    study.add(trial)
+                    events.on_done(trial, study)
+        finally:
+            study.draw()
+    if study.best is None:
+        first = next((trial.error for trial in study.trials if trial.error), "")
+        raise WorkError(f"No trial was complete. The first failure: {first}")
+    return study
+
+
+def _begin(
+    plan: Plan,
+    data: "Dataset",
+    folder: str | Path | None,
+    trials: int | None,
+    seconds: float | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    command: str,
+) -> Study:
+    """Return a new study, or the one in ``folder`` with its trials."""
+    if trials is not None and trials < 1:
+        raise InputError(f"A search needs at least one trial, not {trials}.")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"A search needs some time, not {seconds} seconds.")
+    if folder is None and (resume or overwrite):
+        raise InputError("resume and overwrite are about a study's folder; name it.")
+    about = _plain(facts(data, files=_hashes(data, plan)))
+    given = (trials, seconds) if (trials, seconds) != (None, None) else None
+    place = None if folder is None else Path(folder)
+    if place is not None and resume and (place / STUDY).is_file():
+        study = read_study(place)
+        _same(study, plan, about)
+        clear_inside(place)
+        if given is not None:
+            study.trials_wanted, study.seconds_wanted = given
+        study.write()  # a kill may have come between trials.json and the files that are made from it
+        return study
+    if place is not None:
+        refuse_existing(place, marker=STUDY, overwrite=overwrite)
+    trials, seconds = given or (TRIALS, None)
+    made = {**versions(), "optuna": _require_optuna()}
+    return Study(plan, about, trials, seconds, [], place, command, made, overwrite)
+
+
+def _same(study: Study, plan: Plan, about: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` unless a study is a search of ``plan`` on this dataset."""
+    was = study.plan
+    if was.model != plan.model:
+        raise InputError(f"{study.folder} holds a study of '{was.model}'; --resume needs the same model.")
+    if study.dataset != about:
+        name = study.dataset.get("name")
+        raise InputError(f"{study.folder} holds a study on another dataset ('{name}'); --resume needs the same one.")
+    if was.metric != plan.metric:
+        raise InputError(f"{study.folder} was searched by {was.metric}; --resume needs --metric {was.metric}.")
+    changed = [key for key in {**was.space, **plan.space} if was.space.get(key) != plan.space.get(key)]
+    if changed:
+        raise InputError(f"{study.folder} searched {', '.join(changed)} otherwise; --resume needs the same space.")
+    if was.start != plan.start:
+        raise InputError(f"{study.folder} began with other settings or another seed; --resume needs the same ones.")
+
+
+def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
+    """Return the SHA-256 of the files that trials depend on, none for a dataset that is in memory only."""
+    matrices = ("train", "validation_in", "validation_out")
+    read = [f"{name}.npz" for name in matrices]
+    for option, names in (
+        ("ratings", [f"{name}_ratings.npz" for name in matrices]),
+        ("item_tags", ["item_tags.csv"]),
+        ("user_attributes", ["user_tags.csv", "users.csv"]),
+    ):
+        if f"model.{option}" in plan.space or any(getattr(start.model, option, None) for _, start in plan.starts):
+            read += names
+    files = data.manifest.get("files", {})
+    return {name: files[name] for name in read if name in files}
+
+
+# What to try next.
+
+
+def _next(study: Study, runner: "_Runner") -> Trial | None:
+    """Return the next trial, done; None where the search is over."""
+    plan, number = study.plan, len(study.trials) + 1
+    if study.trials_wanted is not None and number > study.trials_wanted:
+        return None
+    if study.seconds_wanted is not None and study.seconds >= study.seconds_wanted:
+        return None
+    if number <= len(plan.starts):
+        source, config = plan.starts[number - 1]
+        return runner.run(study, number, source, config, None)
+    tried = {_key(trial.config): trial for trial in reversed(study.trials)}  # the first of each kind
+    left = _left(plan, tried)
+    if left == []:
+        return None
+    proposal = _propose(study)
+    config = plan.config(_settings(plan.space, proposal.params))
+    wanted = study.trials_wanted
+    if left is not None:
+        pick = random.Random(f"{plan.start.seed} {number}").choice(left)
+        if _key(config.to_dict()) in tried or (wanted is not None and len(left) <= wanted - number + 1):
+            config = plan.config(pick)
+    before = tried.get(_key(config.to_dict()))
+    if before is not None:
+        return replace(before, number=number, source="searched", seconds=0.0, same_as=before.number)
+    return runner.run(study, number, "searched", config, proposal)
+
+
+def _left(plan: Plan, tried: Mapping[str, Trial]) -> list[dict[str, Any]] | None:
+    """Return the settings that were not tried, None where there are too many to know."""
+    points = plan.points(LARGEST_GRID)
+    if points is None:
+        return None
+    # A starting point may differ in what is not searched, and is then none of these.
+    return [point for point in points if _key(plan.config(point).to_dict()) not in tried]
+
+
+def _propose(study: Study) -> "optuna.Trial":
+    """Return Optuna's proposal for the next trial, given all that were finished."""
+    import optuna
+
+    space = study.plan.space
+    distributions = {key: _distribution(kind) for key, kind in space.items()}
+    seed = random.Random(f"{study.plan.start.seed} {len(study.trials)}").getrandbits(32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Optuna 4 calls multivariate TPE so
+        sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=True, seed=seed)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_FROM)
+    search = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+    for trial in study.trials:
+        params = _params(space, run_config(trial.config))
+        if params is not None:
+            search.add_trial(_frozen(trial, params, distributions))
+    return search.ask(distributions)
+
+
+def _frozen(trial: Trial, params: dict[str, Any], distributions: dict[str, Any]) -> Any:
+    """Return a finished trial as Optuna has it."""
+    import optuna
+
+    state = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.state]
+    return optuna.trial.create_trial(
+        state=optuna.trial.TrialState[state],
+        value=trial.value,
+        params=params,
+        distributions=distributions,
+        intermediate_values=dict(trial.best_so_far),
+    )
+
+
+def _distribution(space: Space) -> Any:
+    """Return Optuna's form of a space; a choice is searched by its place, in order where its values have one."""
+    from optuna import distributions as of
+
+    if isinstance(space, Between):
+        if isinstance(space.low, int) and isinstance(space.high, int):
+            return of.IntDistribution(space.low, space.high, log=space.log)
+        return of.FloatDistribution(space.low, space.high, log=space.log)
+    last = len(space.values) - 1
+    return of.IntDistribution(0, last) if _ordered(space) else of.CategoricalDistribution(range(last + 1))
+
+
+def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | None:
+    """Return where a configuration lies in the space: at the nearest point of a range or of choices that have an order,
+    None where it has no place.
+    """
+    params: dict[str, Any] = {}
+    for key, kind in space.items():
+        value = value_of(config, key)
+        if isinstance(kind, Between) and isinstance(value, int | float):
+            params[key] = min(max(value, kind.low), kind.high)
+        elif isinstance(kind, OneOf) and value in kind.values:
+            params[key] = kind.values.index(value)
+        elif isinstance(kind, OneOf) and _ordered(kind) and isinstance(value, int | float):
+            params[key] = min(range(len(kind.values)), key=lambda place: abs(kind.values[place] - value))
+        else:
+            return None
+    return params
+
+
+def _settings(space: Mapping[str, Space], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that Optuna's parameters stand for; four digits are enough, and read better."""
+    settings: dict[str, Any] = {}
+    for key, kind in space.items():
+        value = params[key]
+        if isinstance(kind, OneOf):
+            value = kind.values[value]
+        elif isinstance(value, float):
+            value = min(max(float(f"{value:.4g}"), kind.low), kind.high)
+        settings[key] = value
+    return settings
+
+
+def _ordered(space: OneOf) -> bool:
+    """Whether the values are numbers that grow."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in space.values)
+    return numbers and list(space.values) == sorted(space.values)
+
+
+# One trial.
+
+
+class _Pruned(Exception):  # noqa: N818 - it is no error
+    """Ends a fit whose trial cannot win."""
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Fits configurations on one dataset."""
+
+    data: "Dataset"
+    validation: Callable[[Any], float]
+    device: str
+    events: Events
+
+    def run(self, study: Study, number: int, source: str, config: RunConfig, proposal: "optuna.Trial | None") -> Trial:
+        """Fit one configuration and return its trial; without ``proposal`` it is never pruned."""
+        self.events.on_trial(number, config)
+        model = entry(config.name).recommender().from_config(config, self.device)
+        scores: list[list[Any]] = []
+
+        def on_epoch(report: Any) -> None:
+            self.events.on_epoch(report.to_dict())
+            if report.score is None:
+                return
+            scores.append([report.epoch, report.score])
+            last = min(config.train.epochs, config.train.stop_after or config.train.epochs)
+            if proposal is None or report.epoch >= last:
+                return
+            proposal.report(report.best_score, report.epoch)
+            if report.epoch >= PRUNE_AFTER * last and proposal.should_prune():
+                raise _Pruned
+
+        hooks: dict[str, Any] = {}
+        if config.train is not None:
+            hooks = {"on_epoch": on_epoch, "on_step": self.events.on_step}
+        state, value, error = "complete", None, None
+        given = learned_from(model, self.data)
+        began = time.perf_counter()
+        try:
+            model.fit(**given, validation=self.validation, **hooks)
+            value = self.validation(model) if config.train is None else model.metrics["validation"]
+        except _Pruned:
+            state = "pruned"
+        except Exception as failure:
+            if not (isinstance(failure, WorkError) or is_out_of_memory(failure)):
+                raise
+            state, error = "failed", " ".join(str(failure).split()) or type(failure).__name__
+        seconds = time.perf_counter() - began
+        return Trial(
+            number=number,
+            source=source,
+            state=state,
+            settings=_plain(study.plan.settings(config)),
+            config=_plain(config.to_dict()),
+            value=value,
+            epoch=model.best_epoch if state == "complete" else None,
+            scores=scores,
+            seconds=round(seconds, 3),
+            device=str(model.device),
+            error=error,
+        )
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON makes of a value, so that a trial is the same before and after it was in a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    """Return a text that two configurations share where they are the same."""
+    return json.dumps(config, sort_keys=True)
+
+
+# Optuna, an extra.
+
+
+def _require_optuna() -> str:
+    """Return Optuna's version; raise :class:`InputError` where it is missing."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("Tuning needs Optuna. Install it with: pip install 'recvae[tune]'") from error
+    return str(optuna.__version__)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Optuna from logging."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

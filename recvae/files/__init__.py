@@ -1,0 +1,312 @@
+"""Files that appear whole or not at all, CSV tables that bring back any text, and hashes.
+
+A file is written under a temporary name in its own folder, flushed to the disk and renamed, so that a reader sees the
+old file or the new one and never a part. A folder of files is built beside its final place and renamed in the same way.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import DataError, FormatError, InputError, WorkError
+from recvae.files.locks import LOCK, lock
+from recvae.files.swap import (
+    PART,
+    clear_parts,
+    clear_replaced,
+    failure,
+    make_folders,
+    need_utf8,
+    put,
+    recover,
+    remove,
+    remove_empty,
+    sync,
+    target,
+)
+
+__all__ = [
+    "file_hash",
+    "fill_json",
+    "fill_table",
+    "from_json",
+    "parse_table",
+    "read_json",
+    "read_table",
+    "recover",
+    "refuse_existing",
+    "same_vocabulary",
+    "vocabulary_hash",
+    "whole_file",
+    "whole_folder",
+    "write_json",
+    "write_table",
+    "write_text",
+    "writing",
+]
+
+# csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
+_NEEDS_QUOTES = re.compile(r'[,"\r\n]')
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Be the one writer of the output ``path`` in the body; unfinished forms of it that are found are removed.
+
+    A thread that is already may enter again. Folders above ``path`` are made, and removed again where they stay empty.
+    Raises :class:`WorkError` naming the other writer where there is one, and where the operating system refuses.
+    """
+    need_utf8(path)
+    if not target(path).name:
+        raise InputError(f"{path} is the root of a file system. Name a place in it.")
+    with ExitStack() as stack:
+        try:
+            _enter(stack, path)
+        except OSError as error:
+            raise failure(path, error) from error
+        yield
+
+
+def _enter(stack: ExitStack, path: Path) -> None:
+    """Make the folders above ``path`` and lock it; again where another process removes its empty folders meanwhile."""
+    for last in (False, False, True):
+        stack.callback(remove_empty, make_folders(path.parent))
+        try:
+            first = stack.enter_context(lock(path))
+        except FileNotFoundError:
+            if last:
+                raise
+        else:
+            break
+    recover(path)
+    if first:  # later ones may be what this writer has begun
+        clear_parts(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in ``path``'s folder; rename it to ``path`` if the body succeeds, else delete it.
+
+    Other writers are not kept away: that is :func:`writing`'s. Raises :class:`WorkError` naming ``path`` where the
+    operating system refuses.
+    """
+    temporary: Path | None = None
+    place = target(path)
+    try:
+        make_folders(place.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent)
+        temporary = Path(name)
+        os.close(handle)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        sync(temporary)
+        put(temporary, place)
+    except OSError as error:
+        raise failure(path, error) from error
+    finally:
+        if temporary is not None:
+            remove(temporary)
+
+
+@contextmanager
+def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; rename it to ``path`` if the body succeeds, else delete it.
+
+    Raises :class:`InputError` where ``path`` exists and may not be replaced (before the body runs; see
+    :func:`refuse_existing`), and :class:`WorkError` where another process writes there or the operating system refuses.
+    An existing folder is removed only after the new one has its place.
+    """
+    place = target(path)
+    temporary: Path | None = None
+    with writing(path):
+        refuse_existing(path, marker=marker, overwrite=overwrite)
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            for file in (*temporary.rglob("*"), temporary):
+                sync(file)
+            put(temporary, place)
+            clear_replaced(place)
+        except WorkError as error:  # from a file within: name the place that the user knows
+            raise WorkError(str(error).replace(str(temporary), str(path))) from error
+        except OSError as error:
+            raise failure(path, error) from error
+        finally:
+            if temporary is not None:
+                remove(temporary)
+
+
+def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
+    """Raise :class:`InputError` where the folder ``path`` exists, is not empty, and may not be replaced.
+
+    Leftovers of a write that was cut off do not count. The folder one is in cannot be renamed under one's feet.
+
+    With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand
+    must not delete anything else.
+    """
+    if path.resolve() == Path.cwd():
+        raise InputError(f"{path} is the folder you are in. Name another one, which is made.")
+    if not path.exists() or (path.is_dir() and all(file.name.endswith((PART, LOCK)) for file in path.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{path} exists already. Choose another place, or replace it with overwrite=True.")
+    if not (path / marker).is_file():
+        raise InputError(f"{path} has no {marker}, so it is not replaced. Choose another place.")
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 ``text`` to ``path``, whole or not at all; raise :class:`DataError` where it is not valid Unicode."""
+    data = _encoded(text, path.name)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _encoded(text: str, name: str) -> bytes:
+    """Return text for a file called ``name``; raise :class:`DataError` where it is not valid Unicode."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {name}. Rename it.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all; NaN and infinities are refused."""
+    with whole_file(path) as temporary:
+        fill_json(temporary, value, path.name)
+
+
+def fill_json(path: Path, value: Any, name: str) -> None:
+    """Write as :func:`write_json` does to a temporary file, of what will be called ``name``."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_bytes(_encoded(text, name))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raise :class:`FormatError` where it is missing, truncated or not JSON."""
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing.") from error
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} is damaged or not JSON ({error}); make it again.") from error
+
+
+def from_json(text: str) -> Any:
+    """Return what JSON text holds; raise ValueError where it is not JSON that we would write.
+
+    That is also where it is nested too deeply to be read, where a text in it is no Unicode (half a surrogate pair), and
+    for NaN, infinities and numbers too long to be one.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if "\\u" in text:  # the only way to a lone surrogate
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text in it is not valid Unicode") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large to be a number" if text[-1].isdigit() else f"{text} is no number")
+    return value
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a UTF-8 CSV table, quoted where needed, so that any id and title comes back as it was.
+
+    Raises :class:`DataError` where a text is not valid Unicode.
+    """
+    with whole_file(path) as temporary:
+        fill_table(temporary, header, rows, path.name)
+
+
+def fill_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], name: str) -> None:
+    """Write a table as :func:`write_table` does to a temporary file, of what will be called ``name``."""
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.write(",".join(header) + "\n")
+            file.writelines(_line(row) for row in rows)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{error.object!r} is not valid Unicode and cannot be written to {name}.") from error
+
+
+def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
+    """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, where the file is not such."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FormatError(f"{path} is missing. {remedy}") from error
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
+    return parse_table(path, data, header, remedy)
+
+
+def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> list[list[str]]:
+    """Return the rows of ``data``, a file's bytes; errors as :func:`read_table`."""
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path} cannot be read ({error}). {remedy}") from error
+    if not rows or rows[0] != list(header):
+        raise FormatError(f"{path} does not begin with the header {','.join(header)}. {remedy}")
+    for number, row in enumerate(rows[1:], start=1):
+        if len(row) != len(header):
+            raise FormatError(f"{path}, row {number:,}: {len(row)} fields for {len(header)}. {remedy}")
+    return rows[1:]
+
+
+def _line(row: Sequence[object]) -> str:
+    fields = [str(value) for value in row]
+    if _NEEDS_QUOTES.search("".join(fields)):  # rarely: one search for all of them
+        fields = ['"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text for text in fields]
+    return ",".join(fields) + "\n"
+
+
+def vocabulary_hash(item_ids: Iterable[str]) -> str:
+    """Return the SHA-256 of item ids in column order, one per line: two catalogues are the same where it is.
+
+    Where an id itself holds a line feed, all are hashed with line feeds and backslashes escaped, after a byte that
+    UTF-8 never holds, so that no other catalogue has the same bytes.
+    """
+    ids = list(item_ids)
+    if any("\n" in text for text in ids):
+        return _lines_hash((text.replace("\\", r"\\").replace("\n", r"\n") for text in ids), b"\xff")
+    return _lines_hash(ids)
+
+
+def same_vocabulary(item_ids: Iterable[str], digest: str) -> bool:
+    """Say whether ``digest`` is the hash of these ids; it may be the one without escapes that folders had at first."""
+    ids = list(item_ids)
+    return digest in (vocabulary_hash(ids), _lines_hash(ids))
+
+
+def _lines_hash(texts: Iterable[str], prefix: bytes = b"") -> str:
+    return hashlib.sha256(prefix + "\n".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,0 +1,114 @@
+"""The public variational models: a network, trained by the loop, behind the common contract."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from recvae.arguments import flag, function, path_of
+from recvae.errors import InputError
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.network import Network
+from recvae.recommender import Recommender, Validation, cosines
+from recvae.training.keepers import InFolder, InMemory
+from recvae.training.loop import EpochReport, Hooks, train
+from recvae.training.tensors import Expected, of_network
+
+
+class NeuralRecommender(Recommender):
+    """What the models with a network share."""
+
+    build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
+    network: Network
+    fixed: ClassVar[tuple[str, ...]] = ()  # tensors that no epoch changes, made and written once a run
+
+    def fit(
+        self,
+        train: Any,
+        *,
+        validation: Validation | None = None,
+        item_ids: Sequence[str] | None = None,
+        titles: Sequence[str] | None = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Train, and keep the weights of the epoch that validated best (the last one without ``validation``).
+
+        With ``folder`` the run is written there as it goes: best weights, metrics, and a state from which
+        ``resume=True`` continues bit for bit on the same device, with the same versions, number of threads and CPU
+        instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
+        continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
+        so far and KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
+        """
+        for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
+            function(name, called)
+        resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
+        if folder is None and (resume or overwrite):
+            raise InputError("resume and overwrite are about a run's folder; name it.")
+        matrix = self._begin_fit(train, item_ids, titles)
+        self.network = self._network()
+        keeper: InMemory | InFolder = InMemory(self)
+        if folder is not None:
+            keeper = InFolder(self, path_of(folder), matrix, resume=resume, overwrite=overwrite)
+        hooks = Hooks(
+            validate=None if validation is None else lambda: validation(self),
+            on_step=on_step,
+            on_epoch=on_epoch,
+            keep_best=keeper.keep_best,
+            keep_state=keeper.keep_state,
+        )
+        clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
+        try:
+            state = keeper.begin()
+            if not keeper.has_fixed:
+                self._fix(matrix)
+            self._prepare(matrix)
+            run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
+        finally:
+            self.network.release()
+            keeper.end()
+        return self
+
+    def given(self) -> Iterable[bytes]:
+        """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
+        return ()
+
+    def _fix(self, matrix: Any) -> None:
+        """Fill in, at the start of a run, the tensors that :attr:`fixed` names, from the clicks."""
+
+    def _prepare(self, matrix: Any) -> None:
+        """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
+
+    def _network(self) -> Network:
+        return self._bare_network().to(self.device)
+
+    def _bare_network(self) -> Network:
+        """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
+        return type(self).build(self.n_items, self.config.model, self.config.seed)
+
+    def scores(self, histories: Any) -> Tensor:
+        return self.network.logits(Batch.of(histories, self.device, weighted=self.config.model.weighted))
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def expected(self) -> Mapping[str, Expected]:
+        with torch.device("meta"):  # a network without memory
+            return of_network(self._bare_network())
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.device("meta"):
+            network = self._bare_network()
+        self.network = network.to_empty(device=self.device)
+        self.network.load_state_dict(dict(tensors))
+
+    def similarity(self, items: Tensor) -> Tensor:
+        return cosines(self.network.output.weight, items)
+
+
+run_training = train  # fit has an argument called train, as every recommender's fit does

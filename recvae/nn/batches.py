@@ -1,0 +1,267 @@
+"""Sparse click matrices on the device, and batches of their rows.
+
+The CSR lives on the device once. A pass over the users is a permutation made there; a batch is gathered rows, kept
+sparse for a sparse first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever
+made, and no step waits for the device: the number of clicks in every batch is read once a pass.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recvae.errors import DataError
+from recvae.matrices import check_indices
+from recvae.nn.noise import Noise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some users' clicks, as parallel arrays on one device; B users, N clicks, I items.
+
+    ``users`` (B,) int64: row of each user in the matrix the batch was taken from.
+    ``offsets`` (B + 1,) int64: user b's clicks are ``offsets[b] .. offsets[b + 1]``.
+    ``rows`` (N,) int64: position in the batch of each click's user. ``columns`` (N,) int64: item of each click.
+    ``values`` (N,) float32: weight of each click, 1 where binarised.
+    ``repeats``: whether a user may have an item more than once, all but one of them with value 0.
+    ``conditions`` (B, C) float32, 0 or 1: what a ranking is asked for, of models that have conditions; None is none.
+    """
+
+    users: Tensor
+    offsets: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    n_items: int
+    repeats: bool = False
+    conditions: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @classmethod
+    def of(cls, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> "Batch":
+        """Return all rows of a canonical CSR (B, n_items) as one batch; ``weighted`` as for :class:`Clicks`."""
+        n_users, n_items = matrix.shape
+        users = np.arange(n_users)
+        values = _float32_weights(matrix) if weighted else np.ones(len(matrix.indices), np.float32)
+        return cls(
+            users=torch.from_numpy(users).to(device),
+            offsets=torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
+            rows=torch.from_numpy(np.repeat(users, np.diff(matrix.indptr))).to(device),
+            columns=torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
+            values=torch.from_numpy(values).to(device),
+            n_items=n_items,
+        )
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Number of clicks of each user, int64 (B,)."""
+        return self.offsets.diff()
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """Position of each click in the flattened dense (B, I) matrix, int64 (N,)."""
+        return self.rows * self.n_items + self.columns
+
+    @cached_property
+    def totals(self) -> Tensor:
+        """Sum of the click weights of each user, n_u in the papers, float32 (B,)."""
+        return self.row_sum(self.values)
+
+    @cached_property
+    def by_item(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The clicks sorted by item: ``rows`` and ``values`` (N,), and ``offsets`` (I + 1,) of each item's clicks."""
+        order = self.columns.argsort(stable=True)
+        offsets = torch.zeros(self.n_items + 1, dtype=torch.int64, device=self.columns.device)
+        offsets.scatter_add_(0, self.columns + 1, torch.ones_like(self.columns))
+        return self.rows[order], self.values[order], offsets.cumsum_(0)
+
+    def row_sum(self, per_click: Tensor) -> Tensor:
+        """Sum one value per click (N,) into one per user (B,); a user without clicks gets 0."""
+        return torch.segment_reduce(per_click, "sum", lengths=self.lengths, initial=0.0, unsafe=True)
+
+    def normalised(self) -> Tensor:
+        """Click values of x / ||x||_2, float32 (N,). A user without clicks has none, so there is no 0 / 0."""
+        norms = self.row_sum(self.values.square()).sqrt()  # (B,)
+        return self.values / norms[self.rows]
+
+    def dense(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+        """Scatter one value per click (N,) into a zeroed (B, I) matrix, in ``out`` where it is given."""
+        if out is None:
+            out = values.new_zeros(len(self), self.n_items)
+        else:
+            out.zero_()
+        if self.repeats:
+            out.view(-1).scatter_reduce_(0, self.cells, values, "amax")  # in any order; values are not negative
+        else:
+            out.view(-1).index_put_((self.cells,), values)  # cells are distinct: in any order
+        return out
+
+    def repeated(self, times: int) -> "Batch":
+        """Return all of these users ``times`` over, one copy of the batch after the other."""
+        n_users, n_clicks = len(self), len(self.columns)
+        copy = torch.arange(times, device=self.users.device)[:, None]
+        return Batch(
+            users=self.users.repeat(times),
+            offsets=torch.cat(((copy * n_clicks + self.offsets[:-1]).flatten(), copy.new_full((1,), times * n_clicks))),
+            rows=(copy * n_users + self.rows).flatten(),
+            columns=self.columns.repeat(times),
+            values=self.values.repeat(times),
+            n_items=self.n_items,
+            repeats=self.repeats,
+            conditions=None if self.conditions is None else self.conditions.repeat(times, 1),
+        )
+
+
+class Clicks:
+    """A users x items click matrix on a device.
+
+    ``matrix``: scipy CSR (n_users, n_items), canonical. Every stored entry is a click; with ``weighted`` its value is
+    the click's weight, otherwise it counts as 1. Raises :class:`DataError` where a weight is negative, NaN or infinite.
+    """
+
+    def __init__(self, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
+        matrix = canonical(matrix)
+        self.n_users, self.n_items = matrix.shape
+        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
+        self.device = self.indptr.device  # with its number, so that it compares equal to the tensors' own
+        self.indices = torch.from_numpy(matrix.indices.astype(np.int32)).to(self.device)
+        self.weights = torch.from_numpy(_float32_weights(matrix)).to(self.device) if weighted else None
+
+    def __len__(self) -> int:
+        return int(self.n_users)
+
+    def to(self, device: torch.device | str) -> "Clicks":
+        """Return the same clicks on another device."""
+        moved = copy.copy(self)
+        moved.indptr, moved.indices = self.indptr.to(device), self.indices.to(device)
+        moved.weights = None if self.weights is None else self.weights.to(device)
+        moved.device = moved.indptr.device
+        return moved
+
+    def take(self, users: Tensor, n_clicks: int) -> Batch:
+        """Return the rows ``users`` (B,) int64, which hold ``n_clicks`` clicks in all (given, so as not to wait)."""
+        starts = self.indptr[users]
+        lengths = self.indptr[users + 1] - starts
+        offsets = torch.zeros(len(users) + 1, dtype=torch.int64, device=self.device)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        position = torch.arange(len(users), device=self.device)
+        rows = torch.repeat_interleave(position, lengths, output_size=n_clicks)
+        where = (starts - offsets[:-1])[rows] + torch.arange(n_clicks, device=self.device)
+        columns = self.indices[where].long()
+        values = torch.ones(n_clicks, device=self.device) if self.weights is None else self.weights[where]
+        return Batch(users, offsets, rows, columns, values, self.n_items)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield all users in order, ``batch_size`` at a time."""
+        return self._batches(torch.arange(len(self), device=self.device), batch_size, drop_last=False)
+
+    def shuffled(self, batch_size: int, noise: Noise, *, drop_last: bool = False) -> Iterator[Batch]:
+        """Yield all users in a fresh random order, ``batch_size`` at a time.
+
+        ``drop_last`` leaves out a last batch that is not full (never the only one).
+        """
+        return self._batches(noise.permutation(len(self)), batch_size, drop_last=drop_last)
+
+    def _batches(self, order: Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
+        lengths = (self.indptr[1:] - self.indptr[:-1])[order]
+        ends = torch.cumsum(lengths, 0)
+        n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
+        last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
+        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()  # the pass's one wait
+        for b, n_clicks in enumerate(counts):
+            yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
+
+
+def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """Return how many batches one pass over ``n_users`` makes."""
+    full, rest = divmod(n_users, batch_size)
+    return full + (1 if rest and not (drop_last and full) else 0)
+
+
+def canonical(matrix: Any) -> Any:
+    """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
+
+    Where anything is to be summed that is neither float32 nor float64, the sums are in float64: 128 + 128 is 0 in eight
+    bits. Raises :class:`DataError` where it is not two-dimensional, its indices do not fit its shape, or an entry is
+    negative, NaN or infinite.
+    """
+    matrix = as_csr(matrix)
+    data = matrix.data
+    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, in two readings
+    if not positive:
+        _refuse_weights(matrix, ~(np.isfinite(data) & (data >= 0)))
+    if not (positive and matrix.has_canonical_format):
+        matrix = matrix.astype(_wide(matrix.dtype), copy=True)  # never change what the caller holds
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def as_csr(matrix: Any) -> Any:
+    """Return a matrix of numbers as a csr_array whose indices fit its shape, itself where it is one.
+
+    Raises :class:`DataError` where it is no such matrix.
+    """
+    from scipy.sparse import csr_array, issparse
+
+    if not issparse(matrix) and not isinstance(matrix, np.ndarray):
+        raise DataError(
+            f"Expected a users x items scipy.sparse matrix, got {type(matrix).__name__}. "
+            "Build a scipy.sparse.csr_array with one row per user."
+        )
+    if matrix.ndim != 2:
+        raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"The matrix holds values of type {matrix.dtype}; clicks are numbers.")
+    if not isinstance(matrix, csr_array) or matrix.dtype == np.float16:  # which SciPy holds but cannot work with
+        matrix = _converted(matrix)
+    check_indices(matrix, "The matrix")
+    return matrix
+
+
+def _converted(matrix: Any) -> Any:
+    """Return a matrix of another form as a csr_array; raise :class:`DataError` where its arrays do not fit."""
+    from scipy.sparse import csr_array
+
+    try:
+        matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some forms sum on the way, in the type that they have
+        form = getattr(matrix, "format", "dense")
+        if form == "coo":
+            if any((at < 0).any() or (at >= n).any() for at, n in zip(matrix.coords, matrix.shape, strict=True)):
+                raise ValueError("it has an entry outside its shape")
+        elif form in ("csc", "bsr"):
+            matrix.copy().check_format(full_check=True)
+        return csr_array(matrix)
+    except (TypeError, ValueError, IndexError) as error:
+        raise DataError(f"The matrix cannot be read as users x items: {error}.") from error
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the type in which weights of ``dtype`` are summed."""
+    return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+
+
+def _float32_weights(matrix: Any) -> NDArray[np.float32]:
+    """Return the click weights as float32; raise :class:`DataError` for one whose square that cannot hold."""
+    _refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))
+    weights: NDArray[np.float32] = matrix.data.astype(np.float32)
+    return weights
+
+
+def _refuse_weights(matrix: Any, wrong: NDArray[np.bool_]) -> None:
+    """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
+    if wrong.any():
+        place = int(wrong.argmax())
+        row = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
+        raise DataError(
+            f"The click of user row {row} on item {matrix.indices[place]} has weight {matrix.data[place]}; "
+            "weights must be positive numbers of ordinary size. Remove or correct such entries."
+        )

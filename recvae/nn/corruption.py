@@ -1,0 +1,77 @@
+"""Corrupted inputs: the encoder sees a damaged history, and the clean one is to be reconstructed.
+
+Without latent noise that is a denoising autoencoder (Vincent et al. 2008). With it, it is the denoising VAE of Im, Ahn,
+Memisevic and Bengio, AAAI 2017, arXiv 1511.06406. The corruption p(x~ | x) turns the posterior into a mixture,
+q~(z | x) = sum_x~ q(z | x~) p(x~ | x), whose density nobody can compute; what is maximised is
+
+    L_dvae = E_{p(x~ | x)} E_{q(z | x~)} [ log p(x, z) - log q(z | x~) ],
+
+the mean over corruptions of E_{q(z | x~)} log p(x | z) - KL(q(z | x~) || p(z)). For each x~, q(z | x~) is a density
+like any other, so each term is at most log p(x), by KL(q(z | x~) || p(z | x)), and so is their mean. Without corruption
+it is the plain ELBO. KL is convex, so the ELBO of the mixture itself lies between:
+
+    L_dvae <= E_{q~(z | x)} [ log p(x, z) - log q~(z | x) ] <= log p(x).
+
+(The paper's theorem has the first two the other way round; the tests compute all three.)
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from recvae.nn.batches import Batch
+from recvae.nn.noise import Noise
+
+Corruption = Literal["dropout", "flips", "subset"]
+
+# Flips throws this many clicks on average per click of a user at most, and has room for this many per click of a batch.
+MOST_THROWN, ROOM = 1.5, 2
+
+
+def corrupted(batch: Batch, kind: Corruption, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
+    """Return a batch of the entries that enter the first layer, N' of them, and their values, float32 (N',).
+
+    - ``dropout``: x / ||x||, then each click dropped with probability p = ``rate``, the others scaled by 1 / (1 - p),
+      so that the mean of the input stays: Liang et al. 2018.
+    - ``subset``: each click dropped with probability p, then x~ / ||x~||: just what a shorter history looks like.
+    - ``flips``: each click dropped with probability p, each of the other items clicked with probability
+      p n_u / (I - n_u), independently, then x~ / ||x~||. The salt and pepper noise of Im et al. 2017, but with a rate
+      that keeps the expected number of clicks: at one rate for all items a history would drown in noise. Added clicks
+      have the mean weight of the user's own. A user with a large part of the catalogue (a quarter for p = 0.9, half
+      for p = 0.5) gets fewer: at most 1.5 n_u are thrown on average.
+
+    A history of which nothing is left is all zeros. Entries with value 0 count for nothing.
+    """
+    if kind == "dropout" or rate == 0:
+        return batch, noise.dropout(batch.normalised(), rate)
+    values = batch.values * noise.kept(batch.values, rate)
+    if kind == "flips":
+        batch, values = _with_additions(batch, values, rate, noise)
+    norms = batch.row_sum(values.square()).sqrt_().clamp_(min=torch.finfo(values.dtype).tiny)  # (B,)
+    return batch, values / norms[batch.rows]
+
+
+def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
+    """Return the clicks with their ``values`` and, among them, the items that become clicks.
+
+    Clicks are thrown at items: numbers of throws that are Poisson of mean t for every item, independently, are the same
+    as a total that is Poisson of mean I t, each thrown evenly. An item is hit with probability 1 - exp(-t), so that
+    t = -log(1 - r) gives r. As many throws as there is room for are made, so that nothing waits for the device; those
+    too many, those at clicks, and those at what was hit already, get the value 0.
+    """
+    n_users, n_items = len(batch), batch.n_items
+    lengths = batch.lengths.to(values.dtype)
+    hit = (rate * lengths / (n_items - lengths)).clamp_(max=1.0)  # r, of each user
+    means = torch.minimum(-n_items * torch.log1p(-hit), MOST_THROWN * lengths)
+    n_throws = ROOM * len(values) + 64  # nine standard deviations above the mean, or more, in any batch
+    place = torch.arange(n_throws, device=values.device)
+    users = torch.searchsorted(noise.counts(means).long().cumsum_(0), place, right=True)  # n_users: too many
+    cells = torch.cat((batch.cells, users * n_items + noise.integers(n_throws, n_items)))
+    weights = torch.cat((batch.totals / lengths.clamp(min=1), values.new_zeros(1)))  # (B + 1,)
+    cells, order = cells.sort(stable=True)  # a click before the throws at it
+    values = torch.cat((values, weights[users]))[order] * (cells.diff(prepend=cells.new_full((1,), -1)) > 0)
+    offsets = torch.searchsorted(cells, torch.arange(n_users + 1, device=cells.device) * n_items)
+    offsets[-1] = len(cells)  # those too many are the last user's
+    rows = (cells // n_items).clamp_(max=n_users - 1)
+    return Batch(batch.users, offsets, rows, cells % n_items, values, n_items, repeats=True), values

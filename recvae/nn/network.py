@@ -1,0 +1,131 @@
+"""The contract between a network and the training loop, and the parts of a loss."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from recvae.errors import InputError
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.densities import gaussian_draws, gaussian_log_density
+from recvae.nn.kernels import GradientMemory
+from recvae.nn.layers import ClickLinear, Linear
+from recvae.nn.likelihoods import Likelihood, multinomial_log_likelihood
+from recvae.nn.noise import Noise
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of an epoch: ``passes`` over all users in which one optimiser trains some of the parameters."""
+
+    name: str
+    passes: int
+    parameters: tuple[nn.Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Training loss of one batch: scalars on the device, means over the batch's users.
+
+    ``total`` is what is minimised, but for the L2 term, which the optimiser adds; ``nll`` the negative log-likelihood,
+    ``kl`` the unweighted KL term (None where the phase has none), ``beta`` its weight where that is one number.
+    """
+
+    total: Tensor
+    nll: Tensor
+    kl: Tensor | None = None
+    beta: float | None = None
+
+
+class Network(nn.Module, ABC):
+    """A model of clicks that a training loop can train and a ranking can ask for logits.
+
+    Nothing random happens unless a :class:`~recvae.nn.noise.Noise` is passed, and only the training loss passes one;
+    the module's ``training`` flag has no effect.
+    """
+
+    n_items: int
+    likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
+
+    @property
+    @abstractmethod
+    def output(self) -> "Linear":
+        """The last layer: scores are linear in the code that enters it."""
+
+    @abstractmethod
+    def code(self, batch: Batch) -> Tensor:
+        """Return what enters the last layer when predicting, (B, K): no dropout, z = mu."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the phases of an epoch, in order."""
+
+    @abstractmethod
+    def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
+        """Return the loss of one update in the named phase; ``beta`` is the schedule's value for this update."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the (B, I) scores to rank by."""
+        logits: Tensor = self.output(self.code(batch))
+        return logits
+
+    def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
+        """Return the log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
+        last = self.output
+        return self.likelihood(code, last.weight, last.bias, batch, last.memory)
+
+    # --- what the instruments ask of a variational network: p(x | z), q(z | x) and p(z) -------------------------------
+
+    @property
+    def has_standard_prior(self) -> bool:
+        """Whether p(z) is N(0, 1) in each dimension, so that KL(q || p) has its closed form."""
+        return type(self).prior is Network.prior
+
+    def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | x), (B, K) each; dropout needs ``noise``.
+
+        Raises :class:`InputError` where the model has none, or not one Gaussian.
+        """
+        raise InputError("This model has no posterior: its code is a function of the clicks, without any noise.")
+
+    def draws(self, batch: Batch, noise: Noise) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Return a function that draws z from q(z | x) of the clean clicks: z (B, K) and log q, as of :meth:`prior`."""
+        return gaussian_draws(*self.posterior(batch), noise)
+
+    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """Return log p of the users' z as a function (B, K) -> (B, K), one value per dimension; N(0, 1) by default.
+
+        (B, 1), the sum, where the prior does not factorise over dimensions.
+        """
+        del batch
+        return lambda z: gaussian_log_density(z, 0.0, 0.0)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return what enters the last layer, (B, H), from z (B, K)."""
+        return z
+
+    def beta(self, step: int, total: int) -> float:
+        """Return the KL weight at update ``step`` (from 0) of a run of ``total`` updates."""
+        del step, total
+        return 0.0
+
+    def l2(self) -> dict[str, float]:
+        """Return lambda of each parameter name under lambda * sum of squares (none by default)."""
+        return {}
+
+    def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
+        """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
+        del phase, epoch, clicks, batch_size
+
+    def release(self) -> None:
+        """Let go of what only training needs."""
+        for memory in self.gradient_memories():
+            memory.release()
+        for module in self.modules():
+            if isinstance(module, ClickLinear):
+                module.buffer = None
+
+    def gradient_memories(self) -> list[GradientMemory]:
+        """Return the memory of every gradient that is kept from step to step."""
+        return [module.memory for module in self.modules() if isinstance(module, ClickLinear | Linear)]

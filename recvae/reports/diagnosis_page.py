@@ -1,0 +1,383 @@
+"""A diagnosis as one HTML page: tables, charts and the numbers as JSON, with nothing to load from anywhere.
+
+The page has no script, is read in light and in dark, on paper and by keyboard (tables fold with ``<details>``), and
+every title in it is escaped. The numbers are those of :mod:`recvae.experiments.diagnose`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recvae.experiments.collapse import thresholds
+from recvae.registry import entry
+from recvae.reports.svg import Bar, Line, Point, bar_chart, line_chart, scatter
+from recvae.reports.text import in_html as escape
+from recvae.reports.text import visible_json
+
+Rows = Sequence[Sequence[str]]
+
+_SMALL = 0.02  # nats: axes of single dimensions reach this far, or a collapsed code would look as tall as any
+_STYLES = ("c0", "c2", "c3", "c1")
+_INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
+
+_CSS = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --quiet: #5c5c5c; --line: #dcdcdc; --soft: #f4f5f7;
+  --c0: #0072b2; --c1: #c04e00; --c2: #007a59; --c3: #a3508a; --off: #9a9a9a; --good: #007a59; --bad: #b3261e;
+  --fair: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --paper: #15171a; --ink: #e8e8e8; --quiet: #a8a8a8; --line: #3a3d42;
+  --soft: #1f2227; --c0: #56b4e9; --c1: #f0964b; --c2: #3ecf9f; --c3: #d99bc4; --off: #777; --good: #3ecf9f;
+  --bad: #ff8a80; --fair: #e6b450; } }
+* { box-sizing: border-box; }
+body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem;
+  max-width: 62rem; }
+h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .3rem; }
+p { margin: .4rem 0; max-width: 46rem; } .quiet, figcaption { color: var(--quiet); } nav { margin: .8rem 0; }
+nav a { display: inline-block; margin-right: 1rem; }
+a { color: var(--c0); } a:focus-visible, summary:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
+.verdict { border-left: .4rem solid var(--off); background: var(--soft); padding: .5rem .8rem; }
+.healthy { border-color: var(--good); } .partly, .undertrained { border-color: var(--fair); }
+.collapsed { border-color: var(--bad); }
+figure { margin: 0; } figcaption { font-size: .9rem; max-width: 46rem; margin-top: .8rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: .5rem 1.5rem; }
+.scroll { overflow-x: auto; } .map svg { min-width: 48rem; }
+table { border-collapse: collapse; font-size: .9rem; margin: .2rem 0 .5rem; }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
+  font-variant-numeric: tabular-nums; } td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } summary { cursor: pointer; margin: .4rem 0; }
+svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
+svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); } svg .head { font-size: 12px; font-weight: 600; }
+svg .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
+.grid { stroke: var(--line); } .axis { stroke: var(--quiet); } .whisker { stroke: var(--ink); }
+.mark { stroke: var(--c1); stroke-dasharray: 4 3; } .halo { stroke: var(--paper); stroke-width: 3px; }
+.c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
+.off { fill: var(--off); } svg circle { fill-opacity: .7; } svg text.key { font-weight: 600; }
+.line { fill: none; stroke-width: 1.5; } .line.c0 { stroke: var(--c0); }
+.line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
+@media print { body { max-width: none; } .map svg { min-width: 0; } nav { display: none; }
+  figure, svg, tr { break-inside: avoid; } }
+"""
+
+
+def page(diagnosis: Mapping[str, Any]) -> str:
+    """Return the whole page of a diagnosis, to which run, dataset and environment were added."""
+    name = f"{entry(diagnosis['model']).title} on {diagnosis['dataset']['name']}"
+    sections = [
+        ("training", "Training", _training(diagnosis["training"], diagnosis["validation_metric"])),
+        ("code", "The code", _latent(diagnosis["latent"])),
+        ("likelihood", "How likely the clicks are", _likelihood(diagnosis["likelihood"])),
+        ("recall", "Who is ranked for well, and which items are found", _recall(diagnosis["recall"])),
+        ("map", "A map of the items", _map(diagnosis["items"])),
+        ("numbers", "Settings and numbers", _numbers(diagnosis)),
+    ]
+    there = [(key, title, body) for key, title, body in sections if body]
+    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in there)
+    bodies = "".join(f'<section id="{key}"><h2>{escape(title)}</h2>{body}</section>' for key, title, body in there)
+    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in diagnosis["notes"])
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(name)}</title><style>{_CSS}</style></head><body><main>"
+        f"<h1>{escape(name)}</h1>{_verdict(diagnosis['latent'])}{notes}<nav>{links}</nav>{bodies}"
+        f'</main><script type="application/json" id="diagnosis">{_harmless(diagnosis)}</script></body></html>\n'
+    )
+
+
+def reliability(likelihood: Mapping[str, Any]) -> str:
+    """Return the sentence that says how far the estimate of log p(x) can be trusted."""
+    median, samples = likelihood["effective_samples"]["median"], likelihood["samples"]
+    said = f"Half of the users have fewer than {median:,.1f} effective samples of {samples:,}"
+    if median < 10:
+        return (
+            f"{said}: a few samples decide, so log p(x) is likely higher than the estimate, and its Monte Carlo error "
+            "is understated. Take it for a lower bound."
+        )
+    return f"{said}."
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+
+
+def _verdict(latent: Mapping[str, Any] | None) -> str:
+    if latent is None:
+        return ""
+    verdict = latent["verdict"]
+    kind = verdict["state"].split()[0]
+    return (
+        f'<div class="verdict {kind}"><p><strong>{escape(verdict["sentence"])}</strong></p>'
+        f'<p class="quiet">{escape(thresholds(verdict))}</p></div>'
+    )
+
+
+def _training(rows: Sequence[Mapping[str, Any]], metric: str | None) -> str:
+    if not rows:
+        return ""
+    best = next((row["epoch"] for row in rows if row["best"]), None)
+    charts = []
+    for key, title, from_zero in (
+        ("nll", "reconstruction (nll), nats per user", False),
+        ("kl", "KL, nats per user", True),
+        ("weighted_kl", "weighted KL, nats per user", True),
+        ("beta", "weight of the KL, β", True),
+    ):
+        lines = _curves(rows, key)
+        if lines:
+            charts.append(line_chart(title, lines, x_label="epoch", from_zero=from_zero, mark=best))
+    scores = {row["epoch"]: row["score"] for row in rows if row["score"] is not None}
+    if scores:
+        line = Line("", list(scores), list(scores.values()))
+        charts.append(line_chart(f"validation {metric or 'metric'}", [line], x_label="epoch", mark=best))
+    table = _table(
+        "Means per user. β is the recorded weight, or the effective one, weighted KL / KL, where it differs by user.",
+        ("epoch", "phase", "reconstruction", "KL", "weighted KL", "β"),
+        [
+            (
+                f"{row['epoch']}{' (best)' if row['best'] else ''}",
+                row["phase"],
+                *(_number(row[key]) for key in ("nll", "kl", "weighted_kl")),
+                _number(row["beta"], "{:.3g}"),
+            )
+            for row in rows
+        ],
+    )
+    about = "<p>What the loss was made of, epoch by epoch; the dashed line is the epoch that was kept.</p>"
+    return about + _charts(charts) + _folded("Every epoch", table)
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[Line]:
+    lines = []
+    names = dict.fromkeys(row["phase"] for row in rows if row[key] is not None)
+    for style, name in zip(_STYLES * len(names), names, strict=False):
+        there = [row for row in rows if row["phase"] == name and row[key] is not None]
+        label = name if len(names) > 1 else ""
+        lines.append(Line(label, [row["epoch"] for row in there], [row[key] for row in there], style=style))
+    return lines
+
+
+def _latent(latent: Mapping[str, Any] | None) -> str:
+    if latent is None:
+        return ""
+    dimensions = latent["dimensions"]
+    active_above = latent["verdict"]["thresholds"]["active_above_variance"]
+    charts = []
+    for key, title, level, log in (
+        ("kl", "KL of each dimension, nats", None, False),
+        ("information", "information of each dimension, nats", None, False),
+        ("activity", "activity of each; active above the dashed line", active_above, True),
+    ):
+        there = sorted((d for d in dimensions if d[key] is not None), key=lambda d: -d[key])
+        if there:
+            bars = [
+                Bar(str(d["dimension"]), d[key], about=_about(d), style="c0" if d["active"] else "off") for d in there
+            ]
+            charts.append(bar_chart(title, bars, x_label="dimensions, sorted", level=level, least=_SMALL, log_y=log))
+    table = _table(
+        "Largest KL first.",
+        ("dimension", "KL", "information", "activity", "active"),
+        [
+            (
+                str(d["dimension"]),
+                _number(d["kl"], "{:.4f}"),
+                f"{d['information']:.4f}",
+                f"{d['activity']:.4g}",
+                "yes" if d["active"] else "no",
+            )
+            for d in sorted(dimensions, key=lambda d: -(d["kl"] or 0.0))
+        ],
+    )
+    kl = latent["kl"]
+    about = (
+        f"<p>{latent['active']} of {len(dimensions)} dimensions are active; the KL is {_mean(kl)} nats per user "
+        f"({escape(latent['kl_is'])}, {kl['users']:,} users), and the code tells at most {latent['information']:.2f} "
+        'nats of the user.</p><p class="quiet">Information is ½ log s² less the mean of ½ log σ², s² the variance of z '
+        "over all users together: an upper bound on the mutual information of the user and the dimension, whatever "
+        "the prior. Activity is the variance of the posterior mean over users. Grey bars are not active.</p>"
+    )
+    return about + _charts(charts) + _folded("Every dimension", table)
+
+
+def _about(d: Mapping[str, Any]) -> str:
+    kl = "" if d["kl"] is None else f"KL {d['kl']:.4f}, "
+    return f"dimension {d['dimension']}: {kl}information {d['information']:.4f}, activity {d['activity']:.4g}"
+
+
+def _likelihood(likelihood: Mapping[str, Any] | None) -> str:
+    if likelihood is None:
+        return ""
+    bounds = likelihood["bounds"]
+    which = {bounds[0]["samples"]: " (the ELBO)", bounds[-1]["samples"]: " (the estimate)"}
+    errors = [b["monte_carlo_se"] and _INTERVAL * b["monte_carlo_se"] for b in bounds]
+    line = Line("", [b["samples"] for b in bounds], [b["mean"] for b in bounds], errors)
+    chart = line_chart("bounds on log p(x), nats per user", [line], x_label="samples in the bound", log_x=True)
+    table = _table(
+        f"Means over {likelihood['users']:,} users, in nats. The first standard error is over users, the second that "
+        "of the draws alone.",
+        ("samples", "bound on log p(x)", "± users", "± draws"),
+        [
+            (
+                f"{b['samples']:,}{which.get(b['samples'], '')}",
+                _number(b["mean"]),
+                _number(b["se"]),
+                _number(b["monte_carlo_se"], "{:.3f}"),
+            )
+            for b in bounds
+        ],
+    )
+    parts = likelihood["reconstruction"], likelihood["kl"], likelihood["elbo"]
+    about = (
+        f"<p>The ELBO is {_mean(parts[0])} (reconstruction) less {_mean(parts[1])} (KL), which is {_mean(parts[2])} "
+        f"nats per user. The importance-weighted estimate of log p(x) is {_mean(likelihood['log_p'])}, "
+        f"{_mean(likelihood['gap'])} above it: as far as the samples show, that is KL(q(z | x) ‖ p(z | x)), how "
+        f"far the encoder's posterior is from the true one.</p><p>{escape(reliability(likelihood))}</p>"
+        f'<p class="quiet">{escape(likelihood["prior"])} Constants of the likelihood, such as the multinomial '
+        "coefficient, are left out. Error bars are 95% intervals from the draws alone.</p>"
+    )
+    return about + _charts([chart]) + table
+
+
+def _recall(recall: Mapping[str, Any] | None) -> str:
+    if recall is None:
+        return ""
+    metric, users, items = recall["metric"], recall["by_activity"], recall["by_popularity"]
+    of_users = [
+        Bar(_range(group["clicks"]), group["mean"], _INTERVAL * (group["se"] or 0.0), style="c0") for group in users
+    ]
+    of_items = [Bar(str(n), group["found"] or 0.0) for n, group in enumerate(items, start=1)]
+    charts = [
+        bar_chart(f"{metric} by clicks shown to the model", of_users, x_label="clicks shown, quarters of the users"),
+        bar_chart(
+            "share of held-out clicks found, by popularity",
+            of_items,
+            x_label="tenths of the items, most popular first",
+        ),
+    ]
+    people = _table(
+        f"{metric} by how many clicks the model is shown: {_share(recall['overall'])} over all "
+        f"{recall['overall']['users']:,} users. ± is one standard error; error bars are 95% intervals.",
+        ("clicks shown", "users", metric, "±"),
+        [(_range(g["clicks"]), f"{g['users']:,}", f"{g['mean']:.4f}", _number(g["se"], "{:.4f}")) for g in users],
+    )
+    things = _table(
+        f"The items in tenths, the most popular first, and how many of their held-out clicks are in the first "
+        f"{metric[7:]} places. The last column adds up to {metric}.",
+        (
+            "tenth",
+            "items",
+            "training clicks",
+            "share of all",
+            "held out",
+            "found",
+            "share found",
+            f"part of {metric}",
+        ),
+        [
+            (
+                str(n),
+                f"{g['items']:,}",
+                _range(g["training_clicks"]),
+                f"{g['share_of_training_clicks']:.1%}",
+                f"{g['held_out']:,}",
+                f"{g['hits']:,}",
+                "" if g["found"] is None else f"{g['found']:.1%}",
+                f"{g['contribution']:.4f}",
+            )
+            for n, g in enumerate(items, start=1)
+        ],
+    )
+    return _charts(charts) + people + things
+
+
+def _map(items: Mapping[str, Any] | None) -> str:
+    if items is None or not items["points"]:
+        return ""
+    points, most = items["points"], max(1, items["points"][0]["clicks"])
+    drawn = [
+        Point(
+            p["x"],
+            p["y"],
+            1.5 + 4.5 * (p["clicks"] / most) ** 0.5,
+            f"{p['title'] or p['item_id']}, {p['clicks']:,} clicks",
+            _short(p["title"] or p["item_id"]) if place < items["labelled"] else "",
+        )
+        for place, p in enumerate(points)
+    ]
+    left_out = items["items_in_all"] - len(points)
+    cut = f" The {left_out:,} least clicked items are left out." if left_out else ""
+    named = min(items["labelled"], len(points))
+    first, second = items["explained"]
+    about = (
+        "<p>Each item's row of the decoder's last layer at unit length, on the two principal axes of all of them "
+        f"({first:.1%} and {second:.1%} of the variance): items near each other tend to be ranked alike. Larger dots "
+        f"have more clicks; the {named} with the most have another colour and, where there is room, their titles. "
+        f"Point at any for its title.{cut}</p>"
+    )
+    table = _table(
+        "",
+        ("item", "clicks", "x", "y"),
+        [
+            (p["title"] or p["item_id"], f"{p['clicks']:,}", f"{p['x']:.3f}", f"{p['y']:.3f}")
+            for p in points[: items["labelled"]]
+        ],
+    )
+    return (
+        about
+        + f'<div class="scroll map">{scatter("map of the items", drawn)}</div>'
+        + _folded("The most clicked items", table)
+    )
+
+
+def _numbers(diagnosis: Mapping[str, Any]) -> str:
+    settings, machine = diagnosis["settings"], diagnosis["environment"]
+    date = machine["date"].replace("T", " ")
+    versions = ", ".join(f"{package} {version}" for package, version in machine.get("versions", {}).items())
+    return (
+        f"<p>Run {escape(str(diagnosis['run']))}, split {escape(diagnosis['split'])}; at most "
+        f"{settings['users']:,} users, {settings['samples']:,} samples, seed {settings['seed']}. "
+        f"{escape(date)}; Python {escape(machine['python'])}, {escape(versions)}.</p>"
+        "<p>All numbers are in this file as JSON, in the script element with the id “diagnosis”; its shape is "
+        "that of recvae diagnose --json.</p>"
+    )
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _table(caption: str, heads: Sequence[str], rows: Rows) -> str:
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<figure>{said}<div class="scroll">{table}</div></figure>'
+
+
+def _charts(charts: Sequence[str]) -> str:
+    return '<div class="charts">' + "".join(f"<figure>{chart}</figure>" for chart in charts) + "</div>"
+
+
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
+
+
+def _number(value: float | None, form: str = "{:,.2f}") -> str:
+    return "" if value is None else form.format(value)
+
+
+def _mean(metric: Mapping[str, Any]) -> str:
+    return f"{metric['mean']:,.2f} ± {_number(metric['se'])}"
+
+
+def _share(metric: Mapping[str, Any]) -> str:
+    return f"{metric['mean']:.4f} ± {_number(metric['se'], '{:.4f}')}"
+
+
+def _range(ends: Sequence[int]) -> str:
+    return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
+
+
+def _short(title: str, most: int = 28) -> str:
+    return title if len(title) <= most else title[: most - 1] + "…"
+
+
+def _harmless(value: Mapping[str, Any]) -> str:
+    """Return JSON that cannot end the element it stands in."""
+    return visible_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c")

@@ -1,0 +1,71 @@
+"""The machine and the versions that a measurement was made on."""
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+_PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas", "pyarrow", "implicit", "threadpoolctl")
+
+
+# The machine.
+
+
+def environment() -> dict[str, Any]:
+    """Return what a timing depends on: date, Python, platform, CPU, cores, memory, versions of packages.
+
+    ``date`` is UTC, ISO 8601; ``cores`` those this process may use; ``threads`` torch's number, where
+    it is loaded; ``memory_gb`` in 10^9 bytes, None where the system does not say. Nothing is imported to learn its
+    version; a package that is not installed is left out.
+    """
+    torch = sys.modules.get("torch")
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": _cores(),
+        "memory_gb": _memory_gb(),
+        **({} if torch is None else {"threads": torch.get_num_threads()}),
+        "versions": versions,
+    }
+
+
+def _cpu_name() -> str:
+    """The CPU's name for people: Linux keeps it in a file, elsewhere Python knows it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system says so, else all."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_gb() -> float | None:
+    """Physical memory in 10^9 bytes."""
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return None
+    return round(size / 1e9, 1)

@@ -1,0 +1,1 @@
+"""Training: the loop over epochs, and the run folder that keeps its weights and state."""

@@ -1,0 +1,428 @@
+"""The training loop: phases, validation, early stopping, exact resume.
+
+The loop is silent and writes nothing itself: progress, best weights and resumable states go to the callables it is
+given. It never waits for the device within a pass; losses and the finiteness flag are read once an epoch.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from recvae.arguments import shown
+from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
+from recvae.nn.batches import Batch, Clicks, number_of_batches
+from recvae.nn.kernels import has_float64, precision
+from recvae.nn.network import Loss, Network, Phase
+from recvae.nn.noise import Noise
+from recvae.nn.schedules import cosine_rate
+from recvae.options import Between, OneOf, option
+from recvae.training.tensors import Expected, wrong_form
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a network is trained; the defaults are those that both papers share."""
+
+    epochs: int = option(200, "Number of epochs.", ge=1)
+    batch_size: int = option(500, "Users per update.", search=OneOf(50, 100, 200, 500), ge=1)
+    learning_rate: float = option(1e-3, "Adam's step size.", search=Between(1e-4, 3e-3, log=True), gt=0)
+    adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
+    drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
+    precision: Literal["float32", "tf32", "bf16"] = option(
+        "float32",
+        "Of matrix products in training: 'float32', 'tf32' (CUDA devices), or 'bf16', operands rounded to bfloat16.",
+    )
+    patience: int = option(
+        0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
+    )
+    validate_every: int = option(1, "Epochs between validations (the last epoch always has one).", ge=1)
+    decay: Literal["constant", "cosine"] = option(
+        "constant", "The learning rate: constant, or falling to 0 along half a cosine over all epochs."
+    )
+    average: float = option(
+        0.0,
+        "Where above 0, the weights validated and kept are a running average over epochs with this decay an epoch.",
+        ge=0,
+        lt=1,
+    )
+    stop_after: int = option(
+        0, "Stop after this many epochs, while schedules go on as for 'epochs'; 0 goes through all of them.", ge=0
+    )
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch did. Losses are means per user over the epoch; ``phases`` maps each phase to its own."""
+
+    epoch: int  # from 1
+    epochs: int
+    step: int  # updates so far
+    seconds: float
+    phases: dict[str, dict[str, float]]
+    score: float | None  # the validation metric, where this epoch had a validation
+    best: bool  # a new best
+    best_epoch: int
+    best_score: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class TrainState:
+    """All that the next epoch depends on, as tensors by name and plain values; enough to continue bit for bit."""
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any] = field(default_factory=dict)
+    source: str = "The state"  # where it comes from, for sentences
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls. ``validate`` scores the network as it stands: higher is better."""
+
+    validate: Callable[[], float] | None = None
+    on_step: Callable[[int, int], None] | None = None  # updates done in this epoch, updates in an epoch
+    on_epoch: Callable[[EpochReport], None] | None = None
+    keep_best: Callable[[EpochReport], None] | None = None  # called while the network holds the new best weights
+    keep_state: Callable[[TrainState, EpochReport], None] | None = None
+
+
+def train(
+    network: Network,
+    clicks: Clicks,
+    options: TrainOptions,
+    *,
+    seed: int,
+    hooks: Hooks | None = None,
+    state: TrainState | None = None,
+) -> EpochReport | None:
+    """Train ``network`` on ``clicks`` and return the last epoch's report (None where ``state`` was already finished).
+
+    The network is left with the last epoch's weights, or their average where that is kept; ``hooks.keep_best`` sees
+    each best one. With ``state`` the run continues after the epoch that the state was taken at. Raises
+    :class:`InputError` where there is nothing to train on, :class:`FormatError` where ``state`` is of another network,
+    and :class:`WorkError` where a loss or a validation score is not finite. Warns with :class:`OtherMachineWarning`
+    where ``state`` was made with other arithmetic than this process has.
+    """
+    if not len(clicks):
+        raise InputError("The training matrix has no users.")
+    loop = _Loop(network, clicks, options, seed, hooks or Hooks())
+    if state is not None:
+        loop.restore(state)
+    report = None
+    try:
+        while not loop.finished:
+            report = loop.epoch()
+        loop.exchange_average()
+    finally:
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+            parameter.grad = None  # of a step that was interrupted
+    return report
+
+
+class _Loop:
+    """One training run between two epochs."""
+
+    def __init__(self, network: Network, clicks: Clicks, options: TrainOptions, seed: int, hooks: Hooks) -> None:
+        self.network, self.clicks, self.options, self.hooks = network, clicks, options, hooks
+        self.noise = Noise(seed, clicks.device)
+        self.memories = network.gradient_memories()
+        self.phases = network.phases()
+        self.optimisers = {phase.name: self._optimiser(phase) for phase in self.phases}
+        self.steps_per_pass = number_of_batches(len(clicks), options.batch_size, drop_last=options.drop_last)
+        self.steps_per_epoch = self.steps_per_pass * sum(phase.passes for phase in self.phases)
+        self.average = [parameter.detach().clone() for parameter in network.parameters()] if options.average else []
+        self.done = 0  # epochs
+        self.step = 0  # updates
+        self.best_epoch, self.best_score, self.since_best = 0, None, 0  # type: tuple[int, float | None, int]
+
+    def _optimiser(self, phase: Phase) -> torch.optim.Adam:
+        """Return an Adam for the phase's parameters, whose state lives through the run.
+
+        The gradient of lambda * sum of squares is 2 lambda w, which is what Adam's coupled weight decay adds.
+        """
+        l2 = self.network.l2()
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        groups: dict[float, list[Any]] = {}
+        for parameter in phase.parameters:
+            groups.setdefault(2 * l2.get(names[parameter], 0.0), []).append(parameter)
+        return torch.optim.Adam(
+            [{"params": members, "weight_decay": decay} for decay, members in groups.items()],
+            lr=self.options.learning_rate,
+            betas=(0.9, self.options.adam_beta2),
+            fused=True,
+        )
+
+    @property
+    def finished(self) -> bool:
+        patience = self.options.patience
+        return self.done >= self.last_epoch or bool(patience and self.since_best >= patience)
+
+    @property
+    def last_epoch(self) -> int:
+        return min(self.options.epochs, self.options.stop_after or self.options.epochs)
+
+    def epoch(self) -> EpochReport:
+        start = time.perf_counter()
+        losses: dict[str, dict[str, float]] = {}
+        steps = 0
+        for phase in self.phases:
+            for parameter in self.network.parameters():
+                parameter.requires_grad_(False)
+            for parameter in phase.parameters:
+                parameter.requires_grad_(True)
+            with precision(self.options.precision):
+                self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
+            meter = _Meter(self.clicks.device)
+            for batch in self._batches(phase.passes):
+                with precision(self.options.precision):
+                    meter.add(self._update(phase, batch), len(batch))
+                steps += 1
+                if self.hooks.on_step is not None:
+                    self.hooks.on_step(steps, self.steps_per_epoch)
+            losses[phase.name] = meter.read(phase.name, self.done + 1)
+        self.done += 1
+        self._update_average()
+        return self._close(losses, time.perf_counter() - start)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the average towards this epoch's weights; the first epochs count alike, so that none is a start."""
+        if self.average:
+            share = max(1 - self.options.average, 1 / self.done)
+            for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
+                mean.lerp_(parameter, share)
+
+    @torch.no_grad()
+    def exchange_average(self) -> None:
+        """Put the average, where there is one, in the network's place and the network's weights in the average's."""
+        for mean, parameter in zip(self.average, self.network.parameters() if self.average else (), strict=True):
+            weights = parameter.clone()
+            parameter.copy_(mean)
+            mean.copy_(weights)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        self.exchange_average()
+        try:
+            yield
+        finally:
+            self.exchange_average()
+
+    def _batches(self, passes: int) -> Iterator[Batch]:
+        """Yield all users in ``passes`` random orders."""
+        for _ in range(passes):
+            yield from self.clicks.shuffled(self.options.batch_size, self.noise, drop_last=self.options.drop_last)
+
+    def _update(self, phase: Phase, batch: Batch) -> Loss:
+        total = self.steps_per_epoch * self.options.epochs
+        beta = self.network.beta(self.step, total)
+        optimiser = self.optimisers[phase.name]
+        if self.options.decay == "cosine":
+            for group in optimiser.param_groups:
+                group["lr"] = self.options.learning_rate * cosine_rate(self.step, total=total)
+        loss = self.network.loss(phase.name, batch, beta, self.noise)
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)  # at once: no gradient outlives its step
+        for memory in self.memories:
+            memory.reclaim()
+        self.step += 1
+        return loss
+
+    def _close(self, losses: dict[str, dict[str, float]], seconds: float) -> EpochReport:
+        """Validate, keep the best weights, and keep a state to resume from."""
+        score, best = None, False
+        best_epoch, best_score = self.best_epoch, self.best_score
+        scheduled = is_scheduled(self.done, self.options)
+        if self.hooks.validate is not None and (scheduled or self.done == self.last_epoch):
+            with self._averaged():
+                score = _number(self.hooks.validate())
+            if not math.isfinite(score):
+                raise WorkError(f"The validation metric is {score} at epoch {self.done}, not a finite number.")
+            best = best_score is None or score > best_score
+        elif self.hooks.validate is None:
+            best = scheduled = True  # without validation the latest weights are the ones to keep
+        if best:
+            best_epoch, best_score = self.done, score
+        if scheduled:  # a last epoch's extra validation is no part of the state: a longer run does not have it
+            self.best_epoch, self.best_score = best_epoch, best_score
+            self.since_best = 0 if best else self.since_best + 1
+        report = EpochReport(
+            epoch=self.done,
+            epochs=self.options.epochs,
+            step=self.step,
+            seconds=seconds,
+            phases=losses,
+            score=score,
+            best=best,
+            best_epoch=best_epoch,
+            best_score=best_score,
+        )
+        if best and self.hooks.keep_best is not None:
+            with self._averaged():
+                self.hooks.keep_best(report)
+        if self.hooks.keep_state is not None:
+            self.hooks.keep_state(self.state(), report)
+        if self.hooks.on_epoch is not None:
+            self.hooks.on_epoch(report)
+        return report
+
+    def state(self) -> TrainState:
+        """Return the state after the last whole epoch; the tensors share the network's memory."""
+        tensors = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
+        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        for phase, optimiser in self.optimisers.items():
+            for parameter, slots in optimiser.state.items():
+                for slot, value in slots.items():
+                    tensors[f"adam.{phase}.{names[parameter]}.{slot}"] = value
+        for (name, _), mean in zip(self.network.named_parameters() if self.average else (), self.average, strict=True):
+            tensors[f"average.{name}"] = mean
+        tensors["noise"] = self.noise.state()
+        values = {
+            "done": self.done,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "best_score": self.best_score,
+            "since_best": self.since_best,
+            "device": self.clicks.device.type,
+            "arithmetic": arithmetic(self.clicks.device),
+        }
+        return TrainState(tensors, values)
+
+    def restore(self, state: TrainState) -> None:
+        """Continue from what :meth:`state` returned; raise :class:`InputError` where that was on another device."""
+        device = state.values["device"]
+        if device != self.clicks.device.type:
+            raise InputError(
+                f"The run was on '{device}', and its random numbers can go on only there. Use device='{device}'."
+            )
+        was, now = state.values.get("arithmetic"), arithmetic(self.clicks.device)
+        if was is not None and was != now:  # older states do not say
+            warnings.warn(
+                f"{state.source} was made with {_listed(was)}; here it goes on with {_listed(now)}. What follows is as "
+                "good, but not bit for bit what it would have been.",
+                OtherMachineWarning,
+                stacklevel=2,
+            )
+        found = {name: (tuple(value.shape), value.dtype) for name, value in state.tensors.items()}
+        wrong = wrong_form(self._expected(state.values["done"]), found)
+        if wrong:
+            raise FormatError(f"{state.source} is another model's, or was altered: it {wrong}. Train again.")
+        parameters = dict(self.network.named_parameters())
+        of_network = {name: state.tensors[f"network.{name}"] for name in parameters}
+        self.network.load_state_dict(of_network, strict=False)  # what is not trained is as it was built
+        for name, value in state.tensors.items():
+            if name.startswith("adam."):
+                _, phase, rest = name.split(".", 2)
+                parameter, slot = rest.rsplit(".", 1)
+                owner = parameters[parameter]
+                self.optimisers[phase].state[owner][slot] = value.to(owner.device, copy=True)
+        for (name, _), mean in zip(self.network.named_parameters() if self.average else (), self.average, strict=True):
+            mean.copy_(state.tensors[f"average.{name}"])
+        try:
+            self.noise.restore(state.tensors["noise"].cpu())
+        except RuntimeError as error:
+            raise FormatError(f"{state.source} was altered: its random generator cannot go on. Train again.") from error
+        self.done, self.step = state.values["done"], state.values["step"]
+        self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
+        self.since_best = state.values["since_best"]
+
+    def _expected(self, done: int) -> dict[str, Expected]:
+        """Return what a state after ``done`` epochs holds."""
+        form = {name: (tuple(value.shape), value.dtype) for name, value in self.network.named_parameters()}
+        expected = {f"network.{name}": Expected(*of_one) for name, of_one in form.items()}
+        if self.average:
+            expected |= {f"average.{name}": Expected(*of_one) for name, of_one in form.items()}
+        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        for phase in self.phases if done else ():
+            for name in (names[parameter] for parameter in phase.parameters):
+                expected[f"adam.{phase.name}.{name}.step"] = Expected(())
+                for slot in ("exp_avg", "exp_avg_sq"):
+                    expected[f"adam.{phase.name}.{name}.{slot}"] = Expected(*form[name])
+        noise = self.noise.state()
+        return {**expected, "noise": Expected(tuple(noise.shape), noise.dtype)}
+
+
+def is_scheduled(epoch: int, options: TrainOptions) -> bool:
+    """Return whether a run validates after this epoch however many epochs it has."""
+    return epoch % options.validate_every == 0
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """Return what the bits of a run on ``device`` depend on beside seed and versions."""
+    if device.type == "cpu":
+        return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def _number(score: Any) -> float:
+    """Return what a validation gave; raise :class:`InputError` where that is no number."""
+    try:
+        return float(score)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(
+            f"The validation gave {shown(score)}. It must return one number, the higher the better."
+        ) from error
+
+
+class _Meter:
+    """Sums of a phase's losses, kept on the device until they are read."""
+
+    def __init__(self, device: torch.device) -> None:
+        double = has_float64(device)
+        # Total, nll and kl, weighted by users; without float64, what each sum lost to rounding is kept beside it.
+        self.sums = torch.zeros(3, dtype=torch.float64 if double else torch.float32, device=device)
+        self.lost = None if double else torch.zeros_like(self.sums)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self.users = 0
+        self.has_kl = False
+        self.beta: float | None = None
+
+    def add(self, loss: Loss, users: int) -> None:
+        kl = loss.nll.new_zeros(()) if loss.kl is None else loss.kl
+        parts = torch.stack((loss.total, loss.nll, kl)).detach()
+        if self.lost is None:
+            self.sums += parts * users
+        else:  # Kahan and Neumaier's compensated sum
+            added = parts.float() * users
+            total = self.sums + added
+            larger = self.sums.abs() >= added.abs()
+            self.lost += torch.where(larger, (self.sums - total) + added, (added - total) + self.sums)
+            self.sums = total
+        self.finite &= parts.isfinite().all()
+        self.users += users
+        self.has_kl = loss.kl is not None
+        self.beta = loss.beta
+
+    def read(self, phase: str, epoch: int) -> dict[str, float]:
+        """Wait for the device and return the means; raise :class:`WorkError` where any loss was not finite."""
+        if not self.finite.item():
+            raise WorkError(
+                f"The loss stopped being a finite number in epoch {epoch} ({phase} phase). "
+                "Train again with a smaller train.learning_rate; the best model so far is kept."
+            )
+        sums = self.sums.tolist()
+        if self.lost is not None:
+            sums = [one + lost for one, lost in zip(sums, self.lost.tolist(), strict=True)]
+        total, nll, kl = (one / self.users for one in sums)
+        means = {"loss": total, "nll": nll}
+        if self.has_kl:
+            means["kl"] = kl
+        if self.beta is not None:
+            means["beta"] = self.beta
+        return means
