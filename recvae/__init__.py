@@ -8,8 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from recvae.registry import HOMES
-
-__version__ = "0.1.0"
+from recvae.version import __version__ as __version__
 
 _HOME = {"Recommender": "recvae.recommender", "RecvaeError": "recvae.errors", "load": "recvae.recommender", **HOMES}
 

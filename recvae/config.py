@@ -12,8 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
-
 from recvae.arguments import shown
 from recvae.defaults import Size
 from recvae.errors import ConfigError, InputError, did_you_mean
@@ -51,7 +49,7 @@ class RunConfig:
 
         if not self.open:
             return self
-        rule = entry(self.name).recommender().follows
+        rule = entry(self.name).model_class().follows
         found: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
         for key in self.open:
             section, _, option = key.partition(".")
@@ -65,7 +63,7 @@ class RunConfig:
         from recvae.registry import entry
 
         made = self.for_data(size)
-        keys = [key for key in entry(self.name).recommender().follows if key in self.open]
+        keys = [key for key in entry(self.name).model_class().follows if key in self.open]
         return " ".join(f"{key.partition('.')[2]}={value_of(made, key)}" for key in keys)
 
 
@@ -80,7 +78,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError("A configuration needs a model's name, such as name = 'recvae'.")
-    kind = entry(name).recommender()
+    kind = entry(name).model_class()
     seed = _plain(values.pop("seed", SEED))
     mistakes = []
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -246,6 +244,8 @@ def _set(values: dict[str, Any], setting: str) -> None:
 
 def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tuple[Options, list[str]]:
     """Return the option set and the mistakes; the set is the defaults where there are any."""
+    from pydantic import ValidationError
+
     kind: Any = type(defaults)
     try:
         given = {key: _listed(kind, key, _plain(value)) for key, value in values.items()}
@@ -274,6 +274,8 @@ def _is_list(kind: type[Any], key: str) -> bool:
 @cache
 def _schema(kind: type[Any]) -> Any:
     """Return a pydantic model with the fields, bounds and meanings of an option dataclass."""
+    from pydantic import ConfigDict, Field, create_model
+
     hints = get_type_hints(kind)
     declared: dict[str, Any] = {}
     for f in fields(kind):

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recvae import version
 from recvae.arguments import flag, function, items, path_of, shown
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
@@ -19,26 +20,16 @@ from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkE
 from recvae.files import whole_folder
 from recvae.files.swap import one_version
 from recvae.nn.batches import canonical
-from recvae.nn.forks import expect_forks
 from recvae.options import SEED, explain
 from recvae.queries import checked, encoded, is_table, of_each_user
 from recvae.ranking import Ranked, rank
 from recvae.registry import entry
-from recvae.training.records import Later, Run
-from recvae.training.run_folder import (
-    RUN,
-    WEIGHTS,
-    Vocabulary,
-    read_items,
-    read_run,
-    read_weights,
-    seal,
-    versions,
-    write_items,
-    write_run,
-    write_weights,
-)
+from recvae.training.forks import expect_forks
 from recvae.training.tensors import Expected
+from recvae.training.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from recvae.training.records import Later, Run
 
 Validation = Callable[["Recommender"], float]
 
@@ -314,6 +305,8 @@ class Recommender(ABC):
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write a run folder that loads without the training data; whole or not at all."""
+        from recvae.training.run_folder import RUN, seal, write_items, write_run, write_weights
+
         self._need_fit()
         overwrite = flag("overwrite", overwrite)
         with whole_folder(path_of(folder), marker=RUN, overwrite=overwrite) as temporary:
@@ -333,6 +326,8 @@ class Recommender(ABC):
 
     @classmethod
     def _read(cls, folder: Path, device: str) -> Self:
+        from recvae.training.run_folder import RUN, WEIGHTS, read_items, read_run, read_weights
+
         run = read_run(folder)
         if run.model != cls.name:
             raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
@@ -355,15 +350,17 @@ class Recommender(ABC):
         model.load_tensors(tensors)
         return model
 
-    def run(self) -> Run:
+    def run(self) -> "Run":
         """Return what run.json says of this model."""
+        from recvae.training.records import Run
+
         return Run(
             model=self.name,
             config=self.config.to_dict(),
             n_items=self.n_items,
             vocabulary=self.items.hash(),
             titles=self.items.titles_hash(),
-            versions=self.versions or versions(),
+            versions=self.versions or version.versions(),
             best_epoch=self.best_epoch,
             metrics=self.metrics,
             dataset=self.dataset,
@@ -425,7 +422,7 @@ class Recommender(ABC):
         self.items = Vocabulary(ids, names)
         self.__dict__.pop("columns", None)
         self.best_epoch, self.metrics = None, {}
-        self.versions, self.resumed = versions(), ()
+        self.versions, self.resumed = version.versions(), ()
         return matrix
 
     def _need_fit(self) -> None:
@@ -438,10 +435,24 @@ class Recommender(ABC):
             )
 
 
+def model_class(name: str) -> type[Recommender]:
+    """Return the class of a registered model; raise :class:`InputError` with the nearest name where there is none."""
+    kind = entry(name).model_class()
+    assert issubclass(kind, Recommender), f"{kind} is registered as '{name}' and is no Recommender"
+    return kind
+
+
+def build(config: RunConfig, device: str = "auto") -> Recommender:
+    """Return an unfitted model of any registered kind; raise :class:`InputError` for a device that there is not."""
+    return model_class(config.name).from_config(config, device)
+
+
 def load(folder: str | Path, device: str = "auto") -> Recommender:
-    """Return the model of a run folder, whichever it is."""
+    """Return the model of a run folder, of whatever kind it is; raise :class:`FormatError` where it is damaged."""
+    from recvae.training.run_folder import read_run
+
     place = path_of(folder)
-    return one_version(place, lambda: entry(read_run(place).model).recommender().load(place, device))
+    return one_version(place, lambda: model_class(read_run(place).model).load(place, device))
 
 
 def torch_device(name: str) -> torch.device:

@@ -2,12 +2,19 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar, Protocol
 
+from recvae.defaults import Rule
 from recvae.errors import InputError, did_you_mean
 
-if TYPE_CHECKING:
-    from recvae.recommender import Recommender
+
+class Declared(Protocol):
+    """The part of a model's class that its configuration is checked against: option sets with their defaults."""
+
+    name: ClassVar[str]
+    model_defaults: ClassVar[Any]
+    train_defaults: ClassVar[Any]
+    follows: ClassVar[Rule]
 
 
 @dataclass(frozen=True)
@@ -19,10 +26,10 @@ class Entry:
     title: str
     paper: str
 
-    def recommender(self) -> "type[Recommender]":
-        """Return the model's class, which holds its default options."""
+    def model_class(self) -> type[Declared]:
+        """Import and return the model's class, a :class:`recvae.recommender.Recommender`."""
         module, _, name = self.home.partition(":")
-        kind: type[Recommender] = getattr(import_module(module), name)
+        kind: type[Declared] = getattr(import_module(module), name)
         return kind
 
 

@@ -9,7 +9,7 @@ QUICK = {"hidden": 16, "latent": 8, "epochs": 1, "batch_size": 100, "pseudo_inpu
 
 def quick(name, **more):
     """The model of a name, not fitted; it takes those of the settings that it has."""
-    kind = MODELS[name].recommender()
+    kind = MODELS[name].model_class()
     known = {f.name: getattr(d, f.name) for d in (kind.model_defaults, kind.train_defaults) if d for f in fields(d)}
     options = {key: value for key, value in QUICK.items() if key in known}
     if isinstance(known.get("hidden"), tuple):

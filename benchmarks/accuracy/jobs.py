@@ -35,7 +35,7 @@ from recvae.experiments.tune import LARGEST_GRID, Events, tune
 from recvae.files import read_json, whole_file, write_json
 from recvae.models.blend import Blend
 from recvae.recommender import load
-from recvae.training.run_folder import versions
+from recvae.version import versions
 
 Config = Mapping[str, Any]
 

@@ -16,11 +16,11 @@ def train(dataset: Path, run: Path, model: str) -> None:
     from data_prep import Dataset
     from eval import validator
     from recvae.config import resolve
-    from recvae.registry import entry
+    from recvae.recommender import build
 
     data = Dataset.load(dataset)
     config = resolve(model, settings=["train.epochs=1"])
-    recommender: Any = entry(model).recommender().from_config(config, "cpu")
+    recommender: Any = build(config, "cpu")
     recommender.fit(data.train, validation=validator(data.validation_in, data.validation_out), folder=run)
 
 

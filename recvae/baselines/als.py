@@ -18,9 +18,9 @@ from torch import Tensor
 from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
-from recvae.nn.forks import after_fork
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
+from recvae.training.forks import after_fork
 from recvae.training.tensors import Expected
 
 

@@ -86,7 +86,7 @@ def diagnose(
 
 def _tables(value: Mapping[str, Any]) -> "list[Table | str]":
     """Return the diagnosis as sentences and tables."""
-    from recvae.experiments.collapse import thresholds
+    from recvae.reports.collapse import thresholds
     from recvae.reports.diagnosis_page import reliability
 
     parts: list[Table | str] = []

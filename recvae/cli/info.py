@@ -68,7 +68,7 @@ def _model(terminal: Terminal, name: str) -> None:
     from recvae.registry import entry
 
     about = entry(name)
-    kind = about.recommender()
+    kind = about.model_class()
     sections = {"model": kind.model_defaults, "train": kind.train_defaults}
     options = {section: described(of) for section, of in sections.items() if of is not None}
     terminal.lines(f"{about.title}: {about.paper}")

@@ -16,7 +16,7 @@ from recvae.errors import InputError, WorkError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recvae.training.run_folder import Vocabulary
+    from recvae.training.vocabulary import Vocabulary
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 HELD = ExitStack()  # the outputs of the command under way; closed where it ends

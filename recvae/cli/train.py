@@ -68,6 +68,7 @@ def train(
     from recvae.errors import InputError
     from recvae.experiments.inputs import default_metric, learned_from, validate_with
     from recvae.experiments.measure import facts
+    from recvae.recommender import build
     from recvae.training.keepers import under_way
     from recvae.training.run_folder import read_run
 
@@ -79,7 +80,7 @@ def train(
     chosen = plan.config if plan else _configuration(model, config, settings or [], seed, begun if continued else None)
     if resume and chosen.train is None:
         raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
-    recommender = entry(chosen.name).recommender().from_config(chosen, device)
+    recommender = build(chosen, device)
     before = read_run(begun).dataset if continued else {}
     is_refit = plan is not None or "refit" in before
     if is_refit and metric is not None:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from eval import summarize
 from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
-from recvae.experiments.collapse import ACTIVE_VARIANCE, verdict
 from recvae.experiments.groups import recall_by_group
 from recvae.experiments.inputs import held_out, known_of_users, learned_from
 from recvae.models.conditional import under
@@ -30,6 +29,7 @@ from recvae.nn.batches import Batch
 from recvae.nn.network import Network
 from recvae.nn.noise import Noise
 from recvae.registry import entry
+from recvae.reports.collapse import ACTIVE_VARIANCE, verdict
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from eval import Evaluation, evaluate, parse_metrics
 from recvae.config import RunConfig
 from recvae.experiments.inputs import held_out, learned_from, validate_with
-from recvae.registry import entry
+from recvae.recommender import build
 from recvae.reports.results import ModelResult
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def measure(
     on_epoch: OnEpoch | None = None,
 ) -> "tuple[Recommender, ModelResult]":
     """Train one model, ``metric`` on the validation users choosing its epoch, and evaluate it once on test users."""
-    model = entry(config.name).recommender().from_config(config, device)
+    model = build(config, device)
     model.dataset = facts(data, validation_metric=metric)
     hooks: dict[str, Any] = {}
     if config.train is not None:

@@ -31,8 +31,8 @@ from recvae.experiments.study import STUDY, Study, Trial, read_study
 from recvae.files import refuse_existing, writing
 from recvae.files.swap import clear_inside
 from recvae.options import Between, OneOf, Space
-from recvae.registry import entry
-from recvae.training.run_folder import versions
+from recvae.recommender import build
+from recvae.version import versions
 
 if TYPE_CHECKING:
     import optuna
@@ -90,9 +90,7 @@ def tune(
     with nullcontext() if folder is None else writing(Path(folder)):
         plan = plan.for_data(Size.of(data.train))
         study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
-        validation = validate_with(
-            data, plan.metric, entry(plan.start.name).recommender().from_config(plan.start, device)
-        )
+        validation = validate_with(data, plan.metric, build(plan.start, device))
         runner = _Runner(data, validation, device, events)
         try:
             with _silent():
@@ -315,7 +313,7 @@ class _Runner:
     def run(self, study: Study, number: int, source: str, config: RunConfig, proposal: "optuna.Trial | None") -> Trial:
         """Fit one configuration and return its trial; without ``proposal`` it is never pruned."""
         self.events.on_trial(number, config)
-        model = entry(config.name).recommender().from_config(config, self.device)
+        model = build(config, self.device)
         scores: list[list[Any]] = []
 
         def on_epoch(report: Any) -> None:

@@ -12,7 +12,6 @@ from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.network import Network
 from recvae.recommender import Recommender, Validation, cosines
-from recvae.training.keepers import InFolder, InMemory
 from recvae.training.loop import EpochReport, Hooks, train
 from recvae.training.tensors import Expected, of_network
 
@@ -50,6 +49,8 @@ class NeuralRecommender(Recommender):
         resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
         if folder is None and (resume or overwrite):
             raise InputError("resume and overwrite are about a run's folder; name it.")
+        from recvae.training.keepers import InFolder, InMemory
+
         matrix = self._begin_fit(train, item_ids, titles)
         self.network = self._network()
         keeper: InMemory | InFolder = InMemory(self)

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recvae.experiments.collapse import thresholds
 from recvae.registry import entry
+from recvae.reports.collapse import thresholds
 from recvae.reports.svg import Bar, Line, Point, bar_chart, line_chart, scatter
 from recvae.reports.text import in_html as escape
 from recvae.reports.text import visible_json

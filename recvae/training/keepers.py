@@ -4,28 +4,57 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from recvae.config import run_config
+from recvae import version
+from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError, WorkError
 from recvae.files import refuse_existing, writing
 from recvae.files.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
-from recvae.training import run_folder as checkpoint
-from recvae.training import seals
+from recvae.nn.network import Network
+from recvae.training import run_folder, seals
 from recvae.training.fixed import Fixed
 from recvae.training.loop import EpochReport, TrainState, is_scheduled
 from recvae.training.records import Later, Run
+from recvae.training.tensors import Expected
+from recvae.training.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from recvae.models.neural import NeuralRecommender
+
+class Trained(Protocol):
+    """What a keeper needs of the model that is trained; :class:`recvae.models.neural.NeuralRecommender` has it all."""
+
+    config: RunConfig
+    items: Vocabulary
+    condition_names: tuple[str, ...]
+    best_epoch: int | None
+    metrics: dict[str, float]
+    network: Network
+    fixed: ClassVar[tuple[str, ...]]
+    versions: dict[str, str]
+    resumed: tuple[Later, ...]
+
+    def run(self) -> Run:
+        """Return what run.json says of the model."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the weights' file says of itself."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was learned, by name."""
+
+    def expected(self) -> Mapping[str, Expected]:
+        """Return the names, shapes, types and ranges of the tensors that the model learns."""
+
+    def given(self) -> Iterable[bytes]:
+        """Return what the model learns from beside the clicks, in parts, to be compared when a run is resumed."""
 
 
 class InMemory:
     """Keeps a copy of the best weights."""
 
-    def __init__(self, model: "NeuralRecommender") -> None:
+    def __init__(self, model: Trained) -> None:
         self.model = model
         self.best: dict[str, Tensor] | None = None
 
@@ -62,7 +91,7 @@ class InFolder:
     the best weights of a longer run are kept in resume/best.safetensors, until that has better ones.
     """
 
-    def __init__(self, model: "NeuralRecommender", folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
+    def __init__(self, model: Trained, folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
         self.model, self.folder = model, target(folder)
         self.home = self.folder  # where the files are now
         self.resume, self.overwrite = resume, overwrite
@@ -80,23 +109,23 @@ class InFolder:
         self.held.enter_context(writing(self.folder))
         state = None
         begun = under_way(self.folder)
-        if self.resume and (begun / checkpoint.RUN).is_file():
+        if self.resume and (begun / run_folder.RUN).is_file():
             self.home = begun
             state = self._continue()
         else:
-            refuse_existing(self.folder, marker=checkpoint.RUN, overwrite=self.overwrite)
+            refuse_existing(self.folder, marker=run_folder.RUN, overwrite=self.overwrite)
             remove(next_of(self.folder))
-            if (self.folder / checkpoint.RUN).is_file():
+            if (self.folder / run_folder.RUN).is_file():
                 self.home = next_of(self.folder)
             self.new = True
-        for folder in (self.home, self.home / Path(checkpoint.STATE).parent):
+        for folder in (self.home, self.home / Path(run_folder.STATE).parent):
             clear_inside(folder)
         self.begun = True
         with self._named():
-            checkpoint.write_run(self.home, self.model.run())
-            checkpoint.write_items(self.home, self.model.items)
+            run_folder.write_run(self.home, self.model.run())
+            run_folder.write_items(self.home, self.model.items)
             if state is not None:  # a kill may have come between the state and these
-                checkpoint.write_metrics(self.home, self.rows)
+                run_folder.write_metrics(self.home, self.rows)
         self._take_place()
         return state
 
@@ -105,9 +134,9 @@ class InFolder:
 
         Raises :class:`InputError` where it is of other settings, of other clicks or of more epochs.
         """
-        run = checkpoint.read_run(self.home)
+        run = run_folder.read_run(self.home)
         self._same_settings(run)
-        found = checkpoint.read_state(self.home)
+        found = run_folder.read_state(self.home)
         if found is None:
             return None
         state, facts = found
@@ -119,7 +148,7 @@ class InFolder:
             raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
         self.rows = facts["rows"]
         if self.rows[-1]["best_epoch"]:  # weights that are damaged are found now, and not after hours
-            tensors, of_file = checkpoint.read_weights(self.home, lambda _: self.model.expected())
+            tensors, of_file = run_folder.read_weights(self.home, lambda _: self.model.expected())
             self.has_fixed = self.fixed.restore(self.model.network, tensors, of_file)
             self.model.best_epoch, self.model.metrics = of_file["best_epoch"], of_file["metrics"]
             self.has_weights = True
@@ -180,17 +209,17 @@ class InFolder:
             note_best(self.model, report)
             try:
                 tensors, facts = self.fixed.apart(self.home, self.model.tensors(), self.model.facts())
-                checkpoint.write_best(self.home, self.model.run(), tensors, facts)
+                run_folder.write_best(self.home, self.model.run(), tensors, facts)
             finally:  # whatever came between the two files
-                self.has_weights = self.has_weights or (self.home / checkpoint.WEIGHTS).is_file()
-            checkpoint.tidy_fixed(self.home)
+                self.has_weights = self.has_weights or (self.home / run_folder.WEIGHTS).is_file()
+            run_folder.tidy_fixed(self.home)
         self._take_place()
 
     def _keep_aside(self, scheduled: int) -> None:
         """Keep the weights of the best scheduled epoch, where they are still in model.safetensors."""
-        kept = checkpoint.read_facts(self.home)
+        kept = run_folder.read_facts(self.home)
         if scheduled and kept is not None and kept["best_epoch"] == scheduled:
-            checkpoint.keep_aside(self.home)
+            run_folder.keep_aside(self.home)
 
     def keep_state(self, state: TrainState, report: EpochReport) -> None:
         """Write what the next epoch depends on, and the metrics."""
@@ -203,10 +232,10 @@ class InFolder:
             "metrics": {} if best_score is None else {"validation": best_score},
         }
         with self._named():
-            checkpoint.write_state(self.home, state, facts)
+            run_folder.write_state(self.home, state, facts)
             self._note(state)
             if report.best and report.best_epoch == best_epoch:
-                checkpoint.remove_aside(self.home)
+                run_folder.remove_aside(self.home)
 
     def end(self) -> None:
         """Put the best weights back; a run that never had any leaves nothing, and an earlier one as it was."""
@@ -218,11 +247,11 @@ class InFolder:
             if self.begun and self.home != self.folder:
                 remove(self.home)
             elif self.begun and self.new:
-                checkpoint.remove_run(self.folder)
+                run_folder.remove_run(self.folder)
 
     def _put_weights_back(self) -> None:
         """Give the model the best weights, and close the folder's seal over what is there."""
-        tensors, facts = checkpoint.read_weights(self.folder)
+        tensors, facts = run_folder.read_weights(self.folder)
         best = self.rows[-1]["best_epoch"] if self.rows else 0
         if self.finished and facts["best_epoch"] != best:
             tensors, facts = self._put_in_place(best, tensors, facts)
@@ -232,16 +261,16 @@ class InFolder:
         seals.narrow(self.folder)
 
     def _put_in_place(
-        self, best: int, tensors: dict[str, Tensor], facts: checkpoint.Facts
-    ) -> tuple[dict[str, Tensor], checkpoint.Facts]:
+        self, best: int, tensors: dict[str, Tensor], facts: run_folder.Facts
+    ) -> tuple[dict[str, Tensor], run_folder.Facts]:
         """Put the best weights that were kept aside in the place of those that a shorter run ended with."""
-        of_kept = checkpoint.read_facts(self.folder, checkpoint.BEST)
+        of_kept = run_folder.read_facts(self.folder, run_folder.BEST)
         if of_kept is None or of_kept["best_epoch"] != best:
             return tensors, facts
-        tensors, facts = checkpoint.read_weights(self.folder, file=checkpoint.BEST)
+        tensors, facts = run_folder.read_weights(self.folder, file=run_folder.BEST)
         self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
-        checkpoint.write_best(self.folder, self.model.run())
-        checkpoint.remove_aside(self.folder)
+        run_folder.write_best(self.folder, self.model.run())
+        run_folder.remove_aside(self.folder)
         return tensors, facts
 
     def _same_settings(self, run: Run) -> None:
@@ -253,7 +282,7 @@ class InFolder:
             config = run_config(run.config).to_dict()  # options that are newer than the run are at their defaults
         except ConfigError as error:
             raise FormatError(
-                f"{self.folder / checkpoint.RUN} was altered, or is another version's. {error}"
+                f"{self.folder / run_folder.RUN} was altered, or is another version's. {error}"
             ) from error
         theirs, mine = (_flat({"config": c, "dataset": r.dataset}) for c, r in ((config, run), (ours.config, ours)))
         free = {"config.train.epochs"} if "refit" in run.dataset else {"config.train.epochs", "config.train.stop_after"}
@@ -282,9 +311,9 @@ def under_way(folder: Path) -> Path:
 
     An earlier run that a killed process had set aside gets its place back.
     """
-    recover(folder, marker=checkpoint.RUN, whole=checkpoint.WEIGHTS)
+    recover(folder, marker=run_folder.RUN, whole=run_folder.WEIGHTS)
     begun = next_of(folder)
-    return begun if all((place / checkpoint.RUN).is_file() for place in (folder, begun)) else folder
+    return begun if all((place / run_folder.RUN).is_file() for place in (folder, begun)) else folder
 
 
 def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
@@ -297,12 +326,12 @@ def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
 def _later(run: Run, done: int) -> tuple[Later, ...]:
     """Return the versions that a run went on with where they were others than before, those of now too."""
     later = tuple(part for part in run.resumed if part.epoch <= done)
-    now = checkpoint.versions()
+    now = version.versions()
     before = later[-1].versions if later else run.versions
     return later if now == before else (*later, Later(epoch=done + 1, versions=now))
 
 
-def note_best(model: "NeuralRecommender", report: EpochReport) -> None:
+def note_best(model: Trained, report: EpochReport) -> None:
     """Remember which epoch the kept weights are from, and its score."""
     model.best_epoch = report.epoch
     model.metrics = {} if report.score is None else {"validation": report.score}

@@ -36,7 +36,6 @@ from recvae.files import (
     read_table,
     recover,
     same_vocabulary,
-    vocabulary_hash,
 )
 from recvae.files.swap import clear_inside, need_utf8, remove, remove_empty
 from recvae.training import seals
@@ -53,6 +52,7 @@ from recvae.training.records import (
     checked,
 )
 from recvae.training.tensors import Expected, Shape, wrong_form, wrong_values
+from recvae.training.vocabulary import Vocabulary
 
 FORMAT = 1
 _ITEM_COLUMNS = ("index", "item_id", "title")
@@ -77,25 +77,6 @@ _TYPES = {
 
 Facts = dict[str, Any]
 Forms = Mapping[str, Expected]
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The items a model knows: raw ids in column order, and titles (empty where there are none)."""
-
-    ids: Sequence[str]
-    titles: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def hash(self) -> str:
-        """Return the SHA-256 of the ids in order, one per line: two catalogues are the same where it is."""
-        return vocabulary_hash(self.ids)
-
-    def titles_hash(self) -> str:
-        """Return the SHA-256 of the titles, by which an altered items.csv shows."""
-        return vocabulary_hash(self.titles)
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
@@ -312,22 +293,6 @@ def remove_run(folder: Path) -> None:
     for home in (folder, (folder / STATE).parent):
         clear_inside(home)  # a file that was being made when the run was asked to end
     remove_empty([folder, (folder / STATE).parent])
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a run's bits depend on."""
-    import platform
-
-    import numpy as np
-
-    from recvae import __version__
-
-    return {
-        "recvae": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _fill(path: Path, named: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:

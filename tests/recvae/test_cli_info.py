@@ -16,7 +16,7 @@ def test_every_option_of_a_model_is_printed_with_its_meaning_values_default_and_
     answer = cli("info", name)
     assert answer.status == 0
     assert answer.out.startswith(f"{entry(name).title}: {entry(name).paper}\n")
-    kind = entry(name).recommender()
+    kind = entry(name).model_class()
     document = cli("info", name, "--json").json
     assert document["kind"] == "model"
     for section, defaults in (("model", kind.model_defaults), ("train", kind.train_defaults)):

@@ -14,7 +14,7 @@ from conftest import checkerboard
 from recvae.cli.items import find_item, plain_title, suggestion
 from recvae.errors import InputError, did_you_mean
 from recvae.recommender import load
-from recvae.training.run_folder import Vocabulary
+from recvae.training.vocabulary import Vocabulary
 
 TITLES = ("Matrix, The (1999)", "Toy Story (1995)", "Toy Story 2 (1999)", "Twin", "Twin", "", "Boot, Das (1981)")
 

@@ -20,11 +20,11 @@ SMALL = {
     "hidden": 32, "latent": 16, "epochs": 25, "batch_size": 10, "learning_rate": 0.01, "gamma": 0.001,
     "dropout": 0.3, "pseudo_inputs": 10, "factors": 8, "regularization": 0.1, "alpha": 5.0,
 }  # fmt: skip
-NEURAL = [name for name, entry in MODELS.items() if issubclass(entry.recommender(), NeuralRecommender)]
+NEURAL = [name for name, entry in MODELS.items() if issubclass(entry.model_class(), NeuralRecommender)]
 
 
 def make(name, **more):
-    kind = MODELS[name].recommender()
+    kind = MODELS[name].model_class()
     known = {f.name: getattr(d, f.name) for d in (kind.model_defaults, kind.train_defaults) if d for f in fields(d)}
     options = {key: value for key, value in SMALL.items() if key in known}
     if isinstance(known.get("hidden"), tuple):
@@ -266,7 +266,7 @@ def test_click_weights_matter_only_when_asked_for(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_says_what_it_is(name, fitted):
-    kind = MODELS[name].recommender()
+    kind = MODELS[name].model_class()
     assert repr(kind(device="cpu")) == f"{kind.__name__}(default options; not fitted)"
     said = repr(fitted(name))
     assert said.startswith(f"{kind.__name__}(")

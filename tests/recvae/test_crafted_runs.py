@@ -34,7 +34,7 @@ def runs(tmp_path_factory):
     """A run folder of each registered model and of a blend."""
     folder = tmp_path_factory.mktemp("runs")
     for name, entry in MODELS.items():
-        kind = entry.recommender()
+        kind = entry.model_class()
         known = {**vars(kind.model_defaults), **vars(kind.train_defaults or object)}
         options = {key: value for key, value in QUICK.items() if key in known}
         if isinstance(known.get("hidden"), tuple):

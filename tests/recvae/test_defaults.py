@@ -74,7 +74,7 @@ def test_the_rules_are_monotone(size, more):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_what_follows_is_an_option_and_what_is_set_never_follows(name):
-    kind = MODELS[name].recommender()
+    kind = MODELS[name].model_class()
     asked = resolve(name)
     assert asked.open == set(kind.follows)
     for key in kind.follows:

@@ -16,10 +16,10 @@ from data_prep import sample
 from eval import evaluate
 from recvae.errors import InputError, WorkError
 from recvae.experiments import diagnose as diagnostics
-from recvae.experiments.collapse import thresholds, verdict
 from recvae.experiments.groups import recall_by_group
 from recvae.nn.densities import gaussian_draws
 from recvae.ranking import rank
+from recvae.reports.collapse import thresholds, verdict
 from recvae.reports.diagnosis_page import page, reliability
 
 

@@ -82,7 +82,7 @@ def test_a_page_shows_how_to_train(path):
 
 @each_page
 def test_every_option_named_exists(path):
-    kind = MODELS[path.stem].recommender()
+    kind = MODELS[path.stem].model_class()
     for section, name, value in re.findall(r"`(model|train)\.(\w+)(?:=([^`]*))?`", path.read_text(encoding="utf-8")):
         options = kind.model_defaults if section == "model" else kind.train_defaults
         assert hasattr(options, name), f"{section}.{name}"

@@ -84,7 +84,7 @@ def test_asking_any_model(name, fitted):
 @pytest.mark.parametrize("name", ["ease", "implicit-als", "mult-vae"])
 def test_fitting_and_making(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    kind = MODELS[name].recommender()
+    kind = MODELS[name].model_class()
     neural = kind.train_defaults is not None
 
     def new():

@@ -14,7 +14,7 @@ from recvae.registry import MODELS, entry
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_signature_has_every_option_with_its_default_and_type(name):
-    kind = entry(name).recommender()
+    kind = entry(name).model_class()
     parameters = inspect.signature(kind).parameters
     sets = [kind.model_defaults, *([] if kind.train_defaults is None else [kind.train_defaults]), OfEveryModel()]
     expected = [(f.name, getattr(of, f.name), get_type_hints(type(of))[f.name]) for of in sets for f in fields(of)]
@@ -27,7 +27,7 @@ def test_the_signature_has_every_option_with_its_default_and_type(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_type_checkers_are_told_the_same_options(name):
     """Type checkers read the dataclass that ``takes`` names; its fields are inherited, and so cannot drift."""
-    kind = entry(name).recommender()
+    kind = entry(name).model_class()
     arguments = vars(kind)["__init__"].arguments
     assert {f.name for f in fields(arguments)} == set(inspect.signature(kind).parameters)
     assert issubclass(arguments, type(kind.model_defaults))

@@ -228,7 +228,8 @@ def test_the_environment_names_the_machine():
 
 def test_reports_import_neither_torch_nor_matplotlib():
     program = (
-        "import sys, recvae.reports.tables, recvae.reports.figures; recvae.reports.machine.environment(); "
+        "import sys, recvae.reports.tables, recvae.reports.figures, recvae.reports.machine; "
+        "recvae.reports.machine.environment(); "
         "print(sorted({'torch', 'matplotlib', 'rich', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

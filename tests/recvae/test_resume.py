@@ -13,6 +13,7 @@ from sealing import reseal
 from small_models import BOARD, KINDS, equal, model
 
 import recvae
+from recvae import version
 from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
 from recvae.files import swap
 from recvae.training import run_folder
@@ -338,7 +339,7 @@ def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, 
         run = run_folder.read_run(tmp_path / "run")
         return run.versions, [(later.epoch, later.versions["torch"]) for later in run.resumed]
 
-    first = run_folder.versions()
+    first = version.versions()
     for epochs, torch_version, expected in (
         (2, first["torch"], []),
         (3, "99.0", [(3, "99.0")]),
@@ -346,7 +347,7 @@ def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, 
         (5, "99.0", [(3, "99.0")]),
         (6, first["torch"], [(3, "99.0"), (6, first["torch"])]),
     ):
-        monkeypatch.setattr(run_folder, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
+        monkeypatch.setattr(version, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
         model("mult-dae", epochs=epochs).fit(BOARD, folder=tmp_path / "run", resume=True)
         assert versions() == (first, expected)
     again = recvae.load(tmp_path / "run", "cpu")

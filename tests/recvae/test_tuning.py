@@ -245,7 +245,8 @@ import sys
 from data_prep.dataset import Dataset
 import torch
 from recvae.options import Between
-from recvae.experiments.tune import Events, plan, tune
+from recvae.experiments.space import plan
+from recvae.experiments.tune import Events, tune
 torch.set_num_threads(1)
 settings = {settings}
 space = {{"train.learning_rate": Between(1e-5, 0.1, log=True)}}
