@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from recvae.arguments import shown
 from recvae.defaults import Size
 from recvae.errors import ConfigError, InputError, did_you_mean
-from recvae.options import SEED
+from recvae.options import SEED, kind_of
 
 Options = TypeVar("Options")
 
@@ -280,7 +280,7 @@ def _schema(kind: type[Any]) -> Any:
     declared: dict[str, Any] = {}
     for f in fields(kind):
         bounds = dict(f.metadata.get("bounds", {}))
-        annotation = hints[f.name]
+        annotation = kind_of(f, hints)
         if get_origin(annotation) is tuple:  # TOML has lists; the bounds are those of the elements
             longest = bounds.pop("max_length", None)
             annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]

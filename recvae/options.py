@@ -5,8 +5,8 @@ the numeric modules run where nothing but torch, numpy and scipy is installed. :
 declarations into checked configuration, and :mod:`recvae.experiments.tune` searches what is declared searchable.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from inspect import Parameter, Signature
 from types import NoneType
 from typing import Any, Concatenate, Literal, ParamSpec, get_args, get_origin, get_type_hints
@@ -39,15 +39,29 @@ Space = Between | OneOf
 WIDEST, DEEPEST = 65_536, 100
 
 
-def option(default: Any, meaning: str, *, search: Space | None = None, **bounds: Any) -> Any:
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    search: Space | None = None,
+    choices: Callable[[], Iterable[str]] | None = None,
+    **bounds: Any,
+) -> Any:
     """Declare a dataclass field with its meaning and, for numbers, ``gt``, ``ge``, ``lt`` or ``le`` bounds.
 
     Of a tuple the bounds are those of its values, and ``max_length`` is how many there may be.
 
     ``search`` is where ``recvae tune`` looks for better values; without it the option keeps the value it is given.
-    Use ``Between(low, high)`` for an int or a float and ``OneOf(a, b, ...)`` for a choice.
+    Use ``Between(low, high)`` for an int or a float and ``OneOf(a, b, ...)`` for a choice. ``choices`` returns
+    the names that a text may be, those of a table of functions: a function that is entered there can be chosen.
     """
-    return field(default=default, metadata={"meaning": meaning, "bounds": bounds, "search": search})
+    return field(default=default, metadata={"meaning": meaning, "bounds": bounds, "search": search, "choices": choices})
+
+
+def kind_of(option: "Field[Any]", hints: Mapping[str, Any]) -> Any:
+    """Return the type of a field that :func:`option` declared: of one with ``choices``, those names and no others."""
+    choices = option.metadata.get("choices")
+    return hints[option.name] if choices is None else Literal[tuple(choices())]
 
 
 # What the declarations say, for people and for editors.
@@ -77,7 +91,7 @@ def described(defaults: Any) -> list[Described]:
         Described(
             name=f.name,
             default=getattr(defaults, f.name),
-            values=_values(hints[f.name], _range(f.metadata.get("bounds", {}))),
+            values=_values(kind_of(f, hints), _range(f.metadata.get("bounds", {}))),
             meaning=f.metadata.get("meaning", ""),
             search=f.metadata.get("search"),
         )

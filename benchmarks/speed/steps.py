@@ -44,7 +44,7 @@ class Steps:
         """Take one batch of RecVAE's table of old posteriors."""
         network: Any = self.network
         batch = next(self.in_order)
-        network._old[batch.users] = torch.cat(network.encoder(batch, batch.normalised()), dim=1)
+        network.latent_prior.table[batch.users] = torch.cat(network.encoder(batch, batch.normalised()), dim=1)
 
 
 @dataclass(frozen=True)

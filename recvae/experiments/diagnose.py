@@ -22,9 +22,7 @@ from recvae.experiments.groups import recall_by_group
 from recvae.experiments.inputs import held_out, known_of_users, learned_from
 from recvae.models.conditional import under
 from recvae.models.neural import NeuralRecommender
-from recvae.models.recvae import RecVAENetwork
 from recvae.models.recvae_edlae import RecVAEEDLAENetwork
-from recvae.models.vaeac import VAEACNetwork
 from recvae.nn.batches import Batch
 from recvae.nn.network import Network
 from recvae.nn.noise import Noise
@@ -81,7 +79,7 @@ def diagnose(
         try:
             with _frozen(network):
                 found = _evidence(network, batches, samples, Noise(seed, model.device), progress)
-                likelihood = {**_likelihood(found), "prior": _about_prior(network)}
+                likelihood = {**_likelihood(found), "prior": network.about}
                 sampled = None if network.has_standard_prior else found
                 latent = latent_dimensions(*_posterior(network, batches), sampled, curves)
         except InputError as error:  # no posterior, or not one Gaussian
@@ -299,24 +297,6 @@ def _likelihood(found: Evidence) -> dict[str, Any]:
             "least": float(found.effective.min()),
         },
     }
-
-
-def _about_prior(network: Network) -> str:
-    if network.has_standard_prior:
-        return "The prior is N(0, 1) in each dimension."
-    if isinstance(network, RecVAENetwork):
-        return (
-            "RecVAE's composite prior depends on the user: log p(x) here is under the prior that the encoder's own "
-            "posterior of these clicks makes (training's last one is not kept with a run). The KL is then at most "
-            "0.29 nats a dimension, whatever it was in training, and log p(x) can be compared between RecVAE runs, not "
-            "with a model whose prior has not seen x."
-        )
-    if isinstance(network, VAEACNetwork):
-        return (
-            "All of this is of the model with nothing observed: its prior network then knows nobody, and the proposal "
-            "network sees everything. Its KL is sampled."
-        )
-    return "The prior is the model's own; its KL is sampled."
 
 
 # --- the map of the items --------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Mult-DAE and Mult-VAE: Liang, Krishnan, Hoffman and Jebara, WWW 2018, arXiv 1802.05814."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -8,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from recvae import defaults
-from recvae.errors import InputError
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
-from recvae.nn.corruption import corrupted
-from recvae.nn.densities import gaussian_log_density, kl_standard_normal
+from recvae.nn.corruption import CORRUPTIONS, corrupted
+from recvae.nn.densities import drawn, gaussian_log_density, kl_standard_normal
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
 from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
-from recvae.nn.likelihoods import likelihood
+from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
-from recvae.nn.schedules import annealed_beta
+from recvae.nn.priors import PRIORS, PriorOptions
+from recvae.nn.schedules import RampOptions, annealed_beta
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultOptions:
+class MultOptions(LikelihoodOptions):
     """What the two share."""
 
     hidden: tuple[int, ...] = option(
@@ -39,16 +41,11 @@ class MultOptions:
     dropout: float = option(
         0.5, "Share of clicks dropped from the input in training.", search=Between(0.1, 0.8), ge=0, lt=1
     )
-    corruption: Literal["dropout", "flips", "subset"] = option(
+    corruption: str = option(
         "dropout",
         "What else happens to the input: 'dropout' scales the clicks that stay by 1 / (1 - dropout), 'subset' gives "
         "them norm 1 as any history has, 'flips' adds about as many random clicks as it drops and does the same.",
-    )
-    likelihood: Literal["multinomial", "bernoulli", "gaussian"] = option(
-        "multinomial", "Of the clicks given the logits: 'multinomial', 'bernoulli' (logistic) or 'gaussian'."
-    )
-    confidence: float = option(
-        1.0, "Gaussian likelihood: weight of a click's squared error, where that of any other item is 1.", gt=0
+        choices=lambda: CORRUPTIONS,
     )
     l2: float = option(
         0.0,
@@ -80,29 +77,19 @@ class MultDAEOptions(MultOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultVAEOptions(SlimOptions, MultOptions):
+class MultVAEOptions(RampOptions, PriorOptions, SlimOptions, MultOptions):
     """Options of Mult-VAE; the defaults are the paper's for ML-20M.
 
     The plain ELBO is ``anneal = "constant"`` with ``beta_cap = 1``; another cap makes it a beta-VAE.
     """
 
-    beta_cap: float = option(0.2, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
-    anneal: Literal["paper", "share", "constant", "cyclical"] = option(
-        "paper",
-        "How beta grows: min(cap, step / anneal_updates), to the cap over a share of the run, not at all, or from 0 to "
-        "the cap over a share of each of several cycles.",
-        search=OneOf("paper", "share"),  # with few updates beta_cap means nothing to 'paper'
-    )
-    anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
-    anneal_share: float = option(
-        0.5, "Share of the run in which 'share' reaches the cap, and of a cycle in which 'cyclical' does.", ge=0, le=1
-    )
-    cycles: int = option(4, "Number of cycles of 'cyclical' in the run.", ge=1)
     gamma: float | None = option(
         None, "Where given, the weight of the KL term per click of the user (RecVAE's), which replaces beta.", ge=0
     )
     kl: Literal["analytic", "sampled"] = option(
-        "analytic", "KL term: 'analytic', or 'sampled', log q(z|x) - log p(z) of the z that is decoded."
+        "analytic",
+        "KL term: 'analytic' where the prior is N(0, 1), or 'sampled', log q(z|x) - log p(z) of the z that is decoded, "
+        "which the other priors have in any case.",
     )
     samples: int = option(1, "Samples of z per user and update.", ge=1, le=10_000)
 
@@ -113,10 +100,8 @@ class _Mult(Network):
     def __init__(self, n_items: int, code: int, options: MultOptions, seed: int) -> None:
         # clicks -> widths[0] -> ... -> widths[-1] -> ... -> clicks; the encoder's last layer gives `code` values
         super().__init__()
-        if options.likelihood == "bernoulli" and options.weighted:
-            raise InputError("The Bernoulli likelihood is of clicks, not of weights. Set weighted = false.")
         self.n_items, self.options = n_items, options
-        self.likelihood = likelihood(options.likelihood, options.confidence)
+        self.likelihood = likelihood(options, weighted=options.weighted)
         widths = (*options.hidden, options.latent)
         g = torch.Generator().manual_seed(seed)
         outputs = (*widths[:-1], code)
@@ -128,7 +113,10 @@ class _Mult(Network):
 
     def encode(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """Return the encoder's last layer, before any non-linearity: (B, code). Corruption needs ``noise``."""
-        h = self.first_layer(batch, noise)
+        return self.after_first(self.first_layer(batch, noise))
+
+    def after_first(self, h: Tensor) -> Tensor:
+        """Return the encoder's last layer, (B, code), from its first, (B, width)."""
         for layer in self.encoder:
             h = layer(torch.tanh(h))
         return h
@@ -158,8 +146,7 @@ class _Mult(Network):
         return (Phase("all", 1, tuple(self.parameters())),)
 
     def l2(self) -> dict[str, float]:
-        lambda_ = self.options.l2
-        return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
+        return self.l2_of_matrices(self.options.l2)
 
 
 class MultDAENetwork(_Mult):
@@ -183,23 +170,35 @@ class MultVAENetwork(_Mult):
 
     def __init__(self, n_items: int, options: MultVAEOptions, seed: int = 0) -> None:
         super().__init__(n_items, 2 * options.latent, options, seed)
+        g = torch.Generator().manual_seed(seed + 1)
+        self.latent_prior = PRIORS[options.prior](self, n_items, options, g)
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mu and log-variance, (B, K) each."""
         mu, logvar = self.encode(batch, noise).chunk(2, dim=1)
         return mu, logvar
 
+    def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        mu, logvar = self.after_first(self.first.of_rows(rows)).chunk(2, dim=1)
+        return mu, logvar
+
+    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        kept = (self.latent_prior, *self.decoder.parameters())  # of the copy only the encoder runs
+        other = copy.deepcopy(self, {id(value): value for value in kept})
+        for value in (*other.first.parameters(), *other.encoder.parameters()):
+            value.requires_grad_(False)
+        return other.encoded
+
     def code(self, batch: Batch) -> Tensor:
         return self.decode(self.posterior(batch)[0])
 
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
-        """Let ImplicitSLIM replace the first layer's rows and the last layer's, as in RecVAE; Adam's moments stay."""
+        """Update the prior, then let ImplicitSLIM replace embeddings, as in RecVAE; Adam's moments stay."""
+        self.latent_prior.update(self, clicks, batch_size, trained=True, current=False)
         replace_embeddings(self.options, epoch, clicks, (self.first.weight, self.output.weight))
 
     def beta(self, step: int, total: int) -> float:
-        o = self.options
-        cap, updates, share = o.beta_cap, o.anneal_updates, o.anneal_share
-        return annealed_beta(o.anneal, step, total, cap=cap, updates=updates, share=share, cycles=o.cycles)
+        return annealed_beta(self.options, step, total)
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
         return self.bound(batch, batch, beta, noise)
@@ -210,12 +209,13 @@ class MultVAENetwork(_Mult):
         mu, logvar = self.posterior(given, noise)
         if o.samples > 1:  # of z, given the one corrupted input
             mu, logvar, target = mu.repeat(o.samples, 1), logvar.repeat(o.samples, 1), target.repeated(o.samples)
-        z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
+        z, _ = drawn(mu, logvar, noise)
         nll = -self.log_likelihood(self.decode(z), target).mean()
-        if o.kl == "analytic":
+        if o.kl == "analytic" and self.has_standard_prior:
             of_users = kl_standard_normal(mu, logvar)  # (B,)
         else:
-            of_users = (gaussian_log_density(z, mu, logvar) - gaussian_log_density(z, 0.0, 0.0)).sum(1)
+            log_q = gaussian_log_density(z, mu, logvar).sum(1)
+            of_users = log_q - self.latent_prior.density(given, self, noise)(z).sum(1)
         kl = of_users.mean()
         if o.gamma is None:
             return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)

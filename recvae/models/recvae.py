@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from recvae import defaults
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
-from recvae.nn.densities import composite_log_density, composite_log_prior, gaussian_log_density
+from recvae.nn.densities import drawn, gaussian_log_density
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
 from recvae.nn.layers import ClickLinear, Linear, init_fan_in, linear
+from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
+from recvae.nn.priors import PRIORS, PriorOptions
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
-TABLE_VALUES = 1 << 29  # the table of old posteriors has at most this many: 2 GiB
-
 
 @dataclass(frozen=True, kw_only=True)
-class RecVAEOptions(SlimOptions):
+class RecVAEOptions(PriorOptions, LikelihoodOptions, SlimOptions):
     """Options of RecVAE; the defaults are the paper's for ML-20M, and the paper's code where later code differs."""
 
     hidden: int = option(600, "Width of the encoder's layers.", search=OneOf(150, 300, 600), ge=1, le=WIDEST)
@@ -49,6 +49,8 @@ class RecVAEOptions(SlimOptions):
         "Where the paper's code and the authors' later release differ. 'paper': LayerNorm eps 1e-5, first prior from "
         "the fresh encoder. 'released': eps 1e-1, first prior from an unrelated random encoder.",
     )
+    prior: str = option("composite", "Of the code: RecVAE's 'composite', 'standard' or 'vamp'.", choices=lambda: PRIORS)
+    l2: float = option(0.0, "Lambda of lambda * sum of squared weights (biases and LayerNorms left out).", ge=0)
     weighted: bool = option(False, "Use the click matrix's values as click weights instead of 1.")
 
 
@@ -71,10 +73,29 @@ class RecVAEEncoder(nn.Module):
         h = self.last_hidden(batch, values)
         return self.mu(h), self.logvar(h)
 
+    def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the posterior of clean clicks, (B, K) each."""
+        mu, logvar = self(batch, batch.normalised())
+        return mu, logvar
+
+    def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and log-variance of dense rows, (C, K) each."""
+        h = self.after_first(self.first.of_rows(rows))
+        return self.mu(h), self.logvar(h)
+
+    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        """Return :meth:`encoded` of a copy."""
+        other: RecVAEEncoder = copy.deepcopy(self).requires_grad_(False)
+        return other.encoded
+
     def last_hidden(self, batch: Batch, values: Tensor) -> Tensor:
         """Return what both heads are linear in, (B, H)."""
+        return self.after_first(self.first(batch, values))
+
+    def after_first(self, h: Tensor) -> Tensor:
+        """Return what both heads are linear in, (B, H), from the first layer before its non-linearity, (B, H)."""
         first, *later = self.norms
-        h: Tensor = first(nn.functional.silu(self.first(batch, values)))
+        h = first(nn.functional.silu(h))
         skips = h
         for layer, norm in zip(self.inner, later, strict=True):
             h = norm(nn.functional.silu(layer(h) + skips))
@@ -91,9 +112,8 @@ class RecVAENetwork(Network):
         g = torch.Generator().manual_seed(seed)
         self.encoder = RecVAEEncoder(n_items, options, g)
         self.decoder = linear(options.latent, n_items, init_fan_in, g)
-        # The posterior at the last prior update: a table (n_users, 2 K), mu then log-variance, or the encoder of then.
-        self._old: Tensor | None = None
-        self._frozen: tuple[RecVAEEncoder] | None = None  # a tuple: not a part of this module
+        self.likelihood = likelihood(options, weighted=options.weighted)
+        self.latent_prior = PRIORS[options.prior](self, n_items, options, g)
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mu and log-variance, (B, K) each. Dropout needs ``noise``."""
@@ -103,13 +123,14 @@ class RecVAENetwork(Network):
         mu, logvar = self.encoder(batch, values)
         return mu, logvar
 
-    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """Return the composite prior of these users, with the encoder's posterior as it stands for the old one.
+    def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.encoder.encoded(batch)
 
-        Training's old posterior is not kept with a run; this is what the next prior update would take.
-        """
-        mu, logvar = self.posterior(batch)
-        return lambda z: composite_log_density(z, mu, logvar)
+    def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.encoded_rows(rows)
+
+    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        return self.encoder.frozen()
 
     @property
     def output(self) -> Linear:
@@ -120,8 +141,10 @@ class RecVAENetwork(Network):
         return mu
 
     def phases(self) -> tuple[Phase, ...]:
+        of_decoder = set(self.decoder.parameters())
+        of_encoder = (value for value in self.parameters() if value not in of_decoder)  # a prior's own among them
         return (
-            Phase("encoder", self.options.encoder_passes, tuple(self.encoder.parameters())),
+            Phase("encoder", self.options.encoder_passes, tuple(of_encoder)),
             Phase("decoder", self.options.decoder_passes, tuple(self.decoder.parameters())),
         )
 
@@ -143,49 +166,34 @@ class RecVAENetwork(Network):
         The decoder's passes leave the encoder as it is, so what they used is still right for the next epoch's encoder
         passes, and a resumed run that makes it afresh gets the same bits.
         """
-        encoder = self.encoder
-        if phase == "encoder" and epoch == 0 and self.options.variant == "released":
+        encoder, first = self.encoder, phase == "encoder" and epoch == 0
+        if first and self.options.variant == "released":
             other = torch.Generator().manual_seed(self._seed + 1)
             encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
-        if len(clicks) * 2 * self.options.latent > TABLE_VALUES:
-            # The encoder passes change the encoder, so they need a copy of it; the decoder passes do not.
-            self._old = None
-            self._frozen = (copy.deepcopy(encoder).requires_grad_(False) if phase == "encoder" else encoder,)
-            return
-        if phase == "encoder" and epoch > 0 and self._old is not None:
-            return
-        if self._old is None or self._old.shape[0] != len(clicks) or self._old.device != clicks.device:
-            self._old = torch.empty(len(clicks), 2 * self.options.latent, device=clicks.device)
-        for batch in clicks.in_order(batch_size):
-            self._old[batch.users] = torch.cat(encoder(batch, batch.normalised()), dim=1)
+        trained = phase == "encoder"
+        self.latent_prior.update(encoder, clicks, batch_size, trained=trained, current=trained and not first)
 
     @torch.no_grad()
-    def _old_posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log-variance at the last prior update, (B, K) each."""
-        if self._old is not None:
-            mu, logvar = self._old[batch.users].chunk(2, dim=1)
-        elif self._frozen is not None:
-            mu, logvar = self._frozen[0](batch, batch.normalised())
-        else:
-            raise RuntimeError("begin_phase must come before the first loss: it takes the old posterior.")
-        return mu, logvar
+    def _frozen_posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mu and log-variance of clean clicks, (B, K) each, for the decoder's passes: it leaves them alone."""
+        kept = self.latent_prior.kept_posterior(batch)
+        return self.encoder.encoded(batch) if kept is None else kept
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
-        mu_old, logvar_old = self._old_posterior(batch)
         if phase == "decoder":
-            z = mu_old + noise.normal(mu_old) * torch.exp(0.5 * logvar_old)
+            z, _ = drawn(*self._frozen_posterior(batch), noise)
             nll = -self.log_likelihood(z, batch).mean()
             return Loss(total=nll, nll=nll)
         mu, logvar = self.posterior(batch, noise)
-        z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
+        z, _ = drawn(mu, logvar, noise)
         nll = -self.log_likelihood(z, batch).mean()
-        kl = gaussian_log_density(z, mu, logvar).sum(1) - composite_log_prior(z, mu_old, logvar_old)  # (B,), same z
+        log_q = gaussian_log_density(z, mu, logvar).sum(1)  # (B,)
+        kl = log_q - self.latent_prior.density(batch, self, noise)(z).sum(1)  # of the same z
         weight = self.options.gamma * batch.totals if self.options.beta is None else self.options.beta
         return Loss(total=nll + (weight * kl).mean(), nll=nll, kl=kl.mean())
 
-    def release(self) -> None:
-        super().release()
-        self._old = self._frozen = None
+    def l2(self) -> dict[str, float]:
+        return self.l2_of_matrices(self.options.l2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, as_csr, canonical
-from recvae.nn.densities import LOG_2PI, gaussian_log_density, kl_gaussians
+from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians
 from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
 from recvae.nn.likelihoods import multinomial_log_likelihood, scores_at
 from recvae.nn.network import Loss, Network, Phase
@@ -125,8 +125,7 @@ class VAEACNetwork(Network):
         return self.options.beta
 
     def l2(self) -> dict[str, float]:
-        lambda_ = self.options.l2
-        return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
+        return self.l2_of_matrices(self.options.l2)
 
     @torch.no_grad()
     def set_offsets(self, batch: Batch) -> None:
@@ -211,7 +210,7 @@ class VAEACNetwork(Network):
         seen = (noise.uniform(batch.values) >= shares[batch.rows]).to(batch.values)  # (N,)
         observed = self.observed(batch, seen)
         prior, (mu, logvar) = self.prior_of(observed), self.proposal(batch, seen)
-        z = mu + noise.normal(mu) * torch.exp(0.5 * logvar)
+        z, _ = drawn(mu, logvar, noise)
         nll = -self.hidden_log_likelihood(self.decoded(z, observed), batch, seen).mean()
         kl = kl_gaussians(mu, logvar, *prior).mean()
         return Loss(total=nll + beta * kl - log_hyperprior(*prior).mean(), nll=nll, kl=kl, beta=beta)
@@ -225,9 +224,7 @@ class VAEACNetwork(Network):
         """Return a function that gives what enters the last layer, (B, H): of the prior's mean, or of draws of z."""
         observed = self.observed(batch, torch.ones_like(batch.values))
         mu, logvar = self.prior_of(observed)
-        if noise is None:
-            return lambda: self.decoded(mu, observed)
-        return lambda: self.decoded(mu + noise.normal(mu) * torch.exp(0.5 * logvar), observed)
+        return lambda: self.decoded(drawn(mu, logvar, noise)[0], observed)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the (B, I) scores to rank by: the Gaussian's are expected ratings."""
@@ -253,6 +250,17 @@ class VAEACNetwork(Network):
         """Return mean and log-variance of q_phi(z | x, b), (B, K) each, with everything hidden."""
         del noise
         return self.proposal(batch, torch.zeros_like(batch.values))
+
+    @property
+    def has_standard_prior(self) -> bool:
+        return False
+
+    @property
+    def about(self) -> str:
+        return (
+            "All of this is of the model with nothing observed: its prior network then knows nobody, and the proposal "
+            "network sees everything. Its KL is sampled."
+        )
 
     def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         mu, logvar = self.prior_of(self._nothing())

@@ -9,7 +9,7 @@ prior as well, Mult-VAE with a sampled KL.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +17,35 @@ from torch import Tensor, nn
 from recvae import defaults
 from recvae.errors import InputError
 from recvae.models.neural import NeuralRecommender
-from recvae.nn.batches import Batch
-from recvae.nn.densities import LOG_2PI, gaussian_log_density
-from recvae.nn.kernels import has_float64
+from recvae.nn.batches import Batch, Clicks
+from recvae.nn.densities import drawn, gaussian_log_density, log_density_of_draw
 from recvae.nn.layers import ClickLinear, Linear, linear
-from recvae.nn.likelihoods import likelihood
+from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
-from recvae.nn.schedules import annealed_beta
+from recvae.nn.priors import PRIORS, Density, Prior, PriorOptions
+from recvae.nn.schedules import RAMPS, RampOptions, annealed_beta
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
-# As in the authors' program: bounds of every log-variance, mean and deviation of the first pseudo-inputs.
+# As in the authors' program: bounds of every log-variance.
 LEAST_LOGVAR, MOST_LOGVAR = -12.0, 4.0
-PSEUDO_MEAN, PSEUDO_DEVIATION = 0.05, 0.01
 
 
 Sampler = Callable[[], tuple[Tensor, Tensor]]  # draws z and says log q(z | x)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VampVAEOptions:
+class VampVAEOptions(RampOptions, PriorOptions, LikelihoodOptions):
     """Options of the VampPrior VAE; the defaults are the paper's and its program's (docs/differences.md)."""
 
-    prior: Literal["standard", "vamp"] = option(
-        "vamp", "Of the code, or of a hierarchy's upper one: 'standard', N(0, 1), or 'vamp', the VampPrior."
+    prior: str = option(
+        "vamp",
+        "Of the code, or of a hierarchy's upper one: 'vamp', 'standard', N(0, 1), or RecVAE's 'composite'.",
+        choices=lambda: PRIORS,
     )
     hierarchical: bool = option(True, "Two codes, z2 and below it z1, instead of one.")
     gated: bool = option(True, "Hidden layers are gated linear units instead of tanh.")
-    pseudo_inputs: int = option(
-        1000, "Number of the VampPrior's pseudo-inputs.", search=OneOf(100, 300, 1000), ge=1, le=WIDEST
-    )
     hidden: int = option(600, "Width of every hidden layer.", search=OneOf(150, 300, 600), ge=1, le=WIDEST)
     layers: int = option(
         2, "Hidden layers of every network, encoders and decoders.", search=Between(1, 3), ge=1, le=DEEPEST
@@ -56,16 +54,8 @@ class VampVAEOptions:
     dropout: float = option(
         0.5, "Share of clicks dropped from each encoder's input in training.", search=Between(0.2, 0.7), ge=0, lt=1
     )
-    likelihood: Literal["multinomial", "bernoulli"] = option(
-        "multinomial", "Of the clicks given the logits: 'multinomial' or 'bernoulli' (logistic)."
-    )
     beta_cap: float = option(0.3, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
-    anneal: Literal["paper", "share", "constant"] = option(
-        "share",
-        "How beta grows, as Mult-VAE has it: min(cap, step / anneal_updates), to the cap over a share of the run, or "
-        "not at all.",
-    )
-    anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
+    anneal: str = option("share", "How beta grows, as Mult-VAE has it.", choices=lambda: RAMPS)
     anneal_share: float = option(0.25, "Share of the run in which 'share' reaches the cap.", ge=0, le=1)
     l2: float = option(
         0.0,
@@ -117,20 +107,16 @@ class VampVAENetwork(Network):
     q(z2 | x) q(z1 | x, z2),  p(x | z1, z2) p(z1 | z2) p(z2),  p(z2) = 1/C sum_c q(z2 | u_c).
 
     The C pseudo-inputs u_c, C x I parameters within [0, 1], go through the encoder as dense rows in every update; as
-    the authors' program has it, not normalised, but with dropout in training. (With dropout the prior is the mean of
-    that mixture over what is dropped, and its log is not computed but bounded from below, by Jensen's inequality: the
-    loss remains a bound.) At ML-20M's shape, I = 20,108 with C = 1000, H = 600 and gates, that is 145 GFLOP an update,
-    whatever the batch, ten times what a batch of 200 costs in the last layer: large batches share it. The gradient,
-    Adam's moments and the copies of a step make 80 MB of parameters about 600 MB of memory. Predicting needs none of
-    it.
+    the authors' program has it, not normalised, but with dropout in training (:class:`recvae.nn.priors.VampPrior`). At
+    ML-20M's shape, I = 20,108 with C = 1000, H = 600 and gates, that is 145 GFLOP an update, whatever the batch, ten
+    times what a batch of 200 costs in the last layer: large batches share it. The gradient, Adam's moments and the
+    copies of a step make 80 MB of parameters about 600 MB of memory. Predicting needs none of it.
     """
 
     def __init__(self, n_items: int, options: VampVAEOptions, seed: int = 0) -> None:
         super().__init__()
-        if options.likelihood == "bernoulli" and options.weighted:
-            raise InputError("The Bernoulli likelihood is of clicks, not of weights. Set weighted = false.")
         self.n_items, self.options = n_items, options
-        self.likelihood = likelihood(options.likelihood)
+        self.likelihood = likelihood(options, weighted=options.weighted)
         g = torch.Generator().manual_seed(seed)
         width, k = _width(options), options.latent
 
@@ -149,11 +135,7 @@ class VampVAENetwork(Network):
             self.decoder = Tower([code(), code()], n_items, options, g)  # p(x | z1, z2)
         else:
             self.decoder = Tower([code()], n_items, options, g)  # p(x | z)
-        if options.prior == "vamp":
-            pseudo = torch.empty(options.pseudo_inputs, n_items)
-            if not pseudo.is_meta:
-                pseudo.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
-            self.pseudo_inputs = nn.Parameter(pseudo)  # clamped where they are used
+        self.latent_prior = PRIORS[options.prior](self, n_items, options, g)
 
     @property
     def output(self) -> Linear:
@@ -163,13 +145,10 @@ class VampVAENetwork(Network):
         return (Phase("all", 1, tuple(self.parameters())),)
 
     def beta(self, step: int, total: int) -> float:
-        o = self.options
-        cap, updates, share = o.beta_cap, o.anneal_updates, o.anneal_share
-        return annealed_beta(o.anneal, step, total, cap=cap, updates=updates, share=share)
+        return annealed_beta(self.options, step, total)
 
     def l2(self) -> dict[str, float]:
-        lambda_ = self.options.l2
-        return {name: lambda_ for name, _ in self.named_parameters() if name.endswith("weight") and lambda_}
+        return self.l2_of_matrices(self.options.l2)
 
     def code(self, batch: Batch) -> Tensor:
         return self.decode(self.sampler(batch)()[0])
@@ -199,25 +178,23 @@ class VampVAENetwork(Network):
 
         return draw
 
-    def components(self, dropout: Noise | None = None) -> tuple[Tensor, Tensor] | None:
-        """Return mean and log-variance of the prior's components q(z | u_c), (C, K) each; None where it is N(0, 1)."""
-        if self.options.prior == "standard":
-            return None
-        rows = self.pseudo_inputs.clamp(0.0, 1.0)
-        if dropout is not None:
-            rows = dropout.dropout(rows, self.options.dropout)
+    def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the posterior of the code that the prior is of, a hierarchy's upper one, of clean clicks."""
+        return self.encoder.gaussian(self._of_clicks(self.encoder, batch, None))
+
+    def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         first = self.encoder.firsts[0]
         assert isinstance(first, ClickLinear)
         return self.encoder.gaussian(first.of_rows(rows))
 
-    def log_prior(self, z: Tensor, components: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return log p(z), (B,), of what :meth:`sampler` draws and :meth:`components` gives."""
+    def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
+        self.latent_prior.update(self, clicks, batch_size, trained=True, current=False)
+
+    def log_prior(self, z: Tensor, upper: Density) -> Tensor:
+        """Return log p(z), (B,), of what :meth:`sampler` draws, from the prior's density of the upper code."""
         k = self.options.latent
         z2, z1 = z[:, :k], z[:, k:]
-        if components is None:
-            log_p = gaussian_log_density(z2, 0.0, 0.0).sum(1)
-        else:
-            log_p = mixture_log_density(z2, *components)
+        log_p = upper(z2).sum(1)
         if not self.options.hierarchical:
             return log_p
         mu, logvar = self.lower_prior.gaussian(self.lower_prior.firsts[0](z2))
@@ -226,14 +203,20 @@ class VampVAENetwork(Network):
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
         z, log_q = self.sampler(batch, noise, dropout=noise)()
         nll = -self.log_likelihood(self.decode(z), batch).mean()
-        kl = (log_q - self.log_prior(z, self.components(dropout=noise))).mean()  # one sample: the z that is decoded
+        kl = (
+            log_q - self.log_prior(z, self.latent_prior.density(batch, self, noise))
+        ).mean()  # one sample: the z that is decoded
         return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
 
     # --- what the instruments ask for; z of a hierarchy is z2 and z1 side by side ------------------------------------
 
     @property
     def has_standard_prior(self) -> bool:
-        return self.options.prior == "standard" and not self.options.hierarchical
+        return self.latent_prior.standard and not self.options.hierarchical
+
+    @property
+    def about(self) -> str:
+        return Prior.about if self.options.hierarchical else super().about
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), (B, K) each.
@@ -255,11 +238,11 @@ class VampVAENetwork(Network):
 
         return draw
 
-    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        if self.has_standard_prior:
-            return super().prior(batch)
-        components = self.components()
-        return lambda z: self.log_prior(z, components)[:, None]
+    def prior(self, batch: Batch) -> Density:
+        upper = super().prior(batch)
+        if not self.options.hierarchical:
+            return upper
+        return lambda z: self.log_prior(z, upper)[:, None]
 
     def _of_clicks(self, encoder: Tower, batch: Batch, noise: Noise | None) -> Tensor:
         """Return what an encoder's first layer makes of the clicks; each encoder has a dropout of its own."""
@@ -268,23 +251,6 @@ class VampVAENetwork(Network):
             values = noise.dropout(values, self.options.dropout)
         out: Tensor = encoder.firsts[0](batch, values)
         return out
-
-
-def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """Return log 1/C sum_c N(z; mu_c, diag exp(logvar_c)), (B,), from (B, K), (C, K) and (C, K).
-
-    The squared distances of all B x C pairs are three matrix products, (z - mu)^2 = z^2 - 2 z mu + mu^2, so that there
-    is no (B, C, K) tensor. In float64: in float32 the difference is lost where a component is narrow. Where a device
-    has none, that is done on the CPU.
-    """
-    dtype, device = z.dtype, z.device
-    if not has_float64(device):
-        z, mu, logvar = z.cpu(), mu.cpu(), logvar.cpu()
-    z, mu, logvar = z.double(), mu.double(), logvar.double()
-    precision = torch.exp(-logvar)
-    squares = z.square() @ precision.T - 2 * z @ (mu * precision).T + (mu.square() * precision).sum(1)  # (B, C)
-    log_densities = -0.5 * (squares + (logvar + LOG_2PI).sum(1))
-    return (torch.logsumexp(log_densities, dim=1) - math.log(len(mu))).to(dtype).to(device)
 
 
 @torch.no_grad()
@@ -303,9 +269,8 @@ def _width(options: VampVAEOptions) -> int:
 
 def _drawn(mu: Tensor, logvar: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
     """Return z (B, K) of N(mu, exp(logvar)) and its log density (B,); without noise the mean."""
-    eps = torch.zeros_like(mu) if noise is None else noise.normal(mu)
-    # Of eps and not of z - mu, which is rounded: the same number, and the same gradient along the path of z.
-    return mu + eps * torch.exp(0.5 * logvar), -0.5 * (eps.square() + logvar + LOG_2PI).sum(1)
+    z, eps = drawn(mu, logvar, noise)
+    return z, log_density_of_draw(eps, logvar).sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)

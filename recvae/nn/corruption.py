@@ -15,7 +15,7 @@ it is the plain ELBO. KL is convex, so the ELBO of the mixture itself lies betwe
 (The paper's theorem has the first two the other way round; the tests compute all three.)
 """
 
-from typing import Literal
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -23,13 +23,11 @@ from torch import Tensor
 from recvae.nn.batches import Batch
 from recvae.nn.noise import Noise
 
-Corruption = Literal["dropout", "flips", "subset"]
-
 # Flips throws this many clicks on average per click of a user at most, and has room for this many per click of a batch.
 MOST_THROWN, ROOM = 1.5, 2
 
 
-def corrupted(batch: Batch, kind: Corruption, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
+def corrupted(batch: Batch, kind: str, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
     """Return a batch of the entries that enter the first layer, N' of them, and their values, float32 (N',).
 
     - ``dropout``: x / ||x||, then each click dropped with probability p = ``rate``, the others scaled by 1 / (1 - p),
@@ -43,11 +41,24 @@ def corrupted(batch: Batch, kind: Corruption, rate: float, noise: Noise) -> tupl
 
     A history of which nothing is left is all zeros. Entries with value 0 count for nothing.
     """
-    if kind == "dropout" or rate == 0:
+    if rate == 0:
         return batch, noise.dropout(batch.normalised(), rate)
-    values = batch.values * noise.kept(batch.values, rate)
-    if kind == "flips":
-        batch, values = _with_additions(batch, values, rate, noise)
+    return CORRUPTIONS[kind](batch, rate, noise)
+
+
+def _dropout(batch: Batch, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
+    return batch, noise.dropout(batch.normalised(), rate)
+
+
+def _subset(batch: Batch, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
+    return _of_norm_1(batch, batch.values * noise.kept(batch.values, rate))
+
+
+def _flips(batch: Batch, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
+    return _of_norm_1(*_with_additions(batch, batch.values * noise.kept(batch.values, rate), rate, noise))
+
+
+def _of_norm_1(batch: Batch, values: Tensor) -> tuple[Batch, Tensor]:
     norms = batch.row_sum(values.square()).sqrt_().clamp_(min=torch.finfo(values.dtype).tiny)  # (B,)
     return batch, values / norms[batch.rows]
 
@@ -75,3 +86,11 @@ def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> 
     offsets[-1] = len(cells)  # those too many are the last user's
     rows = (cells // n_items).clamp_(max=n_users - 1)
     return Batch(batch.users, offsets, rows, cells % n_items, values, n_items, repeats=True), values
+
+
+CORRUPTIONS: Mapping[str, Callable[[Batch, float, Noise], tuple[Batch, Tensor]]] = {
+    "dropout": _dropout,
+    "flips": _flips,
+    "subset": _subset,
+}
+"""Each corruption by its name, as :func:`corrupted` describes it."""

@@ -58,12 +58,25 @@ def composite_log_density(z: Tensor, mu_old: Tensor, logvar_old: Tensor) -> Tens
     return torch.logsumexp(components, dim=0)
 
 
+def drawn(mu: Tensor, logvar: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
+    """Return z = mu + eps exp(logvar / 2) of N(mu, exp(logvar)) and its eps, (B, K) each; without noise z = mu."""
+    eps = torch.zeros_like(mu) if noise is None else noise.normal(mu)
+    return mu + eps * torch.exp(0.5 * logvar), eps
+
+
+def log_density_of_draw(eps: Tensor, logvar: Tensor) -> Tensor:
+    """Return log N(z; mu, exp(logvar)) per dimension, (B, K), of z = mu + eps exp(logvar / 2).
+
+    Of eps and not of z - mu, which is rounded: the same number, and the same gradient along the path of z.
+    """
+    return -0.5 * (eps.square() + logvar + LOG_2PI)
+
+
 def gaussian_draws(mu: Tensor, logvar: Tensor, noise: Noise) -> Callable[[], tuple[Tensor, Tensor]]:
     """Return a function that draws z from N(mu, exp(logvar)): z and its log density per dimension, (B, K) each."""
-    scale = torch.exp(0.5 * logvar)
 
     def draw() -> tuple[Tensor, Tensor]:
-        eps = noise.normal(mu)
-        return mu + eps * scale, -0.5 * (eps.square() + logvar + LOG_2PI)
+        z, eps = drawn(mu, logvar, noise)
+        return z, log_density_of_draw(eps, logvar)
 
     return draw

@@ -4,21 +4,22 @@ Notation: B users, I items, K latent dimensions; x a user's clicks, n_u their su
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from recvae.errors import InputError
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import GradientMemory, gathered_sum, product, rounding
+from recvae.options import option
 
 # A log-likelihood with the decoder's last layer inside: (code, weight, bias, batch, memory) -> one value per user.
 Likelihood = Callable[[Tensor, Tensor, Tensor, Batch, GradientMemory | None], Tensor]
-LikelihoodName = Literal["multinomial", "bernoulli", "gaussian"]
 
 # One tile of a step's scores is small enough to stay in the cache between the operations on it (on a CPU), and no
 # smaller than keeps a device busy (elsewhere).
@@ -31,11 +32,27 @@ LEAST_WIDTH = 256  # of a tile, in items
 LN_2 = math.log(2)
 
 
-def likelihood(name: LikelihoodName, confidence: float = 1.0) -> Likelihood:
-    """Return the log-likelihood of that name; ``confidence`` is the Gaussian's."""
-    if name == "gaussian":
-        return partial(gaussian_log_likelihood, confidence=confidence)
-    return bernoulli_log_likelihood if name == "bernoulli" else multinomial_log_likelihood
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodOptions:
+    """Which likelihood a network has."""
+
+    likelihood: str = option(
+        "multinomial",
+        "Of the clicks given the logits: 'multinomial', 'bernoulli' (logistic) or 'gaussian'.",
+        choices=lambda: LIKELIHOODS,
+    )
+    confidence: float = option(
+        1.0, "Gaussian likelihood: weight of a click's squared error, where that of any other item is 1.", gt=0
+    )
+
+
+def likelihood(options: LikelihoodOptions, *, weighted: bool) -> Likelihood:
+    """Return the log-likelihood that options name; :class:`InputError` for ``weighted`` and one of clicks."""
+    if weighted and options.likelihood in OF_CLICKS:
+        raise InputError(
+            f"The {options.likelihood.capitalize()} likelihood is of clicks, not of weights. Set weighted = false."
+        )
+    return LIKELIHOODS[options.likelihood](options)
 
 
 def multinomial_log_likelihood(
@@ -328,3 +345,13 @@ def _exponentials(code: Tensor, weight: Tensor, bias: Tensor, rounded: bool) -> 
     top = part.amax(1, keepdim=True).clamp_(min=torch.finfo(part.dtype).min)  # a tile may hold nothing but -inf
     part.sub_(top).exp2_()
     return part, part.sum(1, keepdim=True), top
+
+
+LIKELIHOODS: Mapping[str, Callable[[LikelihoodOptions], Likelihood]] = {
+    "multinomial": lambda options: multinomial_log_likelihood,
+    "bernoulli": lambda options: bernoulli_log_likelihood,
+    "gaussian": lambda options: partial(gaussian_log_likelihood, confidence=options.confidence),
+}
+"""Each likelihood by its name, made of the options."""
+OF_CLICKS = frozenset({"bernoulli"})
+"""Likelihoods of binary clicks alone."""

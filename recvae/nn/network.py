@@ -1,5 +1,6 @@
 """The contract between a network and the training loop, and the parts of a loss."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
-from recvae.nn.densities import gaussian_draws, gaussian_log_density
+from recvae.nn.densities import gaussian_draws
 from recvae.nn.kernels import GradientMemory
 from recvae.nn.layers import ClickLinear, Linear
 from recvae.nn.likelihoods import Likelihood, multinomial_log_likelihood
 from recvae.nn.noise import Noise
+from recvae.nn.priors import Density, Prior, StandardNormal
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Network(nn.Module, ABC):
 
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
+    latent_prior: Prior = StandardNormal()
+    pseudo_inputs: nn.Parameter  # of a VampPrior alone
 
     @property
     @abstractmethod
@@ -80,7 +84,12 @@ class Network(nn.Module, ABC):
     @property
     def has_standard_prior(self) -> bool:
         """Whether p(z) is N(0, 1) in each dimension, so that KL(q || p) has its closed form."""
-        return type(self).prior is Network.prior
+        return self.latent_prior.standard
+
+    @property
+    def about(self) -> str:
+        """A sentence on what log p(x) and the KL term are of."""
+        return self.latent_prior.about
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), (B, K) each; dropout needs ``noise``.
@@ -93,13 +102,21 @@ class Network(nn.Module, ABC):
         """Return a function that draws z from q(z | x) of the clean clicks: z (B, K) and log q, as of :meth:`prior`."""
         return gaussian_draws(*self.posterior(batch), noise)
 
-    def prior(self, batch: Batch) -> Callable[[Tensor], Tensor]:
-        """Return log p of the users' z as a function (B, K) -> (B, K), one value per dimension; N(0, 1) by default.
+    def prior(self, batch: Batch) -> Density:
+        """Return log p of the users' z as a function (B, K) -> (B, K), or (B, 1) where it does not factorise."""
+        return self.latent_prior.density(batch, self)
 
-        (B, 1), the sum, where the prior does not factorise over dimensions.
-        """
-        del batch
-        return lambda z: gaussian_log_density(z, 0.0, 0.0)
+    def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the posterior of clean clicks, as a prior asks for it (:class:`recvae.nn.priors.Encoder`)."""
+        return self.posterior(batch)
+
+    def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the posterior of dense rows (C, I), not normalised; raise :class:`InputError` for a model without."""
+        raise InputError("This model's encoder takes no dense rows, so it can have no VampPrior.")
+
+    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+        """Return :meth:`encoded` as the encoder stands now; by default of a copy of the whole network."""
+        return copy.deepcopy(self).requires_grad_(False).encoded
 
     def decode(self, z: Tensor) -> Tensor:
         """Return what enters the last layer, (B, H), from z (B, K)."""
@@ -114,12 +131,18 @@ class Network(nn.Module, ABC):
         """Return lambda of each parameter name under lambda * sum of squares (none by default)."""
         return {}
 
+    def l2_of_matrices(self, lambda_: float) -> dict[str, float]:
+        """Return :meth:`l2` with one lambda for all weight matrices: biases and LayerNorm's gains are left out."""
+        matrices = (name for name, value in self.named_parameters() if name.endswith("weight") and value.dim() > 1)
+        return dict.fromkeys(matrices, lambda_) if lambda_ else {}
+
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
         del phase, epoch, clicks, batch_size
 
     def release(self) -> None:
         """Let go of what only training needs."""
+        self.latent_prior.release()
         for memory in self.gradient_memories():
             memory.release()
         for module in self.modules():

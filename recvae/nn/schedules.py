@@ -1,22 +1,34 @@
 """Annealing of the KL weight and of the learning rate: pure functions of the update number, counted from 0."""
 
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-Anneal = Literal["paper", "share", "constant", "cyclical"]
+from recvae.options import Between, OneOf, option
 
 
-def annealed_beta(
-    kind: Anneal, step: int, total: int, *, cap: float, updates: int, share: float, cycles: int = 1
-) -> float:
-    """Return the KL weight at update ``step`` of ``total``: the options of the models that anneal, by their names."""
-    if kind == "paper":
-        return linear_beta(step, cap=cap, updates=updates)
-    if kind == "share":
-        return share_beta(step, cap=cap, share=share, total=total)
-    if kind == "cyclical":
-        return cyclical_beta(step, cap=cap, cycles=cycles, share=share, total=total)
-    return cap
+@dataclass(frozen=True, kw_only=True)
+class RampOptions:
+    """How the weight of the KL term grows. The defaults are Mult-VAE's; a model may have others."""
+
+    beta_cap: float = option(0.2, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
+    anneal: str = option(
+        "paper",
+        "How beta grows: 'paper', min(cap, step / anneal_updates), 'share', to the cap over a share of the run, "
+        "'constant', not at all, or 'cyclical', from 0 to the cap over a share of each of several cycles.",
+        search=OneOf("paper", "share"),  # with few updates beta_cap means nothing to 'paper'
+        choices=lambda: RAMPS,
+    )
+    anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)
+    anneal_share: float = option(
+        0.5, "Share of the run in which 'share' reaches the cap, and of a cycle in which 'cyclical' does.", ge=0, le=1
+    )
+    cycles: int = option(4, "Number of cycles of 'cyclical' in the run.", ge=1)
+
+
+def annealed_beta(options: RampOptions, step: int, total: int) -> float:
+    """Return the KL weight at update ``step`` of ``total``: by the ramp of :data:`RAMPS` that the options name."""
+    return RAMPS[options.anneal](options, step, total)
 
 
 def linear_beta(step: int, *, cap: float, updates: int) -> float:
@@ -48,3 +60,14 @@ def cosine_rate(step: int, *, total: int) -> float:
     Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5, without restarts.
     """
     return 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+RAMPS: Mapping[str, Callable[[RampOptions, int, int], float]] = {
+    "paper": lambda o, step, total: linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates),
+    "share": lambda o, step, total: share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total),
+    "constant": lambda o, step, total: o.beta_cap,
+    "cyclical": lambda o, step, total: cyclical_beta(
+        step, cap=o.beta_cap, cycles=o.cycles, share=o.anneal_share, total=total
+    ),
+}
+"""Each ramp of the KL weight by its name: its value at update ``step`` (from 0) of ``total``."""

@@ -159,7 +159,7 @@ def test_the_schedule(name, monkeypatch):
 def test_its_settings_are_shown_where_it_is_on():
     off, on = (settings_line(model("recvae", **more).config.to_dict()["model"]) for more in ({}, SLIM))
     assert "slim" not in off
-    assert on.startswith("slim_every=2 slim_l2=5.0 slim_alpha=1.0 slim_threshold=15 hidden=12 ")
+    assert on.startswith("slim_every=2 slim_l2=5.0 slim_alpha=1.0 slim_threshold=15 ")
 
 
 def test_it_is_off_unless_asked_for():
@@ -173,14 +173,14 @@ def test_it_is_off_unless_asked_for():
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_the_old_posterior_is_that_of_the_encoder_before_the_replacement(variant, room, monkeypatch):
     if not room:
-        monkeypatch.setattr("recvae.models.recvae.TABLE_VALUES", 0)
+        monkeypatch.setattr("recvae.nn.priors.TABLE_VALUES", 0)
     batch, clicks = Batch.of(BOARD), Clicks(BOARD)
     network = NETWORKS["recvae"](variant=variant)
     network.begin_phase("decoder", 0, clicks, 16)
     before = torch.cat(network.posterior(batch), 1)
     network.begin_phase("encoder", 1, clicks, 16)
     assert not torch.allclose(torch.cat(network.posterior(batch), 1), before, rtol=1e-3)
-    torch.testing.assert_close(torch.cat(network._old_posterior(batch), 1), before)
+    torch.testing.assert_close(torch.cat(network.latent_prior.kept_posterior(batch), 1), before)
 
 
 class StoppedError(Exception):
@@ -195,7 +195,7 @@ class StoppedError(Exception):
 def test_resume_is_exact(name, room, stop_at, tmp_path, monkeypatch):
     """Stopped in the epoch that began with a replacement, or in the next, a run ends as an unbroken one does."""
     if not room:
-        monkeypatch.setattr("recvae.models.recvae.TABLE_VALUES", 0)
+        monkeypatch.setattr("recvae.nn.priors.TABLE_VALUES", 0)
 
     def stop(done, total):
         if len(reports) == stop_at and done == total // 2:

@@ -17,6 +17,7 @@ from recvae.nn import likelihoods as losses
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import GradientMemory, precision
 from recvae.nn.likelihoods import (
+    LikelihoodOptions,
     bernoulli_log_likelihood,
     gaussian_log_likelihood,
     likelihood,
@@ -231,9 +232,12 @@ def test_what_rounding_does():
 
 
 def test_names():
-    assert likelihood("multinomial") is multinomial_log_likelihood
-    assert likelihood("bernoulli") is bernoulli_log_likelihood
-    assert likelihood("gaussian", 3.0).keywords == {"confidence": 3.0}
+    def named(name, **more):
+        return likelihood(LikelihoodOptions(likelihood=name, **more), weighted=False)
+
+    assert named("multinomial") is multinomial_log_likelihood
+    assert named("bernoulli") is bernoulli_log_likelihood
+    assert named("gaussian", confidence=3.0).keywords == {"confidence": 3.0}
     assert recvae.MultVAE.model_defaults.likelihood == recvae.MultDAE.model_defaults.likelihood == "multinomial"
 
 

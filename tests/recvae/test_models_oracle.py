@@ -162,7 +162,7 @@ def test_posterior_table_equals_a_frozen_copy_of_the_encoder():
     users = torch.tensor([5, 0, 3])
     part = clicks.take(users, int(X[users].sum()))
     plain = torch.cat(frozen(part, part.normalised()), 1)
-    torch.testing.assert_close(network._old[users], plain)
+    torch.testing.assert_close(network.latent_prior.table[users], plain)
 
 
 def test_first_prior_of_each_variant():
@@ -171,7 +171,7 @@ def test_first_prior_of_each_variant():
         network = RecVAENetwork(ITEMS, RecVAEOptions(hidden=6, latent=4, variant=variant), seed=5)
         network.begin_phase("encoder", 0, clicks, 4)
         own = torch.cat(network.posterior(Batch.of(csr_array(X))), 1)
-        assert torch.allclose(network._old, own) == same
+        assert torch.allclose(network.latent_prior.table, own) == same
 
 
 GRADIENT_CASES = {

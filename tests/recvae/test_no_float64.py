@@ -7,8 +7,7 @@ from conftest import checkerboard
 from quick_models import quick
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recvae.models import vamp
-from recvae.nn import implicit_slim
+from recvae.nn import implicit_slim, priors
 from recvae.nn.batches import Clicks
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
 from recvae.nn.network import Loss
@@ -41,14 +40,14 @@ def without_float64(monkeypatch):
 
         return call
 
-    for module in (loop, vamp, implicit_slim):
+    for module in (loop, priors, implicit_slim):
         monkeypatch.setattr(module, "has_float64", lambda device: False)
 
     def mixture(z, mu, logvar):
         went.append("mixture")
         return torch.logsumexp(vamp.gaussian_log_density(z[:, None], mu, logvar).sum(2), dim=1)
 
-    monkeypatch.setattr(vamp, "mixture_log_density", mixture)
+    monkeypatch.setattr(priors, "mixture_log_density", mixture)
     for name in ("implicit_slim", "_item_sums"):
         monkeypatch.setattr(implicit_slim, name, on_the_cpu(getattr(implicit_slim, name)))
     return went
@@ -87,11 +86,11 @@ def test_the_losses_of_an_epoch_are_summed_as_well_as_in_float64(monkeypatch):
 def test_what_goes_to_the_cpu_gives_the_same():
     g = torch.Generator().manual_seed(0)
     z, mu, logvar = (torch.randn(n, 4, generator=g, requires_grad=True) for n in (5, 3, 3))
-    expected = vamp.mixture_log_density(z, mu, logvar)
+    expected = priors.mixture_log_density(z, mu, logvar)
     gradients = torch.autograd.grad(expected.sum(), (z, mu, logvar))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vamp, "has_float64", lambda device: False)
-        found = vamp.mixture_log_density(z, mu, logvar)
+        patch.setattr(priors, "has_float64", lambda device: False)
+        found = priors.mixture_log_density(z, mu, logvar)
     assert torch.equal(found, expected)
     for one, two in zip(torch.autograd.grad(found.sum(), (z, mu, logvar)), gradients, strict=True):
         assert torch.equal(one, two)

@@ -83,7 +83,7 @@ def test_no_operation_of_a_step_needs_a_value(name, route, monkeypatch):
     for phase in network.phases():
         network.begin_phase(phase.name, 0, clicks, 10)
     if name == "recvae":
-        network._old = network._old.to("meta")
+        network.latent_prior.table = network.latent_prior.table.to("meta")
     network.to("meta")
     batch, meter = Batch.of(matrix, "meta"), _Meter(torch.device("meta"))
     for phase in network.phases():

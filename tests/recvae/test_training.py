@@ -235,7 +235,7 @@ def test_a_whole_run_with_dense_batches_equals_the_sparse_one(name, tmp_path, mo
 def test_without_room_for_a_table_the_old_encoder_runs_and_nothing_else_changes(variant, tmp_path, monkeypatch):
     """More users than the table of old posteriors has room for, and resumed in between."""
     with_table = model("recvae", variant=variant).fit(BOARD).tensors()
-    monkeypatch.setattr("recvae.models.recvae.TABLE_VALUES", 0)
+    monkeypatch.setattr("recvae.nn.priors.TABLE_VALUES", 0)
     whole = model("recvae", variant=variant).fit(BOARD)
     assert whole.tensors().keys() == with_table.keys()
     for name, value in whole.tensors().items():
@@ -278,4 +278,4 @@ def test_no_gradient_outlives_training():
     # Nor the memory that gradients and old posteriors had.
     assert network.encoder.first.memory._buffer is None
     assert network.output.memory._buffer is None
-    assert network._old is None
+    assert network.latent_prior.table is None

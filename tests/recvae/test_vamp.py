@@ -17,10 +17,11 @@ import recvae
 from recvae.errors import InputError
 from recvae.experiments.bounds import evidence
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
-from recvae.models.vamp import VampVAENetwork, VampVAEOptions, mixture_log_density
+from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.nn.batches import Batch
 from recvae.nn.layers import ClickLinear
 from recvae.nn.noise import Noise
+from recvae.nn.priors import mixture_log_density
 
 X = oracles.fixed_clicks()
 USERS, ITEMS = X.shape
@@ -50,6 +51,11 @@ class SeparateNoise(WrittenNoise):
     def normal(self, like):
         self.drawn += 1
         return torch.from_numpy(self.draws_of_call(self.drawn, *like.shape)).to(like.dtype)
+
+
+def upper(network):
+    """The prior's density of the upper code."""
+    return network.latent_prior.density(None, network)
 
 
 def build(items=ITEMS, scale=0.4, **options):
@@ -137,7 +143,7 @@ def test_log_variances_are_bounded():
     """In both directions, for clicks and for pseudo-inputs; in float64, where narrow densities are exact."""
     network = build(scale=7.0).double()
     found = torch.cat([network.encoder.gaussian(network._of_clicks(network.encoder, batch(), None))[1].flatten(),
-                       network.components()[1].flatten()])  # fmt: skip
+                       network.latent_prior.components(network)[1].flatten()])  # fmt: skip
     assert (found.min(), found.max()) == (-12, 4)
     loss = network.loss("all", batch(), BETA, SeparateNoise())
     np.testing.assert_allclose([v.item() for v in (loss.total, loss.nll, loss.kl)], expected_loss(network), rtol=1e-5)
@@ -186,9 +192,9 @@ def test_one_pseudo_input_makes_a_gaussian_prior():
     network = build(scale=0.8, pseudo_inputs=1, hierarchical=False, dropout=0.0).double()
     with torch.no_grad():
         mu, logvar = (array(v) for v in network.posterior(batch()))
-        mu_p, logvar_p = (array(v) for v in network.components())
+        mu_p, logvar_p = (array(v) for v in network.latent_prior.components(network))
         z, log_q = network.sampler(batch().repeated(draws), Noise(3))()
-        kl = array(log_q - network.log_prior(z, network.components())).reshape(draws, USERS)
+        kl = array(log_q - network.log_prior(z, upper(network))).reshape(draws, USERS)
     expected = oracles_vamp.kl_between_gaussians(mu, logvar, mu_p, logvar_p)
     errors = kl.std(0, ddof=1) / np.sqrt(draws)
     assert (np.abs(kl.mean(0) - expected) < 5 * errors).all()
@@ -200,7 +206,7 @@ def test_the_prior_integrates_to_one(prior):
     network = build(latent=1, hierarchical=False, prior=prior).double()
     grid = torch.linspace(-30, 30, 6001, dtype=torch.float64)[:, None]
     with torch.no_grad():
-        density = network.log_prior(grid, network.components()).exp()
+        density = network.log_prior(grid, upper(network)).exp()
     assert density.sum().item() * 0.01 == pytest.approx(1, abs=1e-9)
     if prior == "vamp":  # and it is a mixture, not one Gaussian
         mean = (density * grid[:, 0]).sum() * 0.01
@@ -214,7 +220,7 @@ def test_the_prior_of_a_hierarchy_integrates_to_one():
     network = build(latent=1, layers=1).double()
     line = torch.linspace(-15, 15, 601, dtype=torch.float64)
     with torch.no_grad():
-        density = network.log_prior(torch.cartesian_prod(line, line), network.components()).exp()
+        density = network.log_prior(torch.cartesian_prod(line, line), upper(network)).exp()
     assert density.sum().item() * 0.05**2 == pytest.approx(1, abs=1e-6)
 
 
@@ -241,9 +247,9 @@ def test_pseudo_inputs_count_within_zero_and_one_only():
     network = build(dropout=0.0)
     with torch.no_grad():
         network.pseudo_inputs[0, :4] = torch.tensor([-2.0, 0.5, 3.0, 1.0])
-        before = network.components()[0]
+        before = network.latent_prior.components(network)[0]
         network.pseudo_inputs[0, 0], network.pseudo_inputs[0, 2] = 0.0, 1.0
-        assert torch.equal(network.components()[0], before)
+        assert torch.equal(network.latent_prior.components(network)[0], before)
         network.pseudo_inputs[0, 0], network.pseudo_inputs[0, 2] = -2.0, 3.0
     network.loss("all", batch(), BETA, SeparateNoise()).kl.backward()
     assert [bool(g) for g in network.pseudo_inputs.grad[0, :3]] == [False, True, False]
