@@ -10,7 +10,13 @@ from typing import Any
 from recvae.registry import HOMES
 from recvae.version import __version__ as __version__
 
-_HOME = {"Recommender": "recvae.recommender", "RecvaeError": "recvae.errors", "load": "recvae.recommender", **HOMES}
+_HOME = {
+    "Recommender": "recvae.recommender",
+    "RecvaeError": "recvae.errors",
+    "load": "recvae.recommender",
+    "register": "recvae.registry",
+    **HOMES,
+}
 
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -14,6 +14,7 @@ from recvae.models.vaeac import VAEAC as VAEAC
 from recvae.models.vamp import VampVAE as VampVAE
 from recvae.recommender import Recommender as Recommender
 from recvae.recommender import load as load
+from recvae.registry import register as register
 
 __version__: str
 __all__: list[str]

@@ -1,8 +1,9 @@
 """The models and baselines by name. Registered here once, a model gets the command line, the tests and the tables."""
 
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module, metadata
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from recvae.defaults import Rule
 from recvae.errors import InputError, did_you_mean
@@ -17,6 +18,9 @@ class Declared(Protocol):
     follows: ClassVar[Rule]
 
 
+Kind = TypeVar("Kind", bound=Declared)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A model's home, what it is called in print, and its paper."""
@@ -25,11 +29,19 @@ class Entry:
     home: str  # module:class, imported on first use: only ImplicitALS needs implicit
     title: str
     paper: str
+    kind: type[Declared] | None = field(default=None, compare=False)  # of a class that was registered in this process
 
     def model_class(self) -> type[Declared]:
         """Import and return the model's class, a :class:`recvae.recommender.Recommender`."""
         module, _, name = self.home.partition(":")
-        kind: type[Declared] = getattr(import_module(module), name)
+        if self.kind is not None:
+            return self.kind
+        try:
+            kind: type[Declared] = getattr(import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"The model '{self.name}' cannot be loaded from {self.home}: {error}.") from error
+        if kind.name != self.name:
+            raise InputError(f"{self.home} is called '{kind.name}', and is registered as '{self.name}'. Use one name.")
         return kind
 
 
@@ -77,11 +89,52 @@ MODELS = {
 JOINED = {"blend": Entry("blend", "recvae.models.blend:Blend", "Blend", "a weighted sum of trained models' scores")}
 
 
+GROUP = "recvae.models"
+"""The entry point group in which an installed package names its models: ``its-name = its_package.module:ItsClass``."""
+
+_REGISTERED: dict[str, Entry] = {}
+
+
+def register(kind: type[Kind], *, title: str = "", paper: str = "") -> type[Kind]:
+    """Make a model of one's own known in this process by its ``name``, and return its class: a class decorator too.
+
+    ``kind`` is a subclass of :class:`recvae.recommender.Recommender`; ``title`` and ``paper`` are for tables. Raises
+    :class:`InputError` where another class has the name. A package does the same without a call, by an entry point of
+    the group :data:`GROUP`.
+    """
+    home = f"{kind.__module__}:{kind.__qualname__}"
+    other = models().get(kind.name)
+    if kind.name in JOINED or (other is not None and other.home != home):
+        raise InputError(f"There is a model '{kind.name}' already. Give {kind.__qualname__} another name.")
+    _REGISTERED[kind.name] = Entry(kind.name, home, title or kind.__name__, paper, kind)
+    return kind
+
+
+def models() -> dict[str, Entry]:
+    """Return all models that can be trained, by name: those of this project, of installed packages, and registered."""
+    return {**MODELS, **_installed(), **_REGISTERED}
+
+
+@cache
+def _installed() -> dict[str, Entry]:
+    """Return the models that installed packages name; their classes are imported on first use, as ours are."""
+    found = {}
+    for point in metadata.entry_points(group=GROUP):
+        if point.name not in MODELS and point.name not in JOINED:  # ours cannot be replaced from outside
+            package = point.dist.name if point.dist else point.module
+            found[point.name] = Entry(point.name, point.value, point.attr, f"from the package {package}")
+    return found
+
+
 def entry(name: str) -> Entry:
     """Return the entry of a model's name; raise :class:`InputError` with the nearest name where there is none."""
-    if name not in MODELS and name not in JOINED:
-        raise InputError(f"There is no model '{name}'.{did_you_mean(name, MODELS)} Known: {', '.join(MODELS)}.")
-    return MODELS[name] if name in MODELS else JOINED[name]
+    for known in (MODELS, JOINED):  # first: nothing needs to look at installed packages for these
+        if name in known:
+            return known[name]
+    known = models()
+    if name not in known:
+        raise InputError(f"There is no model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+    return known[name]
 
 
 HOMES = {name: module for module, _, name in (e.home.partition(":") for e in (*MODELS.values(), *JOINED.values()))}

@@ -104,20 +104,20 @@ def _catalogue(terminal: Terminal) -> None:
     """Print known datasets, models with their papers, and shipped configurations."""
     from data_prep import RELEASES
     from recvae.config import shipped
-    from recvae.registry import MODELS
+    from recvae.registry import models
 
     configs = list(shipped())
     terminal.lines("Known datasets (recvae prepare NAME --out DIR)")
     terminal.lines(*(f"  {release.name:<16} {release.url}" for release in RELEASES.values()))
     terminal.lines("\nModels (recvae train DIR --model NAME --out RUN)")
-    terminal.lines(*(f"  {entry.name:<16} {entry.title}: {entry.paper}" for entry in MODELS.values()))
+    terminal.lines(*(f"  {entry.name:<16} {entry.title}: {entry.paper}" for entry in models().values()))
     terminal.lines("\nShipped configurations (recvae train DIR --config NAME --out RUN)")
     terminal.lines(*(f"  {name}" for name in configs))
     terminal.document(
         {
             "kind": "catalogue",
             "datasets": {release.name: {"url": release.url, "md5": release.md5} for release in RELEASES.values()},
-            "models": {entry.name: {"title": entry.title, "paper": entry.paper} for entry in MODELS.values()},
+            "models": {entry.name: {"title": entry.title, "paper": entry.paper} for entry in models().values()},
             "configs": configs,
         }
     )

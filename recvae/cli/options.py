@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recvae.registry import MODELS
+from recvae.registry import models
 
 _COMMON = "Output"
 
@@ -47,7 +47,7 @@ ModelName = Annotated[
     typer.Option(
         metavar="NAME",
         help="Such as recvae, mult-vae or ease; see 'recvae info'.",
-        autocompletion=lambda: [*MODELS],
+        autocompletion=lambda: [*models()],
     ),
 ]
 DatasetFolder = Annotated[
