@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from oracles import fixed
-from scipy.sparse import csr_array, random_array
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recvae.nn.noise import Noise
+from recvae.testing import checkerboard, random_clicks
+
+__all__ = ["checkerboard", "random_clicks"]
 
 torch.set_num_threads(1)  # models this small are slower on more, and much slower where the cores are busy
 
@@ -57,23 +59,6 @@ class WrittenNoise(Noise):
 @pytest.fixture
 def written_noise():
     return WrittenNoise()
-
-
-def random_clicks(users, items, density=0.1, seed=0):
-    """A random 0/1 CSR."""
-    matrix = random_array((users, items), density=density, rng=np.random.default_rng(seed), format="csr")
-    matrix.data[:] = 1
-    matrix = csr_array(matrix, dtype=np.float32)
-    matrix.sum_duplicates()
-    return matrix
-
-
-def checkerboard(users=60, items=40, keep=0.6, seed=3):
-    """Even users like even items, odd users odd ones; each user has seen a random part of what they like."""
-    rng = np.random.default_rng(seed)
-    u, i = np.indices((users, items))
-    liked = (u % 2) == (i % 2)
-    return csr_array((liked & (rng.random((users, items)) < keep)).astype(np.float32))
 
 
 class LargestTensor(TorchDispatchMode):
