@@ -31,7 +31,7 @@ def test_the_public_names_of_recvae():
     assert set(recvae.__all__) == {
         "Blend", "ConditionalVAE", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE", "Popularity",
         "RecVAE", "RecVAEEDLAE", "Recommender", "RecvaeError", "VAEAC", "VampVAE",
-        "__version__", "load",
+        "__version__", "load", "register",
     }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'RecVea'"):
         recvae.RecVea  # noqa: B018 - the access is the test

@@ -31,7 +31,7 @@ def info(
     """
     from recvae.errors import InputError, did_you_mean
     from recvae.files import recover
-    from recvae.registry import MODELS
+    from recvae.registry import models
 
     terminal = Terminal(json=json, quiet=quiet)
     if path is not None:
@@ -44,12 +44,12 @@ def info(
         _dataset(terminal, path, verify=verify)
     elif (path / "run.json").is_file():
         _run(terminal, path, verify=verify)
-    elif str(path) in MODELS:
+    elif str(path) in models():
         if verify:
             raise InputError(f"--verify needs a folder to check, and '{path}' is a model's name.")
         _model(terminal, str(path))
     elif not path.exists():
-        raise InputError(f"{path} does not exist, and no model is called so.{did_you_mean(path.name, MODELS)}")
+        raise InputError(f"{path} does not exist, and no model is called so.{did_you_mean(path.name, models())}")
     else:
         raise InputError(
             f"{path} is neither a dataset folder ('recvae prepare' writes those) nor a run folder ('recvae train')."
