@@ -71,7 +71,7 @@ class MetricName:
 
 
 @dataclass(frozen=True)
-class _Hits:
+class Hits:
     """The hits of a batch of lists, in order of row, then of rank."""
 
     row: npt.NDArray[np.int64]  # (h,)
@@ -99,39 +99,39 @@ class _Hits:
 # Each definition gives numerator and denominator, (n,) each; the division leaves out users without held-out items.
 
 
-def _recall(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _recall(hits: Hits, k: int) -> tuple[Floats, Floats]:
     return hits.total(k), hits.best(k)
 
 
-def _plain_recall(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _plain_recall(hits: Hits, k: int) -> tuple[Floats, Floats]:
     return hits.total(k), hits.held_out.astype(np.float64)
 
 
-def _ndcg(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _ndcg(hits: Hits, k: int) -> tuple[Floats, Floats]:
     deepest = max(hits.held_out.max(initial=0), hits.rank.max(initial=0))  # k itself may be huge
     gain = 1.0 / np.log2(np.arange(2, deepest + 2))  # gain[rank - 1]
     ideal = np.concatenate([[0.0], np.cumsum(gain)])
     return hits.total(k, gain[hits.rank - 1]), ideal[np.minimum(hits.held_out, k)]
 
 
-def _precision(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _precision(hits: Hits, k: int) -> tuple[Floats, Floats]:
     return hits.total(k), np.full(len(hits.held_out), float(k))
 
 
-def _hit_rate(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _hit_rate(hits: Hits, k: int) -> tuple[Floats, Floats]:
     return np.minimum(hits.total(k), 1.0), np.ones(len(hits.held_out))
 
 
-def _mrr(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _mrr(hits: Hits, k: int) -> tuple[Floats, Floats]:
     first = hits.nth() == 1
     return hits.total(k, np.where(first, 1.0 / hits.rank, 0.0)), np.ones(len(hits.held_out))
 
 
-def _map(hits: _Hits, k: int) -> tuple[Floats, Floats]:
+def _map(hits: Hits, k: int) -> tuple[Floats, Floats]:
     return hits.total(k, hits.nth() / hits.rank), hits.best(k)
 
 
-_DEFINITIONS: dict[str, Callable[[_Hits, int], tuple[Floats, Floats]]] = {
+PER_USER: dict[str, Callable[[Hits, int], tuple[Floats, Floats]]] = {
     "recall": _recall,
     "plain_recall": _plain_recall,
     "ndcg": _ndcg,
@@ -140,9 +140,7 @@ _DEFINITIONS: dict[str, Callable[[_Hits, int], tuple[Floats, Floats]]] = {
     "mrr": _mrr,
     "map": _map,
 }
-
-PER_USER: tuple[str, ...] = tuple(_DEFINITIONS)
-"""Names of the metrics with one value per user."""
+"""The metrics with one value per user, by name: a numerator and a denominator of the hits and k, float64 (n,) each."""
 
 LIST_SET: tuple[str, ...] = ("coverage", "novelty")
 """Names of the metrics with one value for a whole set of lists."""
@@ -285,16 +283,16 @@ def per_user_metrics(ids: Ints, held_out: csr_array, metrics: str | Iterable[str
     """
     names = parse_metrics(metrics)
     for metric in names:
-        if metric.name not in _DEFINITIONS:
+        if metric.name not in PER_USER:
             raise ConfigError(f"'{metric}' is a metric of a whole set of lists and has no value per user.")
     check_matrix(held_out, "held-out")
     hit = np.flatnonzero(contained(_check_ids(ids, held_out.shape[1]), held_out))
     per_row = np.diff(_clicks(held_out)[0]).astype(np.int64)
     length = max(1, ids.shape[1])
-    hits = _Hits(row=hit // length, rank=hit % length + 1, held_out=per_row)
+    hits = Hits(row=hit // length, rank=hit % length + 1, held_out=per_row)
     values: dict[str, Floats] = {}
     for metric in names:
-        numerator, denominator = _DEFINITIONS[metric.name](hits, metric.k)
+        numerator, denominator = PER_USER[metric.name](hits, metric.k)
         value = np.full(len(per_row), np.nan)
         np.divide(numerator, denominator, out=value, where=per_row > 0)
         values[str(metric)] = value

@@ -271,16 +271,20 @@ def _is_list(kind: type[Any], key: str) -> bool:
     return get_origin(get_type_hints(kind).get(key)) is tuple
 
 
-@cache
 def _schema(kind: type[Any]) -> Any:
     """Return a pydantic model with the fields, bounds and meanings of an option dataclass."""
+    hints = get_type_hints(kind)
+    kinds = tuple(kind_of(f, hints) for f in fields(kind))  # now: names may have been added to choose from
+    return _made_once(kind, kinds)  # type: ignore[arg-type]  # a class can be hashed
+
+
+@cache
+def _made_once(kind: Any, annotations: tuple[Any, ...]) -> Any:
     from pydantic import ConfigDict, Field, create_model
 
-    hints = get_type_hints(kind)
     declared: dict[str, Any] = {}
-    for f in fields(kind):
+    for f, annotation in zip(fields(kind), annotations, strict=True):
         bounds = dict(f.metadata.get("bounds", {}))
-        annotation = kind_of(f, hints)
         if get_origin(annotation) is tuple:  # TOML has lists; the bounds are those of the elements
             longest = bounds.pop("max_length", None)
             annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]

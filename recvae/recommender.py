@@ -121,10 +121,10 @@ class Recommender(ABC):
         :class:`DataError` for a matrix that cannot be used.
         """
         function("validation", validation)
-        self._learn(self._begin_fit(train, item_ids, titles))
+        self.learn(self._begin_fit(train, item_ids, titles))
         return self
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         """Learn from a canonical CSR, in one go; models with epochs have a :meth:`fit` of their own instead."""
         raise NotImplementedError  # not abstract: a model has one of the two
 

@@ -39,7 +39,7 @@ class IrspackIALS(Recommender):
     name = "irspack-ials"
     model_defaults = IrspackIALSOptions()
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         from irspack import IALSRecommender
 
         self.counts = item_counts(matrix)

@@ -57,7 +57,7 @@ class ImplicitALS(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
         als = self._als()
         with one_blas_thread(wait=True), self._solvable():

@@ -50,7 +50,7 @@ class EASE(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
         self.weights = torch.from_numpy(closed_form(matrix, self.config.model.l2))
 

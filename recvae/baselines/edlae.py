@@ -46,7 +46,7 @@ class EDLAE(EASE):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         options = self.config.model
         self.counts = item_counts(matrix)
         self.weights = edlae_weights(matrix, options.dropout, options.l2)

@@ -71,7 +71,7 @@ class ItemKNN(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         options = self.config.model
         self.counts = item_counts(matrix)
         self._hold(

@@ -34,7 +34,7 @@ class Popularity(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _learn(self, matrix: Any) -> None:
+    def learn(self, matrix: Any) -> None:
         self.counts = item_counts(matrix)
 
     def scores(self, histories: Any) -> Tensor:

@@ -15,7 +15,7 @@ it is the plain ELBO. KL is convex, so the ELBO of the mixture itself lies betwe
 (The paper's theorem has the first two the other way round; the tests compute all three.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> 
     return Batch(batch.users, offsets, rows, cells % n_items, values, n_items, repeats=True), values
 
 
-CORRUPTIONS: Mapping[str, Callable[[Batch, float, Noise], tuple[Batch, Tensor]]] = {
+CORRUPTIONS: dict[str, Callable[[Batch, float, Noise], tuple[Batch, Tensor]]] = {
     "dropout": _dropout,
     "flips": _flips,
     "subset": _subset,

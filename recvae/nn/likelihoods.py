@@ -4,7 +4,7 @@ Notation: B users, I items, K latent dimensions; x a user's clicks, n_u their su
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -347,7 +347,7 @@ def _exponentials(code: Tensor, weight: Tensor, bias: Tensor, rounded: bool) -> 
     return part, part.sum(1, keepdim=True), top
 
 
-LIKELIHOODS: Mapping[str, Callable[[LikelihoodOptions], Likelihood]] = {
+LIKELIHOODS: dict[str, Callable[[LikelihoodOptions], Likelihood]] = {
     "multinomial": lambda options: multinomial_log_likelihood,
     "bernoulli": lambda options: bernoulli_log_likelihood,
     "gaussian": lambda options: partial(gaussian_log_likelihood, confidence=options.confidence),

@@ -9,7 +9,7 @@ Notation: B users, I items, K latent dimensions, C pseudo-inputs.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -220,7 +220,7 @@ def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generato
 
 Made = Callable[[nn.Module, int, Any, torch.Generator], Prior]  # of a network, its items, its options, and draws
 
-PRIORS: Mapping[str, Made] = {
+PRIORS: dict[str, Made] = {
     "standard": lambda network, n_items, options, g: StandardNormal(),
     "composite": lambda network, n_items, options, g: Composite(options.latent),
     "vamp": vamp_prior,

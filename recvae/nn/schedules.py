@@ -1,7 +1,7 @@
 """Annealing of the KL weight and of the learning rate: pure functions of the update number, counted from 0."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from recvae.options import Between, OneOf, option
@@ -62,7 +62,7 @@ def cosine_rate(step: int, *, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-RAMPS: Mapping[str, Callable[[RampOptions, int, int], float]] = {
+RAMPS: dict[str, Callable[[RampOptions, int, int], float]] = {
     "paper": lambda o, step, total: linear_beta(step, cap=o.beta_cap, updates=o.anneal_updates),
     "share": lambda o, step, total: share_beta(step, cap=o.beta_cap, share=o.anneal_share, total=total),
     "constant": lambda o, step, total: o.beta_cap,

@@ -121,8 +121,8 @@ def test_a_number_holds_for_torch_and_blas_and_only_as_long_as_the_verb_runs(cli
 
     from recvae import EASE
 
-    original = EASE._learn
-    monkeypatch.setattr(EASE, "_learn", lambda self, matrix: fit(self, matrix, original))
+    original = EASE.learn
+    monkeypatch.setattr(EASE, "learn", lambda self, matrix: fit(self, matrix, original))
     before = torch.get_num_threads()
     blas = [b["num_threads"] for b in threadpool_info()]
     for number in (3, 1):

@@ -105,9 +105,7 @@ def test_no_configuration_is_trained_twice(data, monkeypatch):
     """Where the points are too many to know, a proposal may repeat; it takes the earlier trial's value."""
     monkeypatch.setattr(tuning, "LARGEST_GRID", 0)
     fits = []
-    monkeypatch.setattr(
-        EASE, "_learn", lambda self, matrix, learn=EASE._learn: (fits.append(self), learn(self, matrix))
-    )
+    monkeypatch.setattr(EASE, "learn", lambda self, matrix, learn=EASE.learn: (fits.append(self), learn(self, matrix)))
     study = tune(plan("ease", space={"model.l2": OneOf(5, 500)}), data, trials=8)
     assert len(study.trials) == 8
     assert len(fits) == 2
@@ -166,14 +164,14 @@ def test_what_is_pruned_was_below_the_median(whole):
 
 
 def test_failures_are_recorded_and_cannot_win(data, monkeypatch, tmp_path):
-    def learn(self, matrix, real=EASE._learn):
+    def learn(self, matrix, real=EASE.learn):
         if self.config.model.l2 < 20:
             raise MemoryError
         if self.config.model.l2 < 200:
             raise WorkError("There is no way.")
         real(self, matrix)
 
-    monkeypatch.setattr(EASE, "_learn", learn)
+    monkeypatch.setattr(EASE, "learn", learn)
     search = {"model.l2": OneOf(10, 100, 1000)}
     made = plan("ease", space=search)
     made = replace(made, starts=(("given", changed(made.start, {"model.l2": 500.0})),))
@@ -186,7 +184,7 @@ def test_failures_are_recorded_and_cannot_win(data, monkeypatch, tmp_path):
         tune(plan("ease", settings=["model.l2=100"]), data, tmp_path / "b", trials=2)
     assert read_study(tmp_path / "b").best is None
     assert not (tmp_path / "b" / "best.toml").exists()
-    monkeypatch.setattr(EASE, "_learn", lambda self, matrix: 1 / 0)
+    monkeypatch.setattr(EASE, "learn", lambda self, matrix: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(plan("ease"), data, trials=2)
 
