@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 
 import recvae
 from recvae.cli import app
@@ -150,10 +149,9 @@ def test_two_commands_set_everything_up():
 
 
 def test_the_citation_names_the_version_and_the_papers():
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert cited["cff-version"] == "1.2.0"
-    assert cited["version"] == recvae.__version__
-    assert [paper["url"].rsplit("/", 1)[1] for paper in cited["references"]] == ["1802.05814", "1912.11160"]
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", cited, flags=re.MULTILINE) == [recvae.__version__]
+    assert re.findall(r"arxiv.org/abs/([\d.]+)", cited) == ["1802.05814", "1912.11160"]
     assert f"[Unreleased]: {recvae.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
