@@ -108,7 +108,7 @@ def test_every_name_in_code_resolves(path):
     for name in names:
         resolved(name)
     for place in re.findall(r"`((?:recvae|eval|data_prep|benchmarks|tests|configs|\.ci)/[\w./-]*)`", text):
-        assert (ROOT / place).exists(), place
+        assert "NAME" in place or (ROOT / place).exists(), place
 
 
 @each_text
