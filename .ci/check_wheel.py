@@ -20,6 +20,7 @@ def main(path: str) -> int:
         wrong.append("the licence is missing")
     allowed = (
         ".py",
+        "__init__.pyi",
         "py.typed",
         ".toml",
         "LICENSE",

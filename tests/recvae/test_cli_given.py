@@ -91,7 +91,7 @@ def test_a_folder_that_holds_the_input_is_not_the_place_to_write_to(cli, files, 
 
 
 def test_documented_commands_do_not_write_to_what_they_read():
-    pages = [Path(__file__).parents[2] / name for name in ("README.md", "docs/formats.md")]
+    pages = [Path(__file__).parents[2] / name for name in ("docs/guide.md", "docs/formats.md")]
     lines = [line for page in pages for line in page.read_text().splitlines() if "prepare --train " in line]
     assert len(lines) == 3
     for line in lines:
