@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -38,10 +39,10 @@ def place(tmp_path_factory):
     return folder
 
 
-def run(folder, *command):
-    """Run a command of the page in the folder, in an environment that has its package."""
+def run(folder, *command, source=ROOT):
+    """Run a command in the folder, in an environment that has the page's package and this project."""
     program = [sys.executable, "-m", "recvae"] if command[0] == "recvae" else [sys.executable]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))), "COLUMNS": "100"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(source), str(folder))), "COLUMNS": "100"}
     done = subprocess.run(
         [*program, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -73,3 +74,79 @@ def test_a_model_touches_one_file():
     assert [name for name in FILES if name.endswith(".py") and not name.startswith("test_")] == ["cooccurrence.py"]
     ours = [path for folder in ("recvae", "data_prep", "eval") for path in (ROOT / folder).rglob("*.py")]
     assert not [path for path in (*ours, *ROOT.glob("configs/*.toml")) if "ooccurrence" in path.read_text("utf-8")]
+
+
+# Inside the package: each thing is added to a copy of it, and the files that had to be touched are counted.
+
+MODEL = """        Entry("cooccurrence", "recvae.models.cooccurrence:Cooccurrence", "Co-occurrence", "a page"),
+"""
+LIKELIHOOD = """
+
+def poisson(code, weight, bias, batch, memory=None):
+    scores = torch.addmm(bias, code, weight.T)
+    return batch.row_sum(batch.values * scores_at(code, weight, bias, batch)) - scores.exp().sum(1)
+
+
+LIKELIHOODS["poisson"] = lambda options: poisson
+"""
+PRIOR = """
+
+class Wide(Prior):
+    def density(self, batch, encoder, noise=None):
+        return lambda z: gaussian_log_density(z, 0.0, 2.0)
+
+
+PRIORS["wide"] = lambda network, n_items, options, g: Wide()
+"""
+VERB = """
+import typer
+
+
+def greet(name: str) -> None:
+    \"""Greet somebody.\"""
+    typer.echo(f"Hello, {name}.")
+"""
+SMALL = "--set model.latent=4 --set train.epochs=2 --threads 1"
+MADE = {  # what is appended to which file, or put behind which text; a command that works then; the files it takes
+    "a model": (
+        [
+            ("recvae/models/cooccurrence.py", "", FILES["cooccurrence.py"]),
+            ("recvae/registry.py", "    for entry in (\n", MODEL),
+        ],
+        "recvae train tastes --model cooccurrence --out inside-model",
+    ),
+    "a likelihood": (
+        [("recvae/nn/likelihoods.py", "", LIKELIHOOD)],
+        f"recvae train tastes --model recvae --set model.likelihood=poisson {SMALL} --out inside-likelihood",
+    ),
+    "a prior": (
+        [("recvae/nn/priors.py", "", PRIOR)],
+        f"recvae train tastes --model mult-vae --set model.prior=wide {SMALL} --out inside-prior",
+    ),
+    "a verb": (
+        [
+            ("recvae/cli/greet.py", "", VERB),
+            (
+                "recvae/cli/__init__.py",
+                "from recvae.cli.evaluate import evaluate\n",
+                "from recvae.cli.greet import greet\n",
+            ),
+            ("recvae/cli/__init__.py", "for _verb in (", "greet, "),
+        ],
+        "recvae greet you",
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "touched"), [("a model", 2), ("a likelihood", 1), ("a prior", 1), ("a verb", 2)])
+def test_adding_to_the_package_touches_few_files(place, tmp_path, made, touched):
+    edits, command = MADE[made]
+    for folder in ("recvae", "data_prep", "eval"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, behind, text in edits:
+        file = tmp_path / name
+        before = file.read_text("utf-8") if file.exists() else ""
+        assert behind in before
+        file.write_text(before.replace(behind, behind + text, 1) if behind else before + text, "utf-8")
+    assert len({name for name, _, _ in edits}) == touched
+    run(place, *shlex.split(command), source=tmp_path)
