@@ -44,6 +44,9 @@ class VampVAEOptions(RampOptions, PriorOptions, LikelihoodOptions):
         "Of the code, or of a hierarchy's upper one: 'vamp', 'standard', N(0, 1), or RecVAE's 'composite'.",
         choices=lambda: PRIORS,
     )
+    pseudo_inputs: int = option(
+        1000, "Number of the VampPrior's pseudo-inputs.", search=OneOf(100, 300, 1000), ge=1, le=WIDEST
+    )
     hierarchical: bool = option(True, "Two codes, z2 and below it z1, instead of one.")
     gated: bool = option(True, "Hidden layers are gated linear units instead of tanh.")
     hidden: int = option(600, "Width of every hidden layer.", search=OneOf(150, 300, 600), ge=1, le=WIDEST)

@@ -20,7 +20,7 @@ from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import LOG_2PI, composite_log_density, gaussian_log_density
 from recvae.nn.kernels import has_float64
 from recvae.nn.noise import Noise
-from recvae.options import WIDEST, OneOf, option
+from recvae.options import WIDEST, option
 
 TABLE_VALUES = 1 << 29  # a table of old posteriors has at most this many: 2 GiB
 # As in the program of Kim and Suh 2019: mean and deviation of the first pseudo-inputs.
@@ -204,9 +204,7 @@ class PriorOptions:
     """Which prior a variational network has; its default is each model's own."""
 
     prior: str = option("standard", "Of the code.", choices=lambda: PRIORS)
-    pseudo_inputs: int = option(
-        1000, "Number of the VampPrior's pseudo-inputs.", search=OneOf(100, 300, 1000), ge=1, le=WIDEST
-    )
+    pseudo_inputs: int = option(1000, "Number of the VampPrior's pseudo-inputs.", ge=1, le=WIDEST)
 
 
 def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generator) -> VampPrior:
