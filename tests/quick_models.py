@@ -2,9 +2,12 @@
 
 from dataclasses import fields
 
+from recvae.models.neural import NeuralRecommender
 from recvae.registry import MODELS
 
 QUICK = {"hidden": 16, "latent": 8, "epochs": 1, "batch_size": 100, "pseudo_inputs": 20, "factors": 8, "iterations": 2}
+
+NEURAL = [name for name, entry in MODELS.items() if issubclass(entry.model_class(), NeuralRecommender)]
 
 
 def quick(name, **more):

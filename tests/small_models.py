@@ -3,7 +3,7 @@
 import torch
 from conftest import checkerboard
 
-import recvae
+from recvae.registry import MODELS
 
 BOARD = checkerboard()
 SETTINGS = {
@@ -15,13 +15,7 @@ SETTINGS = {
     },
     "vaeac": {"hidden": 12, "latent": 6, "batch_size": 16},
 }  # fmt: skip
-KINDS = {
-    "recvae": recvae.RecVAE,
-    "mult-vae": recvae.MultVAE,
-    "mult-dae": recvae.MultDAE,
-    "vamp-vae": recvae.VampVAE,
-    "vaeac": recvae.VAEAC,
-}
+KINDS = {name: MODELS[name].model_class() for name in SETTINGS}
 
 
 def model(name, **more):

@@ -17,7 +17,7 @@ from .tracing import Tracer
 from .world import World, run
 
 _MAKING = ("openat", "mkdir", "mkdirat")
-SHORT, LONG = 5, 64  # kill points of each verb
+SHORT, LONG = 4, 40  # kill points of each verb
 
 
 def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:
@@ -35,7 +35,7 @@ def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: boo
         judged: dict[str, list[str]] = {}
         for how, n in points:
             _kill(world, figures, scenario, how, n, judged)
-        ends = range(1, count + 1, 8) if long else [int(rng.integers(1, count + 1))]
+        ends = range(1, count + 1, 12) if long else [int(rng.integers(1, count + 1))]
         for n in ends:
             _end(world, figures, scenario, n)
 

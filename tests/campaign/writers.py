@@ -22,7 +22,7 @@ from .scenarios import Tree, difference, tree
 from .tracing import Tracer
 from .world import PREPARE, World, train, verb
 
-SHORT, LONG = 12, 120  # pairs
+SHORT, LONG = 10, 60  # pairs
 PATIENCE = 2.0  # seconds until a second writer is taken to wait for the first
 READS, WRITES = 10, 3  # at least so many reads beside so many writes
 

@@ -1,9 +1,12 @@
 """What only a CUDA device can show: no waiting within a step, and the same answers as on the CPU."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from conftest import checkerboard, random_clicks
+from quick_models import NEURAL, quick
 
 import recvae
 from recvae.nn.batches import Clicks
@@ -13,21 +16,18 @@ from recvae.training.loop import Hooks, TrainOptions, _Loop
 pytestmark = pytest.mark.gpu
 
 BOARD = checkerboard()
-MODELS = {
-    "recvae": lambda **more: recvae.RecVAE(hidden=32, latent=8, batch_size=16, epochs=3, seed=1, **more),
-    "mult-vae": lambda **more: recvae.MultVAE(hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, **more),
-    "mult-dae": lambda **more: recvae.MultDAE(latent=8, batch_size=16, epochs=3, seed=1, **more),
-    "vamp-vae": lambda **more: recvae.VampVAE(
-        hidden=32, latent=8, pseudo_inputs=10, batch_size=16, epochs=3, seed=1, **more
+MODELS = {name: partial(quick, name, batch_size=16, epochs=3) for name in NEURAL} | {
+    "mult-vae, bernoulli, flips": partial(
+        quick, "mult-vae", batch_size=16, epochs=3, likelihood="bernoulli", corruption="flips", samples=2,
+        kl="sampled", gamma=0.01,
     ),
-    "vaeac": lambda **more: recvae.VAEAC(hidden=32, latent=8, batch_size=16, epochs=3, seed=1, **more),
-    "bernoulli, flips": lambda **more: recvae.MultVAE(
-        hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, likelihood="bernoulli", corruption="flips", samples=2,
-        kl="sampled", gamma=0.01, **more,
+    "mult-vae, gaussian, subset": partial(
+        quick, "mult-vae", batch_size=16, epochs=3, likelihood="gaussian", confidence=3.0, corruption="subset",
+        anneal="cyclical",
     ),
-    "gaussian, subset": lambda **more: recvae.MultVAE(
-        hidden=(32,), latent=8, batch_size=16, epochs=3, seed=1, likelihood="gaussian", confidence=3.0,
-        corruption="subset", anneal="cyclical", **more,
+    "mult-vae, composite": partial(quick, "mult-vae", batch_size=16, epochs=3, prior="composite"),
+    "recvae, bernoulli, vamp": partial(
+        quick, "recvae", batch_size=16, epochs=3, likelihood="bernoulli", prior="vamp"
     ),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import checkerboard
-from quick_models import quick
+from quick_models import NEURAL, quick
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recvae.nn import implicit_slim, priors
@@ -51,9 +51,6 @@ def without_float64(monkeypatch):
     for name in ("implicit_slim", "_item_sums"):
         monkeypatch.setattr(implicit_slim, name, on_the_cpu(getattr(implicit_slim, name)))
     return went
-
-
-NEURAL = ("recvae", "recvae-edlae", "mult-vae", "mult-dae", "conditional-vae", "vamp-vae", "vaeac")
 
 
 @pytest.mark.parametrize("name", NEURAL)

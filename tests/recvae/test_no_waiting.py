@@ -1,17 +1,19 @@
 """A training step asks the device nothing: shown on torch's meta device, which has no values to answer with."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import checkerboard
+from quick_models import NEURAL, quick
 
 from recvae.models.conditional import ConditionalVAENetwork, ConditionalVAEOptions
 from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, MultVAEOptions
-from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.models.vaeac import VAEACNetwork, VAEACOptions
-from recvae.models.vamp import VampVAENetwork, VampVAEOptions
 from recvae.nn import likelihoods
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.noise import Noise
+from recvae.nn.priors import Composite
 from recvae.training.loop import _Meter
 
 ITEMS = 40
@@ -25,13 +27,18 @@ def conditional():
     return network
 
 
-NETWORKS = {
-    "recvae": lambda: RecVAENetwork(ITEMS, RecVAEOptions(hidden=12, latent=6)),
-    "mult-vae": lambda: MultVAENetwork(ITEMS, MultVAEOptions(hidden=(12,), latent=6)),
-    "mult-dae": lambda: MultDAENetwork(ITEMS, MultDAEOptions(latent=6)),
-    "conditional-vae": conditional,
-    "vamp-vae": lambda: VampVAENetwork(ITEMS, VampVAEOptions(hidden=12, latent=6, pseudo_inputs=5)),
-    "vaeac": lambda: VAEACNetwork(ITEMS, VAEACOptions(hidden=12, latent=6)),
+def network(name, **more):
+    """The network of a registered model, small, with some options."""
+    model = quick(name, **{"hidden": (12,) if name == "conditional-vae" else 12, "latent": 6} | more)
+    return type(model).build(ITEMS, model.config.model, 1)
+
+
+NETWORKS = {name: partial(network, name) for name in NEURAL} | {
+    "conditional-vae, tags": conditional,
+    "recvae, bernoulli, vamp": lambda: network("recvae", likelihood="bernoulli", prior="vamp"),
+    "recvae, gaussian, standard": lambda: network("recvae", likelihood="gaussian", prior="standard"),
+    "mult-vae, composite": lambda: network("mult-vae", prior="composite"),
+    "mult-vae, vamp": lambda: network("mult-vae", prior="vamp"),
     "vaeac, gaussian": lambda: VAEACNetwork(
         ITEMS, VAEACOptions(hidden=12, latent=6, ratings=True, likelihood="gaussian")
     ),
@@ -82,13 +89,18 @@ def test_no_operation_of_a_step_needs_a_value(name, route, monkeypatch):
     network = NETWORKS[name]()
     for phase in network.phases():
         network.begin_phase(phase.name, 0, clicks, 10)
-    if name == "recvae":
-        network.latent_prior.table = network.latent_prior.table.to("meta")
+    trained = {
+        phase.name: {n for n, p in network.named_parameters() if any(p is one for one in phase.parameters)}
+        for phase in network.phases()
+    }
+    prior = getattr(network, "latent_prior", None)
+    if isinstance(prior, Composite):
+        prior.table = prior.table.to("meta")
     network.to("meta")
     batch, meter = Batch.of(matrix, "meta"), _Meter(torch.device("meta"))
     for phase in network.phases():
         network.requires_grad_(False)
-        parameters = [p for n, p in network.named_parameters() if name != "recvae" or n.startswith(phase.name)]
+        parameters = [p for n, p in network.named_parameters() if n in trained[phase.name]]
         for parameter in parameters:
             parameter.requires_grad_(True)
         loss = network.loss(phase.name, batch, 0.1, ShapeNoise())
