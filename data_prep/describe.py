@@ -1,17 +1,38 @@
 """A dataset in numbers: users, items, clicks, density, and the quantiles of activity and popularity."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from data_prep.dataset import Dataset
+from scipy.sparse import csr_array
 
 _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def describe(dataset: "Dataset") -> dict[str, Any]:
+class _Described(Protocol):
+    """The part of :class:`data_prep.dataset.Dataset` that is described; its attributes are explained there."""
+
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_items(self) -> int: ...
+    @property
+    def train(self) -> csr_array: ...
+    @property
+    def item_titles(self) -> npt.NDArray[np.object_]: ...
+    @property
+    def item_tags(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def user_tags(self) -> Mapping[str, Mapping[str, str]]: ...
+    @property
+    def vocabulary_hash(self) -> str: ...
+    def matrix(self, name: str) -> csr_array: ...
+
+
+def describe(dataset: _Described) -> dict[str, Any]:
     """Return the dataset in numbers, as plain data for JSON.
 
     ``splits`` has for "train" the users, clicks, density and clicks per user; for "validation" and "test" the users,
