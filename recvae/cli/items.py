@@ -34,8 +34,8 @@ def find_item(model: "Recommender", asked: str) -> int | None:
     year; its beginning; a part of it (not for a number, which is an id that is not known). Raises :class:`InputError`
     where it could be several items.
     """
-    if asked in model.columns:
-        return model.columns[asked]
+    if asked in model.items.columns:
+        return model.items.columns[asked]
     titles = model.items.titles
     wanted, plain = asked.casefold().strip(), plain_title(asked)
     ways: Sequence[Callable[[str], bool]] = (

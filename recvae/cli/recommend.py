@@ -134,7 +134,7 @@ def _read(
         raise DataError(
             f"{data.label} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
         )
-    column_of = np.array([model.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
+    column_of = np.array([model.items.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]
     known = columns >= 0
     clicks = _matrix(data.user[known], columns[known], values[known], (len(data.user_ids), model.n_items))

@@ -80,7 +80,7 @@ def test_an_empty_history_is_a_legal_user(name, fitted):
     np.testing.assert_array_equal(ids[0], ids[1])
     if name not in NEURAL:
         popular = recvae.Popularity().fit(checkerboard())
-        np.testing.assert_array_equal(ids, popular.recommend(csr_array((2, 40)), k=10)[0])
+        np.testing.assert_array_equal(ids, popular.recommend(csr_array((2, 40)), k=10).ids)
 
 
 @pytest.mark.parametrize("name", MODELS)

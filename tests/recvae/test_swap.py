@@ -274,7 +274,7 @@ def test_a_model_is_loaded_from_one_version(exchanging, tmp_path, monkeypatch):
     boards = {1.0: checkerboard(seed=1), 2.0: checkerboard(seed=2)}
     models = {l2: recvae.EASE(l2=l2).fit(board) for l2, board in boards.items()}
     models[1.0].save(tmp_path / "run")
-    read_items, replaced = recvae.recommender.read_items, []
+    read_items, replaced = recvae.training.run_folder.read_items, []
 
     def replacing(folder, run):
         items = read_items(folder, run)
@@ -284,7 +284,7 @@ def test_a_model_is_loaded_from_one_version(exchanging, tmp_path, monkeypatch):
         return items
 
     with monkeypatch.context() as patch:
-        patch.setattr("recvae.recommender.read_items", replacing)
+        patch.setattr("recvae.training.run_folder.read_items", replacing)
         loaded = recvae.load(tmp_path / "run", "cpu")
     assert loaded.config.model.l2 == 2.0
     stop = threading.Event()
