@@ -83,6 +83,13 @@ def suggestion(model: "Recommender", asked: str) -> str:
     return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
 
 
+def nearest_id(model: "Recommender", asked: str) -> str:
+    """Return a question with the id of the nearest title, else with the nearest id."""
+    pairs = zip(model.items.titles, model.items.ids, strict=True)
+    titles = {_bare(title): item for title, item in reversed([*pairs]) if title}  # of equals the first
+    return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names for a sentence, cut where there are many."""
     if len(names) <= _NAMED:
