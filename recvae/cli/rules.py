@@ -78,9 +78,9 @@ class Words:
         data = Dataset.load(self.dataset)
         refuse_other_catalogue(model, run, data, self.dataset)
         of_tag: dict[str, set[int]] = {}
-        for item, tags in data.item_tags.items():
-            for tag in tags:
-                of_tag.setdefault(tag, set()).add(model.items.columns[item])
+        for column, item in enumerate(model.items.ids):
+            for tag in data.item_tags.get(item, ()):
+                of_tag.setdefault(tag, set()).add(column)
         if not of_tag:
             raise InputError(
                 f"{self.dataset} has no item tags. Prepare it again with --titles FILE that has tags in its third "
