@@ -47,7 +47,10 @@ def recommend(
     ] = None,
     k: K = 20,
     user_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of users.")] = "user",
-    item_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of items.")] = "item",
+    item_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column of items, of --histories and of --allow and --deny files."),
+    ] = "item",
     rating_column: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The file's column of ratings, for a model that was trained on ratings."),
