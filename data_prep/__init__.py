@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from data_prep.given_split import prepare_given, split_given
     from data_prep.interactions import Interactions
     from data_prep.pipeline import filter_interactions, prepare
-    from data_prep.readers import column_names, read_interactions
+    from data_prep.readers import column_names, read_ids, read_interactions
     from data_prep.sources import RELEASES, Release, find_release
     from data_prep.splits import SPLIT_METHODS, Split, make_split
     from data_prep.synthetic import Sample, ml20m_shape, planted_scores, sample
@@ -34,6 +34,7 @@ _HOME = {
     "planted_scores": "synthetic",
     "prepare": "pipeline",
     "prepare_given": "given_split",
+    "read_ids": "readers",
     "read_interactions": "readers",
     "read_titles": "titles",
     "read_user_tags": "titles",
@@ -58,6 +59,7 @@ __all__ = [
     "planted_scores",
     "prepare",
     "prepare_given",
+    "read_ids",
     "read_interactions",
     "read_titles",
     "read_user_tags",

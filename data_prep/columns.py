@@ -78,8 +78,8 @@ def check_columns(label: object, want: Columns, names: Sequence[str], separator:
 
 def from_table(table: "pa.Table", want: Columns, label: str) -> Interactions:
     """Turn an Arrow table into :class:`Interactions`; raise :class:`DataError` for the first bad row of a column."""
-    user, user_ids = _codes(table[want.user], label, want.user)
-    item, item_ids = _codes(table[want.item], label, want.item)
+    user, user_ids = coded_ids(table[want.user], label, want.user)
+    item, item_ids = coded_ids(table[want.item], label, want.item)
     rating = None if want.rating is None else _numbers(table[want.rating], label, want.rating, "rating")
     time = None if want.time is None else _times(table[want.time], label, want.time)
     return Interactions(
@@ -93,7 +93,7 @@ def from_table(table: "pa.Table", want: Columns, label: str) -> Interactions:
     )
 
 
-def _codes(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, Ids]:
+def coded_ids(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, Ids]:
     """Return int32 codes (n,) and the distinct ids (object array of str), in order of first appearance."""
     import pyarrow as pa
 

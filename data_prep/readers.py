@@ -7,16 +7,18 @@ no quoting. Rows are numbered from 1 in messages, any header not counted.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from data_prep.columns import Columns, check_columns, from_table, one_line
+from data_prep.columns import Columns, check_columns, coded_ids, from_table, one_line, whole_ids
 from data_prep.interactions import Interactions
 from data_prep.kinds import check_kind
 from data_prep.separated import from_text, text_columns
 from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
-from recvae.errors import DataError, InputError
+from data_prep.titles import read_rows
+from recvae.errors import DataError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +76,52 @@ def column_names(
         return text_columns(file, columns, separator or guess_separator(head, file.name))
 
 
+def read_ids(source: str | Path | ByteSource, *names: str) -> list[str]:
+    """Read ids, each once, in file order: those of a table's column, or of a text file with one id a line.
+
+    The column is the first of ``names`` that there is. Text without any of them in its first row has one id a line and
+    no header. Files may be packed, and may be pipes, as in :func:`read_interactions`. Raises :class:`InputError` for a
+    missing file and :class:`DataError`, naming the file and the row, for one that is empty or no such table.
+    """
+    with rereadable(source) as file:
+        if checked_head(file).startswith(_PARQUET):
+            with _parquet(file) as parquet:
+                name = _one_of(file, names, parquet.schema_arrow.names)
+                _, ids = coded_ids(_read_parquet(file, parquet, [name])[name], str(file), name)
+            return [str(item) for item in ids]
+        rows = read_rows(file)
+        first = next(rows)
+        if any(name in first for name in names) or len(first) > 1:
+            place, header = first.index(_one_of(file, names, first)), "header not counted"
+        else:
+            place, header, rows = 0, "blank lines not counted", chain([first], rows)
+        found: dict[str, None] = {}
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(first):
+                raise DataError(
+                    f"{file}: row {number:,} ({header}) has {len(row)} fields, and the first one {len(first)}. "
+                    "Is a quote missing around an id?"
+                )
+            if not row[place]:
+                raise DataError(f"{file}: row {number:,} ({header}) has no id.")
+            found[row[place]] = None
+    if not found:
+        raise DataError(f"{file} has a header and no rows.")
+    return whole_ids(found)
+
+
+def _one_of(file: ByteSource, names: Sequence[str], columns: Sequence[str]) -> str:
+    """Return the first of ``names`` among a file's columns; raise :class:`DataError` where there is none, or twice."""
+    found = next((name for name in names if name in columns), None)
+    if found is None:
+        raise DataError(
+            f"{file} has no column '{names[0]}'; it has {', '.join(columns)}.{did_you_mean(names[0], columns)}"
+        )
+    if columns.count(found) > 1:
+        raise DataError(f"{file} has {columns.count(found)} columns named '{found}'. Rename all but one.")
+    return found
+
+
 def guess_separator(head: bytes, name: str) -> str:
     """Guess the separator from a file's first line and its name."""
     line = head.lstrip().split(b"\n", 1)[0]
@@ -107,17 +155,22 @@ def _parquet(file: ByteSource) -> "pq.ParquetFile":
 
 
 def _from_parquet(file: ByteSource, want: Columns) -> Interactions:
-    import pyarrow as pa
-
     with _parquet(file) as parquet:
         check_columns(file, want, parquet.schema_arrow.names)
-        try:
-            table = parquet.read(columns=want.names())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-            raise _damaged(file, error) from error
+        return from_table(_read_parquet(file, parquet, want.names()), want, str(file))
+
+
+def _read_parquet(file: ByteSource, parquet: "pq.ParquetFile", columns: Sequence[str]) -> "pa.Table":
+    """Return some columns of a Parquet file; raise :class:`DataError` where it is damaged or has no rows."""
+    import pyarrow as pa
+
+    try:
+        table = parquet.read(columns=list(columns))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise _damaged(file, error) from error
     if not table.num_rows:
         raise DataError(f"{file} has no rows.")
-    return from_table(table, want, str(file))
+    return table
 
 
 def _damaged(file: ByteSource, error: Exception) -> DataError:

@@ -1,9 +1,8 @@
 """The evaluation protocol: fold-in clicks -> a ranked list -> metrics on the held-out clicks of the same users.
 
 This is step 4 of the strong-generalisation protocol of Liang et al. 2018 (arXiv 1802.05814, section 4.2); it serves
-any split that gives a fold-in and a held-out matrix with the same rows. Anything with a ``recommend`` method of the
-shape of :class:`Ranker` can be evaluated. What is scored is what ``recommend`` returns, so what is measured is what
-is served.
+any split that gives a fold-in and a held-out matrix with the same rows. Anything that answers a query, as
+:class:`Ranker` says, can be evaluated. What is scored is that answer, so what is measured is what is served.
 """
 
 import time
@@ -28,6 +27,7 @@ from eval.metrics import (
 from eval.significance import Metric, summarize
 from recvae.arguments import function, shown, whole_number
 from recvae.errors import ConfigError, DataError, InputError
+from recvae.queries import Answer, Query
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Ranker", "evaluate", "validator"]
 
@@ -38,23 +38,13 @@ _BATCH_SIZE = 2048
 
 
 class Ranker(Protocol):
-    """What the evaluator asks of a model or a baseline."""
+    """The one thing that the evaluator asks of a model or a baseline: to answer a query."""
 
-    def recommend(
-        self,
-        histories: csr_array,
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        allow: Any = None,
-        deny: Any = None,
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Rank items for each history -> ids int32 (n, k), scores float32 (n, k), best first.
+    def answer(self, query: Query) -> Answer:
+        """Return the lists of ``query.k`` items that answer a query, within its rules.
 
-        ``histories``: CSR (n, n_items), one user's clicks per row; the user need not be known to the model. Row r of
-        ids and of scores belongs to row r of ``histories`` and column j of ``histories`` is item j. With
-        ``exclude_seen`` no item of a history is in its list. ``allow`` and ``deny``: item indices for all users, or a
-        CSR of masks (n, n_items). A row with fewer than k items left is padded at the end with id -1 and score -inf.
+        Row r of the answer belongs to row r of ``query.histories``, CSR (n, n_items), whose column j is item j; the
+        user need not be known to the model.
         """
         ...
 
@@ -65,7 +55,7 @@ class Evaluation:
 
     ``metrics``: ``{"ndcg@100": Metric(mean, se, users)}`` in the order asked for; ``per_user``: float64 (n,) for each
     metric that has a value per user, entry i that of row i of the held-out matrix, NaN where it is empty;
-    ``left_out``: users without held-out items; ``rank_seconds``: wall time inside ``recommend``; ``score_seconds``:
+    ``left_out``: users without held-out items; ``rank_seconds``: wall time inside ``answer``; ``score_seconds``:
     wall time of checks and metrics.
     """
 
@@ -87,22 +77,21 @@ class Evaluation:
 
 def evaluate(
     ranker: Ranker,
-    fold_in: csr_array,
+    fold_in: Query | csr_array,
     held_out: csr_array,
     metrics: str | Iterable[str | MetricName] = DEFAULT_METRICS,
     *,
     batch_size: int = _BATCH_SIZE,
-    conditions: csr_array | None = None,
     popularity: npt.ArrayLike | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Rank each user's items from the fold-in clicks and score the lists against the held-out clicks.
 
-    ``fold_in``, ``held_out``: canonical CSR (n, n_items), row r of both the same user, no item in both; ``metrics``:
-    names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker at a time, which bounds memory and
-    changes no result beyond the ranker's own rounding; ``conditions``: CSR (n, C), whose rows go with the
-    histories to a ranker that has conditions; ``popularity``: (n_items,) training clicks, for novelty;
-    ``progress``: called with (users done, users in all) after each batch.
+    ``fold_in``, ``held_out``: canonical CSR (n, n_items), row r of both the same user, no item in both. ``fold_in`` may
+    be a :class:`~recvae.queries.Query`, which has conditions, allowed or denied items beside the clicks; the metrics
+    say how long its lists are. ``metrics``: names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker
+    at a time, which bounds memory and changes no result beyond the ranker's own rounding; ``popularity``: (n_items,)
+    training clicks, for novelty; ``progress``: called with (users done, users in all) after each batch.
 
     One list per user, as long as the largest k (at most the catalogue), serves all metrics. Users without held-out
     items are left out of the per-user metrics and not even ranked, unless coverage or novelty is asked for: these are
@@ -119,21 +108,21 @@ def evaluate(
     check_matrix(held_out, "held-out")
     n_items = held_out.shape[1]
     counts = ListCounts(list_set_names, n_items, popularity) if list_set_names else None
-    users = _Users(fold_in, held_out, conditions, batch_size=batch_size, everyone=counts is not None)
-    per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
     k = max(name.k for name in names)
+    users = _Users(fold_in, held_out, k, batch_size=batch_size, everyone=counts is not None)
+    per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
     rank_seconds = score_seconds = 0.0
     done = 0
-    for rows, histories, clicks, asked in users.batches():
+    for rows, query, clicks in users.batches():
         began = time.perf_counter()
-        ids = _ranked(ranker, histories, k, asked)
+        ids = _ranked(ranker, query)
         ranked = time.perf_counter()
         if per_user_names:
             for name, values in per_user_metrics(ids, clicks, per_user_names).items():
                 per_user[name][rows] = values
         if counts is not None:
             counts.add(ids)
-        _check_unseen(ids, histories)
+        _check_unseen(ids, query.histories)
         rank_seconds += ranked - began
         score_seconds += time.perf_counter() - ranked
         done += len(rows)
@@ -152,12 +141,7 @@ def evaluate(
 
 
 def validator(
-    fold_in: csr_array,
-    held_out: csr_array,
-    metric: str = "ndcg@100",
-    *,
-    batch_size: int = _BATCH_SIZE,
-    conditions: csr_array | None = None,
+    fold_in: Query | csr_array, held_out: csr_array, metric: str = "ndcg@100", *, batch_size: int = _BATCH_SIZE
 ) -> Callable[[Ranker], float]:
     """Return a function ``ranker -> mean of metric`` over the users with held-out items, for use after each epoch.
 
@@ -166,61 +150,56 @@ def validator(
     user, and at least one user must have held-out items.
     """
     name = _one_per_user_metric(metric)
-    users = _Users(fold_in, held_out, conditions, batch_size=batch_size, everyone=False)
+    users = _Users(fold_in, held_out, name.k, batch_size=batch_size, everyone=False)
     if not users.rows.size:
         raise DataError("There is nothing to validate on: no user has held-out items.")
-    batches = [(histories, clicks, asked) for _, histories, clicks, asked in users.batches()]
+    batches = [(query, clicks) for _, query, clicks in users.batches()]
 
     def validate(ranker: Ranker) -> float:
         parts = []
-        for histories, clicks, asked in batches:
-            ids = _ranked(ranker, histories, name.k, asked)
+        for query, clicks in batches:
+            ids = _ranked(ranker, query)
             parts.append(per_user_metrics(ids, clicks, [name])[str(name)])
-            _check_unseen(ids, histories)
+            _check_unseen(ids, query.histories)
         return float(np.concatenate(parts).mean())
 
     return validate
 
 
 class _Users:
-    """The users to rank, checked, in batches: rows (b,), histories and held-out CSR (b, n_items), conditions (b, C)."""
+    """The users to rank, checked, in batches: rows (b,), a query for lists of k, held-out CSR (b, n_items)."""
 
     def __init__(
-        self,
-        fold_in: csr_array,
-        held_out: csr_array,
-        conditions: csr_array | None,
-        *,
-        batch_size: int,
-        everyone: bool,
+        self, fold_in: Query | csr_array, held_out: csr_array, k: int, *, batch_size: int, everyone: bool
     ) -> None:
         try:
             batch_size = whole_number("batch_size", batch_size, least=1)
         except InputError as error:
             raise ConfigError(str(error)) from error
-        check_matrix(fold_in, "fold-in")
+        if not isinstance(fold_in, Query):
+            check_matrix(fold_in, "fold-in")
+            fold_in = Query(fold_in)
         check_matrix(held_out, "held-out")
-        if fold_in.shape != held_out.shape:
+        histories = fold_in.histories
+        if histories.shape != held_out.shape:
             raise DataError(
-                f"The fold-in matrix is {fold_in.shape[0]} x {fold_in.shape[1]} and the held-out matrix "
+                f"The fold-in matrix is {histories.shape[0]} x {histories.shape[1]} and the held-out matrix "
                 f"{held_out.shape[0]} x {held_out.shape[1]}; they must have the same users and items."
             )
-        if conditions is not None:
-            check_matrix(conditions, "conditions")
-        if conditions is not None and conditions.shape[0] != held_out.shape[0]:
-            raise DataError(f"There are conditions of {conditions.shape[0]} users, and {held_out.shape[0]} users.")
-        _check_disjoint(fold_in, held_out)
+        if not fold_in.exclude_seen:
+            raise InputError("Held-out clicks are on items not seen before: evaluate a query with exclude_seen=True.")
+        _check_disjoint(histories, held_out)
         self.total = held_out.shape[0]
         countable = _pattern(held_out).sum(axis=1) > 0
         self.left_out = self.total - int(np.count_nonzero(countable))
         self.rows = np.arange(self.total) if everyone else np.flatnonzero(countable)
-        self._fold_in, self._held_out, self._batch_size, self._conditions = fold_in, held_out, batch_size, conditions
+        self._query, self._held_out, self._batch_size = fold_in, held_out, batch_size
+        self._k = max(1, min(k, held_out.shape[1]))  # a list is at most the catalogue
 
-    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], csr_array, csr_array, csr_array | None]]:
+    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], Query, csr_array]]:
         for start in range(0, len(self.rows), self._batch_size):
             rows = self.rows[start : start + self._batch_size]
-            asked = None if self._conditions is None else self._conditions[rows]
-            yield rows, self._fold_in[rows], self._held_out[rows], asked
+            yield rows, self._query.of(rows, k=self._k), self._held_out[rows]
 
 
 def _pattern(matrix: csr_array) -> csr_array:
@@ -250,26 +229,24 @@ def _one_per_user_metric(metric: str) -> MetricName:
     return names[0]
 
 
-def _ranked(ranker: Ranker, histories: csr_array, k: int, conditions: csr_array | None) -> npt.NDArray[np.int32]:
-    """Ask for lists of k items, at most the catalogue, and check rows and scores."""
-    n, n_items = histories.shape
-    asked: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
-    name = type(ranker).__name__
-    if not callable(getattr(ranker, "recommend", None)):
-        raise InputError(f"Only what has a function 'recommend' can be evaluated, and {shown(ranker)} has none.")
-    answer = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True, **asked)
-    if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, np.ndarray) for part in answer)):
-        raise InputError(f"{name}.recommend gave {shown(answer)}; it must give two arrays, ids and scores.")
+def _ranked(ranker: Ranker, query: Query) -> npt.NDArray[np.int32]:
+    """Return the ids that answer a query, rows and scores checked."""
+    n, name = query.n_users, type(ranker).__name__
+    if not callable(getattr(ranker, "answer", None)):
+        raise InputError(f"Only what has a function 'answer' can be evaluated, and {shown(ranker)} has none.")
+    answer = ranker.answer(query)
+    if not isinstance(answer, Answer) or not all(isinstance(part, np.ndarray) for part in answer):
+        raise InputError(f"{name}.answer gave {shown(answer)}; it must give a recvae.Answer of two arrays.")
     ids, scores = answer
     if ids.shape != scores.shape or ids.ndim != 2 or len(ids) != n:
         raise InputError(
-            f"{name}.recommend gave ids of shape {ids.shape} and scores of shape {scores.shape} "
+            f"{name}.answer gave ids of shape {ids.shape} and scores of shape {scores.shape} "
             f"for {n} histories; both must be ({n}, k)."
         )
     if scores.dtype.kind not in "iuf":
-        raise InputError(f"{name}.recommend gave scores of type {scores.dtype}; they must be numbers.")
+        raise InputError(f"{name}.answer gave scores of type {scores.dtype}; they must be numbers.")
     if np.isnan(scores).any():
-        raise InputError(f"{name}.recommend gave a score that is NaN; its ranking means nothing.")
+        raise InputError(f"{name}.answer gave a score that is NaN; its ranking means nothing.")
     return ids
 
 

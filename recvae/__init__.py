@@ -1,7 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
-The public objects, :class:`Recommender`, :func:`load` and the class of every registered model, are imported on first
-use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi`` says the same to editors and type checkers.
+The public objects, :class:`Recommender`, :class:`Query`, :class:`Answer`, :func:`load` and the class of every
+registered model, are imported on first use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi`` says
+the same to editors and type checkers.
 """
 
 from importlib import import_module
@@ -11,6 +12,8 @@ from recvae.registry import HOMES
 from recvae.version import __version__ as __version__
 
 _HOME = {
+    "Answer": "recvae.queries",
+    "Query": "recvae.queries",
     "Recommender": "recvae.recommender",
     "RecvaeError": "recvae.errors",
     "load": "recvae.recommender",

@@ -12,6 +12,8 @@ from recvae.models.recvae import RecVAE as RecVAE
 from recvae.models.recvae_edlae import RecVAEEDLAE as RecVAEEDLAE
 from recvae.models.vaeac import VAEAC as VAEAC
 from recvae.models.vamp import VampVAE as VampVAE
+from recvae.queries import Answer as Answer
+from recvae.queries import Query as Query
 from recvae.recommender import Recommender as Recommender
 from recvae.recommender import load as load
 from recvae.registry import register as register

@@ -1,13 +1,55 @@
-"""Whether the arrays of a sparse matrix fit one another. SciPy's own code reads and writes wherever they point.
+"""Sparse matrices in the one form that everything works with. Arrays are checked: SciPy goes wherever they point.
 
-NumPy only: the evaluation needs it too.
+NumPy and SciPy only: the evaluation needs it too.
 """
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recvae.errors import DataError
+
+
+def canonical(matrix: Any) -> Any:
+    """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
+
+    Where anything is to be summed that is neither float32 nor float64, the sums are in float64: 128 + 128 is 0 in eight
+    bits. Raises :class:`DataError` where it is not two-dimensional, its indices do not fit its shape, or an entry is
+    negative, NaN or infinite.
+    """
+    matrix = as_csr(matrix)
+    data = matrix.data
+    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, in two readings
+    if not positive:
+        refuse_weights(matrix, ~(np.isfinite(data) & (data >= 0)))
+    if not (positive and matrix.has_canonical_format):
+        matrix = matrix.astype(_wide(matrix.dtype), copy=True)  # never change what the caller holds
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def as_csr(matrix: Any) -> Any:
+    """Return a matrix of numbers as a csr_array whose indices fit its shape, itself where it is one.
+
+    Raises :class:`DataError` where it is no such matrix.
+    """
+    from scipy.sparse import csr_array, issparse
+
+    if not issparse(matrix) and not isinstance(matrix, np.ndarray):
+        raise DataError(
+            f"Expected a users x items scipy.sparse matrix, got {type(matrix).__name__}. "
+            "Build a scipy.sparse.csr_array with one row per user."
+        )
+    if matrix.ndim != 2:
+        raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"The matrix holds values of type {matrix.dtype}; clicks are numbers.")
+    if not isinstance(matrix, csr_array) or matrix.dtype == np.float16:  # which SciPy holds but cannot work with
+        matrix = _converted(matrix)
+    check_indices(matrix, "The matrix")
+    return matrix
 
 
 def check_indices(matrix: Any, name: str) -> None:
@@ -37,3 +79,36 @@ def check_indices(matrix: Any, name: str) -> None:
     else:
         return
     raise DataError(f"{name} is inconsistent: {problem}. Build it again, for example with scipy.sparse.coo_array.")
+
+
+def refuse_weights(matrix: Any, wrong: NDArray[np.bool_]) -> None:
+    """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
+    if wrong.any():
+        place = int(wrong.argmax())
+        row = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
+        raise DataError(
+            f"The click of user row {row} on item {matrix.indices[place]} has weight {matrix.data[place]}; "
+            "weights must be positive numbers of ordinary size. Remove or correct such entries."
+        )
+
+
+def _converted(matrix: Any) -> Any:
+    """Return a matrix of another form as a csr_array; raise :class:`DataError` where its arrays do not fit."""
+    from scipy.sparse import csr_array
+
+    try:
+        matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some forms sum on the way, in the type that they have
+        form = getattr(matrix, "format", "dense")
+        if form == "coo":
+            if any((at < 0).any() or (at >= n).any() for at, n in zip(matrix.coords, matrix.shape, strict=True)):
+                raise ValueError("it has an entry outside its shape")
+        elif form in ("csc", "bsr"):
+            matrix.copy().check_format(full_check=True)
+        return csr_array(matrix)
+    except (TypeError, ValueError, IndexError) as error:
+        raise DataError(f"The matrix cannot be read as users x items: {error}.") from error
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the type in which weights of ``dtype`` are summed."""
+    return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)

@@ -1,13 +1,114 @@
-"""Conditions that a ranking is asked under, as people and programs write them, to sparse rows."""
+"""The two ends of every ranking: a Query holds all that is asked, an Answer the lists.
 
-from collections.abc import Iterable, Sequence
+Python, command line, evaluation and diagnostics make a :class:`Query`; a model answers it. A query is checked once,
+when it is made, and kept in the form that ranking reads, so that ranking and its blocks check nothing again. NumPy and
+SciPy only: the evaluation makes queries too.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from recvae.arguments import items, shown
+from recvae.arguments import flag, items, shown, whole_number
 from recvae.errors import InputError, did_you_mean, listed
-from recvae.nn.batches import canonical
+from recvae.matrices import canonical
+
+MOST_PLACES = 1 << 27  # of lists longer than the catalogue, whose padding takes memory too: 1 GiB
+
+Rows = slice | NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A question about ``n`` users: which ``k`` items come next for each, by their histories and within some rules.
+
+    ``histories``: a matrix (n, n_items), one row per user, kept as canonical CSR; none of the users need be known to
+    the model, and an empty row is legal. ``k``: items per list. ``exclude_seen`` leaves a history's items out of its
+    list. ``allow`` and ``deny``: item indices for all users, kept as int64, or a matrix (n, n_items) whose entries are
+    each user's items; only allowed items are listed, and no denied one. ``conditions``: names of a model's conditions
+    for all users, a list of such names for each, or a matrix (n, C) whose entries say which of the model's C conditions
+    each user asks under; kept as a tuple of names, a tuple of such tuples, or CSR of ones.
+
+    Matrices are not copied where they are canonical already. Raises :class:`InputError` for ``k`` < 1, for a ``k``
+    beyond the catalogue with which the lists would have more than :data:`MOST_PLACES` places in all, and for arguments
+    whose shapes do not fit the histories; :class:`DataError` for a matrix whose arrays do not fit one another.
+    """
+
+    histories: Any
+    k: int = 10
+    exclude_seen: bool = True
+    allow: Any = None
+    deny: Any = None
+    conditions: Any = None
+
+    def __post_init__(self) -> None:
+        k = whole_number("k", self.k, least=1)
+        exclude_seen = flag("exclude_seen", self.exclude_seen)
+        histories = canonical(self.histories)
+        n, n_items = histories.shape
+        if k > n_items and k * max(1, n) > MOST_PLACES:
+            raise InputError(
+                f"k is too large: {n:,} lists of that length would be all but empty, for there are {n_items:,} items. "
+                f"Use a k of at most {max(1, n_items):,}."
+            )
+        self._put(
+            histories=histories,
+            k=k,
+            exclude_seen=exclude_seen,
+            allow=_mask("allow", self.allow, n, n_items),
+            deny=_mask("deny", self.deny, n, n_items),
+            conditions=_conditions(self.conditions, n),
+        )
+
+    def _put(self, **values: Any) -> None:
+        """Set fields to values that are checked."""
+        self.__dict__.update(values)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users that are asked about."""
+        return int(self.histories.shape[0])
+
+    def of(self, rows: Rows, *, k: int | None = None) -> "Query":
+        """Return the same question about some of the users, with lists of ``k``; nothing is checked again.
+
+        ``rows``: a slice or row numbers int64 (b,).
+        """
+        part = copy.copy(self)
+        part._put(
+            histories=self.histories[rows],
+            k=self.k if k is None else k,
+            allow=_of_users(self.allow, rows),
+            deny=_of_users(self.deny, rows),
+            conditions=_of_users(self.conditions, rows),
+        )
+        return part
+
+    def under(self, conditions: Any) -> "Query":
+        """Return the same question with the conditions that a model made of the names: canonical CSR (n, C) of ones."""
+        part = copy.copy(self)
+        part._put(conditions=conditions)
+        return part
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The lists that answer a query, row i of them its user i: best first, equal scores by the lower item index.
+
+    ``ids`` int32 (n, k): item indices. ``scores`` float32 (n, k). A row with fewer than ``k`` items left is padded at
+    its end with id -1 and score -inf. ``ids, scores = answer`` takes it apart.
+    """
+
+    ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Yield ids and scores."""
+        return iter((self.ids, self.scores))
 
 
 def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
@@ -30,33 +131,26 @@ def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
     return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
 
 
-def of_each_user(conditions: Any, n: int) -> list[list[str]] | None:
-    """Return one list of names for each of ``n`` users where ``conditions`` is that; None where it is one for all.
-
-    Raises :class:`InputError` for a single text, and for lists that are not one for each user.
-    """
+def _conditions(conditions: Any, n: int) -> Any:
+    """Return the conditions of ``n`` users in the form that a query keeps; :class:`InputError` where they are none."""
+    if conditions is None:
+        return None
     if isinstance(conditions, str):
         raise InputError(f"Conditions are a list of names, not one text. Write [{shown(conditions)}].")
-    if is_table(conditions):
-        return None
+    if getattr(conditions, "ndim", 1) == 2:
+        table = canonical(conditions)
+        if table.shape[0] != n:
+            raise InputError(f"The conditions are {table.shape[0]} x {table.shape[1]}, but there are {n} histories.")
+        return table.astype(bool).astype(np.float32)
     names = items("The conditions", conditions)
-    lists = [
-        items("The conditions of a user", name)
-        for name in names
-        if isinstance(name, Iterable) and not isinstance(name, str)
-    ]
+    lists = [name for name in names if isinstance(name, Iterable) and not isinstance(name, str)]
     if not lists:
-        return None
+        return tuple(_texts(names))
     if not len(lists) == len(names) == n:
         raise InputError(
             f"Conditions are a list of names for all users, or one such list for each of the {n} histories."
         )
-    return lists
-
-
-def is_table(conditions: Any) -> bool:
-    """Return whether conditions are a matrix, sparse or dense, and not names."""
-    return bool(getattr(conditions, "ndim", 1) == 2)
+    return tuple(tuple(_texts(of_user)) for of_user in lists)
 
 
 def _texts(names: Any) -> list[str]:
@@ -68,12 +162,44 @@ def _texts(names: Any) -> list[str]:
     return found
 
 
-def checked(conditions: Any, n: int, width: int) -> Any:
-    """Return a matrix of conditions as canonical CSR (n, width) of ones; :class:`InputError` for another shape."""
-    conditions = canonical(conditions)
-    if conditions.shape != (n, width):
-        raise InputError(
-            f"The conditions are {conditions.shape[0]} x {conditions.shape[1]}, but there are {n} histories and "
-            f"{width} conditions."
-        )
-    return conditions.astype(bool).astype(np.float32)
+def _mask(name: str, mask: Any, n: int, n_items: int) -> Any:
+    """Check an allow or deny argument; return None, an int64 array of item indices, or a canonical CSR."""
+    if mask is None:
+        return None
+    if hasattr(mask, "indptr") or hasattr(mask, "tocsr"):
+        mask = canonical(mask)
+        if mask.shape != (n, n_items):
+            raise InputError(f"'{name}' has shape {mask.shape}, but the histories have {(n, n_items)}.")
+        return mask
+    indices = item_indices(mask)
+    if indices is None:
+        raise InputError(f"'{name}' must be a one-dimensional array of item indices, or a sparse matrix of masks.")
+    if indices.size and (indices.min() < 0 or indices.max() >= n_items):
+        raise InputError(f"'{name}' names an item outside 0 .. {n_items - 1}.")
+    return indices.astype(np.int64)
+
+
+def item_indices(values: Any) -> NDArray[np.integer[Any]] | None:
+    """Return a list of whole numbers (n,) as an array, None for any other value."""
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
+        return None
+    if found.size == 0 and found.ndim == 1:
+        return found.astype(np.int64)
+    return found if found.ndim == 1 and found.dtype.kind in "iu" else None
+
+
+def _of_users(values: Any, rows: Rows) -> Any:
+    """Return the part of a rule that is about some users; a rule for all users is itself."""
+    for_all = values is None or isinstance(values, np.ndarray) or (isinstance(values, tuple) and not of_each(values))
+    if for_all:
+        return values
+    if isinstance(values, tuple):
+        return values[rows] if isinstance(rows, slice) else tuple(values[row] for row in rows)
+    return values[rows]
+
+
+def of_each(conditions: tuple[Any, ...]) -> bool:
+    """Return whether a query's names of conditions are a tuple for each user, and not the same for all."""
+    return bool(conditions) and isinstance(conditions[0], tuple)

@@ -12,79 +12,52 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recvae.arguments import flag, whole_number
-from recvae.errors import InputError, WorkError
-from recvae.nn.batches import canonical
+from recvae.errors import WorkError
+from recvae.queries import Answer, Query
 
 # Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
 SCORES_IN_MEMORY = 1 << 22
 SCORES_ON_A_DEVICE = 1 << 27
 FEW_ROWS = 4  # a request or two: what takes time is the number of operations, not their size
-MOST_PLACES = 1 << 27  # of lists longer than the catalogue, whose padding takes memory too: 1 GiB
 NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
-
-Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 @torch.no_grad()  # not inference_mode: buffers that a score fills must stay usable in training
-def rank(
-    score: Callable[..., Tensor],
-    histories: Any,
-    k: int = 10,
-    *,
-    exclude_seen: bool = True,
-    allow: Any = None,
-    deny: Any = None,
-    conditions: Any = None,
-    batch_size: int | None = None,
-) -> Ranked:
-    """Return the ``k`` best items of each row of ``histories``: ids int32 (n, k) and scores float32 (n, k).
+def rank(score: Callable[..., Tensor], query: Query, *, batch_size: int | None = None) -> Answer:
+    """Return the answer to a query: the best items of each history, after its rules are applied.
 
-    ``score`` maps some rows of ``histories``, CSR (b, n_items), to scores (b, n_items) that this function may
-    overwrite; row i of the result answers row i of ``histories``. ``allow`` and ``deny``: item indices for all users,
-    or a CSR of masks (n, n_items). ``conditions``, a CSR (n, C): where given, ``score`` gets its rows beside those of
-    ``histories``. A row with fewer than ``k`` items left is padded with id -1 and score -inf. Raises
-    :class:`InputError` for ``k`` < 1, for a ``k`` beyond the catalogue with which the lists would have more than
-    :data:`MOST_PLACES` places in all, and for arguments whose shapes do not fit, :class:`WorkError` for NaN scores.
+    ``score`` maps some rows of the histories, CSR (b, n_items), to scores (b, n_items) that this function may
+    overwrite; where the query has conditions, CSR (n, C), ``score`` gets their rows as a second argument.
+    ``batch_size``: rows scored at once; as many as memory is meant for where None. Raises :class:`WorkError` for NaN
+    scores.
     """
-    k = whole_number("k", k, least=1)
-    exclude_seen = flag("exclude_seen", exclude_seen)
-    histories = canonical(histories)
-    n, n_items = histories.shape
-    if k > n_items and k * max(1, n) > MOST_PLACES:
-        raise InputError(
-            f"k is too large: {n:,} lists of that length would be all but empty, for there are {n_items:,} items. "
-            f"Use a k of at most {max(1, n_items):,}."
-        )
-    allow = _mask_rows("allow", allow, n, n_items)
-    deny = _mask_rows("deny", deny, n, n_items)
+    n, n_items = query.histories.shape
     rows_at_once = batch_size or max(1, SCORES_IN_MEMORY // max(1, n_items))
-    ids = np.full((n, k), -1, dtype=np.int32)
-    scores = np.full((n, k), -np.inf, dtype=np.float32)
-    width = min(k, n_items)
-    if not width:
-        return ids, scores
+    ids = np.full((n, query.k), -1, dtype=np.int32)
+    scores = np.full((n, query.k), -np.inf, dtype=np.float32)
+    width = min(query.k, n_items)
     start = 0
-    while start < n:
+    while width and start < n:
         rows = slice(start, min(n, start + rows_at_once))
         start = rows.stop
-        part = _part(histories, rows)
-        block = (score(part) if conditions is None else score(part, _part(conditions, rows))).float()
+        part = query if rows.stop - rows.start == n else query.of(rows)
+        asked = () if part.conditions is None else (part.conditions,)
+        block = score(part.histories, *asked).float()
         if batch_size is None and block.device.type != "cpu":
             rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
-        if allow is not None:
+        if part.allow is not None:
             keep = torch.zeros_like(block, dtype=torch.bool)
-            _fill(keep, _part(allow, rows), True)
+            _fill(keep, part.allow, True)
             block.masked_fill_(~keep, -torch.inf)
-        if deny is not None:
-            _fill(block, _part(deny, rows), -torch.inf)
-        if exclude_seen:
-            _fill(block, part, -torch.inf)
+        if part.deny is not None:
+            _fill(block, part.deny, -torch.inf)
+        if part.exclude_seen:
+            _fill(block, part.histories, -torch.inf)
         best, chosen = top_k(block, width)
         chosen[best == -torch.inf] = -1
         ids[rows, :width] = chosen.cpu().numpy()
         scores[rows, :width] = best.cpu().numpy()
-    return ids, scores
+    return Answer(ids, scores)
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -186,11 +159,6 @@ def _refuse_nan(scores: Tensor) -> None:
         raise WorkError(NOT_NUMBERS)
 
 
-def _part(matrix: Any, rows: slice) -> Any:
-    """Return some rows of a CSR, itself where they are all; item indices are for all rows."""
-    return matrix if isinstance(matrix, np.ndarray) or rows.stop - rows.start == matrix.shape[0] else matrix[rows]
-
-
 def _fill(block: Tensor, mask: Any, value: float | bool) -> None:
     """Set ``block`` to ``value`` where ``mask`` (item indices, or a CSR of the same shape) has an entry."""
     if isinstance(mask, np.ndarray):
@@ -199,25 +167,3 @@ def _fill(block: Tensor, mask: Any, value: float | bool) -> None:
     starts = np.arange(0, mask.shape[0] * mask.shape[1], mask.shape[1], dtype=np.int64)
     where = np.repeat(starts, np.diff(mask.indptr)) + mask.indices
     block.view(-1).index_fill_(0, torch.from_numpy(where).to(block.device), value)
-
-
-def _mask_rows(name: str, mask: Any, n: int, n_items: int) -> Any:
-    """Check an allow or deny argument; return None, an int64 array of item indices, or a canonical CSR."""
-    if mask is None:
-        return None
-    if hasattr(mask, "indptr") or hasattr(mask, "tocsr"):
-        mask = canonical(mask)
-        if mask.shape != (n, n_items):
-            raise InputError(f"'{name}' has shape {mask.shape}, but the histories have {(n, n_items)}.")
-        return mask
-    try:
-        items = np.asarray(mask)
-    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
-        items = np.empty((), dtype=np.object_)
-    if items.size == 0 and items.ndim == 1:
-        items = items.astype(np.int64)
-    if items.ndim != 1 or items.dtype.kind not in "iu":
-        raise InputError(f"'{name}' must be a one-dimensional array of item indices, or a sparse matrix of masks.")
-    if items.size and (items.min() < 0 or items.max() >= n_items):
-        raise InputError(f"'{name}' names an item outside 0 .. {n_items - 1}.")
-    return items.astype(np.int64)

@@ -2,9 +2,8 @@
 
 import difflib
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,28 +12,28 @@ import torch
 from torch import Tensor
 
 from recvae import version
-from recvae.arguments import flag, function, items, path_of, shown
+from recvae.arguments import function, items, path_of, shown
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
-from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
-from recvae.files import whole_folder
+from recvae.errors import DataError, InputError, WorkError
 from recvae.files.swap import one_version
-from recvae.nn.batches import canonical
+from recvae.matrices import canonical
+from recvae.nn.devices import torch_device
 from recvae.options import SEED, explain
-from recvae.queries import checked, encoded, is_table, of_each_user
-from recvae.ranking import Ranked, rank
+from recvae.queries import Answer, Query, encoded, item_indices, of_each
+from recvae.ranking import rank
 from recvae.registry import entry
 from recvae.training.forks import expect_forks
-from recvae.training.tensors import Expected
+from recvae.training.kept import Kept
 from recvae.training.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from recvae.training.records import Later, Run
+    from recvae.training.records import Later
 
 Validation = Callable[["Recommender"], float]
 
 
-class Recommender(ABC):
+class Recommender(Kept):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
     Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
@@ -136,21 +135,6 @@ class Recommender(ABC):
         """
 
     @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what was learned, by name."""
-
-    @abstractmethod
-    def expected(self) -> Mapping[str, Expected]:
-        """Return what :meth:`tensors` returns by its form, from configuration, items and conditions alone.
-
-        A file is compared with it before it is read, so nothing of the size of the tensors may be made here.
-        """
-
-    @abstractmethod
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`tensors` returned, which is as :meth:`expected`; ``items`` is set already."""
-
-    @abstractmethod
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
 
@@ -189,26 +173,34 @@ class Recommender(ABC):
         allow: Any = None,
         deny: Any = None,
         conditions: Any = None,
-    ) -> Ranked:
-        """Return the ``k`` best items for each history: ids int32 (n, k), scores float32 (n, k), best first.
+    ) -> Answer:
+        """Return the ``k`` best items for each history: the answer to a :class:`Query` of these arguments.
 
         ``histories``: CSR (n, n_items), one row per user; none need have been in the training matrix, and an empty one
         is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
         users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, a
-        list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under. Short rows
-        are padded with id -1 and score -inf; equal scores go to the lower index. Raises :class:`InputError` where
-        shapes do not fit or ``k`` < 1, and for conditions that the model does not have.
+        list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under. Errors are
+        those of :class:`Query` and :meth:`answer`.
         """
+        return self.answer(Query(histories, k, exclude_seen, allow, deny, conditions))
+
+    def answer(self, query: Query) -> Answer:
+        """Return the best items for each history of a query: ids int32 (n, k), scores float32 (n, k), best first.
+
+        Rules apply before the best are selected, so that lists are full while items remain; short rows are padded with
+        id -1 and score -inf, and equal scores go to the lower index. Raises :class:`InputError` for a query about
+        another catalogue, and for conditions that the model does not have.
+        """
+        if not isinstance(query, Query):
+            raise InputError(f"answer takes a recvae.Query, and not {shown(query)}; recommend takes its arguments.")
         self._need_fit()
-        shape: tuple[int, ...] = getattr(histories, "shape", ())
-        if len(shape) == 2 and shape[1] != self.n_items:
+        n_items = query.histories.shape[1]
+        if n_items != self.n_items:
             raise InputError(
-                f"The histories have {shape[1]} columns, but the model knows {self.n_items} items. "
+                f"The histories have {n_items} columns, but the model knows {self.n_items} items. "
                 "Use the catalogue it was trained with."
             )
-        if conditions is not None and len(shape) == 2:
-            conditions = self._conditions(conditions, shape[0])
-        return rank(self.scores, histories, k, exclude_seen=exclude_seen, allow=allow, deny=deny, conditions=conditions)
+        return rank(self.scores, query if query.conditions is None else query.under(self._conditions(query)))
 
     def recommend_ids(
         self,
@@ -229,15 +221,15 @@ class Recommender(ABC):
         """
         self._need_fit()
         matrix, unknown = self.encode(histories)
-        masks = {}
+        rules = {}
         for name, named in (("allow", allow), ("deny", deny)):
             if named is not None:
                 mask, strange = self.encode([items(f"'{name}'", named)])
-                masks[name] = mask.indices
+                rules[name] = mask.indices
                 unknown += strange
-        if unknown and not skip_unknown:
-            raise InputError(f"The model does not know the item {listed(unknown)}.{self._nearest(unknown[0])}")
-        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, conditions=conditions, **masks)
+        if not skip_unknown:
+            self.items.refuse_unknown(unknown)
+        ids, scores = self.answer(Query(matrix, k, exclude_seen, conditions=conditions, **rules))
         kept = [row[row >= 0] for row in ids]
         return (
             [[self.items.ids[i] for i in row] for row in kept],
@@ -249,28 +241,7 @@ class Recommender(ABC):
 
         The values are ones, or for a model of ratings the least rating that counts as liked.
         """
-        from scipy.sparse import csr_array
-
-        unknown: dict[str, None] = {}
-        indptr, indices = [0], []  # type: tuple[list[int], list[int]]
-        for history in items("The histories", histories):
-            if isinstance(history, str | bytes):
-                raise InputError(
-                    f"A history is a list of item ids, not one text such as {shown(history)}. "
-                    f"Write [[{shown(history)}]]."
-                )
-            row = set()
-            for item in items("A history", history):
-                named = item_name(item)
-                column = self.columns.get(named)
-                if column is None:
-                    unknown[named] = None
-                else:
-                    row.add(column)
-            indices += sorted(row)
-            indptr.append(len(indices))
-        values = np.full(len(indices), self.named_value, dtype=np.float32)
-        return csr_array((values, indices, indptr), shape=(len(indptr) - 1, self.n_items)), list(unknown)
+        return self.items.encode(histories, self.named_value)
 
     def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
         """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for one there is not."""
@@ -281,125 +252,42 @@ class Recommender(ABC):
             )
         return encoded(names, self.condition_names)
 
-    def similar_items(self, ids: Sequence[int] | int, k: int = 10) -> Ranked:
+    def similar_items(self, ids: Sequence[int] | int, k: int = 10, *, allow: Any = None, deny: Any = None) -> Answer:
         """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
 
         The score is the cosine of two items' vectors (decoder weights, ALS factors), for EASE and EDLAE the weight of
         one item in the other's score, for item-kNN the similarity (neighbours only, so lists may be short). The item
-        itself is left out. Raises :class:`InputError` for an item outside the catalogue.
+        itself is left out; ``allow`` and ``deny`` as for :meth:`recommend`. Raises :class:`InputError` for an item
+        outside the catalogue.
         """
         from scipy.sparse import csr_array
 
         self._need_fit()
-        try:
-            asked = np.atleast_1d(np.asarray(ids))
-        except (TypeError, ValueError, RuntimeError):  # lists of several lengths, tensors elsewhere
-            asked = np.empty((1, 1))
-        if not asked.size and asked.ndim == 1:
-            asked = asked.astype(np.int64)
-        if asked.dtype.kind not in "iu" or asked.ndim != 1 or ((asked < 0) | (asked >= self.n_items)).any():
+        asked = item_indices([ids] if isinstance(ids, int) or getattr(ids, "ndim", 1) == 0 else ids)
+        if asked is None or ((asked < 0) | (asked >= self.n_items)).any():
             raise InputError(f"Items are named by a list of their columns, 0 .. {self.n_items - 1}; got {shown(ids)}.")
         rows = np.arange(len(asked))
         one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
-        return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), one_hot, k)
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write a run folder that loads without the training data; whole or not at all."""
-        from recvae.training.run_folder import RUN, seal, write_items, write_run, write_weights
-
-        self._need_fit()
-        overwrite = flag("overwrite", overwrite)
-        with whole_folder(path_of(folder), marker=RUN, overwrite=overwrite) as temporary:
-            write_items(temporary, self.items)
-            write_weights(temporary, self.tensors(), self.facts())
-            write_run(temporary, self.run())
-            seal(temporary)
-
-    @classmethod
-    def load(cls, folder: str | Path, device: str = "auto") -> Self:
-        """Return the model of a run folder; raise :class:`FormatError` where it is damaged or of another model.
-
-        Where the folder is being replaced, all of the model is the earlier one or all is the new one.
-        """
-        place = path_of(folder)
-        return one_version(place, lambda: cls._read(place, device))
-
-    @classmethod
-    def _read(cls, folder: Path, device: str) -> Self:
-        from recvae.training.run_folder import RUN, WEIGHTS, read_items, read_run, read_weights
-
-        run = read_run(folder)
-        if run.model != cls.name:
-            raise FormatError(f"{folder} holds a '{run.model}' model, not a '{cls.name}' one.")
-        try:
-            config = run_config(run.config)
-        except ConfigError as error:
-            raise FormatError(f"{folder / RUN} was altered, or is another version's. {error}") from error
-        model = cls.from_config(config, device)
-        model.items = read_items(folder, run)
-
-        def expected(facts: Mapping[str, Any]) -> Mapping[str, Expected]:
-            if facts["vocabulary"] != run.vocabulary or facts["model"] != run.model:
-                raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / RUN}. Train again.")
-            model.condition_names = tuple(facts.get("conditions", ()))
-            return model.expected()
-
-        tensors, facts = read_weights(folder, expected)
-        model.best_epoch, model.metrics, model.dataset = facts["best_epoch"], facts["metrics"], run.dataset
-        model.versions, model.resumed = run.versions, run.resumed
-        model.load_tensors(tensors)
-        return model
-
-    def run(self) -> "Run":
-        """Return what run.json says of this model."""
-        from recvae.training.records import Run
-
-        return Run(
-            model=self.name,
-            config=self.config.to_dict(),
-            n_items=self.n_items,
-            vocabulary=self.items.hash(),
-            titles=self.items.titles_hash(),
-            versions=self.versions or version.versions(),
-            best_epoch=self.best_epoch,
-            metrics=self.metrics,
-            dataset=self.dataset,
-            resumed=self.resumed,
-            sealed=True,
-        )
-
-    @cached_property
-    def columns(self) -> dict[str, int]:
-        """Column of each raw item id."""
-        return {item: column for column, item in enumerate(self.items.ids)}
+        query = Query(one_hot, k, allow=allow, deny=deny)
+        return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), query)
 
     # --- shared parts ------------------------------------------------------------------------------------------
 
-    def _nearest(self, unknown: str) -> str:
-        """Return a suggestion, where one can mean something and be found in a moment."""
-        return "" if unknown.isdigit() or self.n_items > 20_000 else did_you_mean(unknown, self.columns)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the weights' file says of itself."""
-        return {
-            "model": self.name,
-            "vocabulary": self.items.hash(),
-            "best_epoch": self.best_epoch,
-            "metrics": self.metrics,
-            **({"conditions": list(self.condition_names)} if self.condition_names else {}),
-        }
-
-    def _conditions(self, conditions: Any, n: int) -> Any:
-        """Return the conditions of ``n`` users, as :meth:`recommend` takes them, as canonical CSR (n, C) of ones."""
-        if is_table(conditions) and self.condition_names:
-            return checked(conditions, n, len(self.condition_names))
-        if not hasattr(conditions, "ndim") and not isinstance(conditions, str):
-            conditions = items("The conditions", conditions)  # once: it may be used up by that
-        lists = of_each_user(conditions, n)
-        if lists is None:  # the same for all
-            names = [] if is_table(conditions) else list(conditions)
-            return self.encode_conditions([names])[np.zeros(n, dtype=np.int64)]
-        return self.encode_conditions(lists)
+    def _conditions(self, query: Query) -> Any:
+        """Return the conditions of a query as canonical CSR (n, C) of ones; :class:`InputError` for other ones."""
+        asked, n = query.conditions, query.n_users
+        if isinstance(asked, tuple):
+            if of_each(asked):
+                return self.encode_conditions(asked)
+            return self.encode_conditions([asked])[np.zeros(n, dtype=np.int64)]
+        if not self.condition_names:
+            return self.encode_conditions([])  # which says that there are none
+        width = len(self.condition_names)
+        if asked.shape[1] != width:
+            raise InputError(
+                f"The conditions are {n} x {asked.shape[1]}, but there are {n} histories and {width} conditions."
+            )
+        return asked
 
     def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
         """Check the training matrix, name its columns, and return it in canonical form."""
@@ -407,20 +295,9 @@ class Recommender(ABC):
         n_users, n_items = matrix.shape
         if not matrix.nnz:
             raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
-        ids = [str(i) for i in range(n_items)]
-        if item_ids is not None:
-            ids = [item_name(i) for i in items("item_ids", item_ids)]
-        names = [""] * n_items
-        if titles is not None:
-            names = ["" if title is None else str(title) for title in items("titles", titles)]
-        for what, values in (("item ids", ids), ("titles", names)):
-            if len(values) != n_items:
-                raise DataError(f"There are {len(values)} {what} for {n_items} columns.")
-        if len(set(ids)) != n_items:
-            raise DataError("The item ids are not distinct; each column needs its own.")
+        vocabulary = Vocabulary.of(n_items, item_ids, titles)
         self.follow(matrix)
-        self.items = Vocabulary(ids, names)
-        self.__dict__.pop("columns", None)
+        self.items = vocabulary
         self.best_epoch, self.metrics = None, {}
         self.versions, self.resumed = version.versions(), ()
         return matrix
@@ -453,36 +330,6 @@ def load(folder: str | Path, device: str = "auto") -> Recommender:
 
     place = path_of(folder)
     return one_version(place, lambda: model_class(read_run(place).model).load(place, device))
-
-
-def torch_device(name: str) -> torch.device:
-    """Return the device called ``name``; 'auto' takes a CUDA device where there is one.
-
-    Raises :class:`InputError` where there is no such device.
-    """
-    if not isinstance(name, str | torch.device):
-        raise InputError(f"A device is a name such as 'cpu' or 'cuda', or 'auto' to choose, and not {shown(name)}.")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("holds no values")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, UnicodeError) as error:
-        raise InputError(
-            f"The device {shown(str(name))} cannot be used here. Use device='cpu', or 'auto' to choose."
-        ) from error
-    return device
-
-
-def item_name(item: Any) -> str:
-    """Return a raw item id, a text or a whole number, as text; raise :class:`InputError` for anything else."""
-    if isinstance(item, str):
-        return item
-    if isinstance(item, int | np.integer) and not isinstance(item, bool) and -(10**18) < int(item) < 10**18:
-        return str(item)
-    raise InputError(f"An item id is a text, and not {shown(item)}.")
 
 
 def cosines(vectors: Tensor, items: Tensor) -> Tensor:

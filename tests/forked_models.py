@@ -46,7 +46,7 @@ def main():
 
         def the_same(model=model, expected=expected):
             ids, scores = model.recommend(clicks, 20)
-            return (ids == expected[0]).mean() > 0.99 and np.allclose(scores, expected[1], rtol=1e-4, atol=1e-5)
+            return (ids == expected.ids).mean() > 0.99 and np.allclose(scores, expected.scores, rtol=1e-4, atol=1e-5)
 
         def trained(name=name):
             return quick(name).fit(clicks).n_items == 600

@@ -81,7 +81,7 @@ def calls(ease, conditional, rating):
         "conditions": lambda matrix: conditional.recommend(GOOD, conditions=matrix),
         "evaluate": lambda matrix: evaluate(ease, matrix, NOTHING, "recall@5"),
         "evaluate, held out": lambda matrix: evaluate(ease, NOTHING, matrix, "recall@5"),
-        "evaluate, conditions": lambda m: evaluate(conditional, NOTHING, GOOD, "recall@5", conditions=m),
+        "evaluate, conditions": lambda m: evaluate(conditional, recvae.Query(NOTHING, conditions=m), GOOD, "recall@5"),
         "validator": lambda matrix: validator(NOTHING, matrix, "recall@5"),
         "per_user_metrics": lambda matrix: per_user_metrics(ids, matrix, "recall@1"),
         "rating_errors": lambda matrix: rating_errors(rating, NOTHING, matrix),

@@ -6,6 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from benchmarks.accuracy import imputation
+from recvae.queries import Query
 
 
 def ratings(users=30, items=12):
@@ -44,10 +45,10 @@ def test_intervals_resample_people():
 
 def test_a_model_of_clicks_can_be_told_what_was_seen():
     class Ranker:
-        def recommend(self, histories, k, *, deny, **more):
-            return histories.toarray() > 0, deny.toarray() > 0
+        def answer(self, query):
+            return query.histories.toarray() > 0, query.deny.toarray() > 0
 
     x = ratings(3)
-    clicks, denied = imputation.ToldWhatWasSeen(Ranker(), 4.0).recommend(csr_array(x), 5)
+    clicks, denied = imputation.ToldWhatWasSeen(Ranker(), 4.0).answer(Query(csr_array(x), 5))
     np.testing.assert_array_equal(clicks, x >= 4)
     np.testing.assert_array_equal(denied, x > 0)

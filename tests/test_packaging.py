@@ -29,8 +29,8 @@ def test_public_names_exist_and_are_documented(package):
 
 def test_the_public_names_of_recvae():
     assert set(recvae.__all__) == {
-        "Blend", "ConditionalVAE", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE", "Popularity",
-        "RecVAE", "RecVAEEDLAE", "Recommender", "RecvaeError", "VAEAC", "VampVAE",
+        "Answer", "Blend", "ConditionalVAE", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE",
+        "Popularity", "Query", "RecVAE", "RecVAEEDLAE", "Recommender", "RecvaeError", "VAEAC", "VampVAE",
         "__version__", "load", "register",
     }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'RecVea'"):

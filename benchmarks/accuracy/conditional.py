@@ -51,7 +51,7 @@ def measured(
             "items": len(items),
             "users": int(np.count_nonzero(np.diff(wanted.indptr))),
             "share": float(np.isin(ids[:, :SHARE_AT], items).mean()),
-            "unasked_share": float(np.isin(plain.recommend(shown, SHARE_AT)[0], items).mean()),
+            "unasked_share": float(np.isin(plain.recommend(shown, SHARE_AT).ids, items).mean()),
             **means,
             "ratio": means["asked"] / means["filtered"],
         }

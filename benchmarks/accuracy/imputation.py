@@ -5,6 +5,7 @@ tuned on the validation users, and VAEAC is trained, the validation users choosi
 another folder than the first and a validation user of the first, where VAEAC's settings were chosen, is left out.
 """
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from eval import evaluate, rating_errors, resampled_means, summarize
 from recvae.config import resolve
 from recvae.experiments.inputs import R2
 from recvae.experiments.measure import measure
+from recvae.queries import Answer, Query
 
 DAMPINGS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 25.0)
 TOLD = "multinomial, clicks, rated items left out"
@@ -96,10 +98,11 @@ class ToldWhatWasSeen:
     def __init__(self, model: Any, least: float) -> None:
         self.model, self.least = model, least
 
-    def recommend(self, histories: Any, k: int = 10, **more: Any) -> Any:
-        clicks = histories.copy()
+    def answer(self, query: Query) -> Answer:
+        clicks = query.histories.copy()
         clicks.data = (clicks.data >= self.least).astype(np.float32)
-        return self.model.recommend(clicks, k, deny=histories, **more)
+        answer: Answer = self.model.answer(replace(query, histories=clicks, deny=query.histories))
+        return answer
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.harness import Figure, Seconds, against, alone
 from recvae.nn.kernels import product
+from recvae.queries import Query
 from recvae.ranking import rank
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]  # ids and scores, best first
@@ -25,7 +26,8 @@ def ranked(users: Tensor, items: Tensor, histories: Any, k: int, block: int | No
         done += rows.shape[0]
         return product(users[done - rows.shape[0] : done], items)
 
-    return rank(score, histories, k, batch_size=block)
+    ids, scores = rank(score, Query(histories, k), batch_size=block)
+    return ids, scores
 
 
 def check_lists(way: Callable[[Tensor, Tensor], Lists], histories: Any, latent: int, k: int) -> None:

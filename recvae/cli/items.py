@@ -34,8 +34,8 @@ def find_item(model: "Recommender", asked: str) -> int | None:
     year; its beginning; a part of it (not for a number, which is an id that is not known). Raises :class:`InputError`
     where it could be several items.
     """
-    if asked in model.columns:
-        return model.columns[asked]
+    if asked in model.items.columns:
+        return model.items.columns[asked]
     titles = model.items.titles
     wanted, plain = asked.casefold().strip(), plain_title(asked)
     ways: Sequence[Callable[[str], bool]] = (
@@ -80,6 +80,13 @@ def unknown_items(model: "Recommender", unknown: Sequence[str]) -> str:
 def suggestion(model: "Recommender", asked: str) -> str:
     """Return a question with the nearest title, whatever its case, year and article, else with the nearest id."""
     titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # of equals the first
+    return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
+
+
+def nearest_id(model: "Recommender", asked: str) -> str:
+    """Return a question with the id of the nearest title, else with the nearest id."""
+    pairs = zip(model.items.titles, model.items.ids, strict=True)
+    titles = {_bare(title): item for title, item in reversed([*pairs]) if title}  # of equals the first
     return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
 
 

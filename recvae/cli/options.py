@@ -58,5 +58,37 @@ RunFolder = Annotated[
 ]
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many items.")]
 
+_RULES = "Rules (each narrows the lists further; may be repeated)"
+
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|ID",
+        help="List only these items: an id, or a file with one id a line or in a column 'item' or 'item_id'.",
+        rich_help_panel=_RULES,
+    ),
+]
+Deny = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE|ID", help="List none of these items: an id or a file.", rich_help_panel=_RULES),
+]
+AllowTag = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TAG", help="List only items with this tag, or with one of several.", rich_help_panel=_RULES),
+]
+DenyTag = Annotated[
+    list[str] | None, typer.Option(metavar="TAG", help="List no item with this tag.", rich_help_panel=_RULES)
+]
+TagsFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--dataset",
+        metavar="DIR",
+        help="The dataset folder of the model, which holds the items' tags.",
+        rich_help_panel=_RULES,
+        show_default=False,
+    ),
+]
+
 METRICS = "recall@20,recall@50,ndcg@100"  # eval.DEFAULT_METRICS, which --help must not import; a test compares them
 METRIC = "ndcg@100"

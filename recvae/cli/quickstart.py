@@ -138,6 +138,7 @@ def _ceiling(data: "Dataset") -> "Evaluation":
 
     from data_prep import planted_scores
     from eval import evaluate
+    from recvae.queries import Answer, Query
     from recvae.ranking import rank
 
     rows = np.flatnonzero(np.diff(data.test_out.indptr))
@@ -146,8 +147,8 @@ def _ceiling(data: "Dataset") -> "Evaluation":
     class Truth:
         """Ranks all ``rows`` by the truth, in one batch."""
 
-        def recommend(self, histories: Any, k: int = 10, **options: Any) -> Any:
-            return rank(lambda part: truth.clone(), histories, k, batch_size=len(rows), **options)
+        def answer(self, query: Query) -> Answer:
+            return rank(lambda part: truth.clone(), query, batch_size=len(rows))
 
     return evaluate(Truth(), data.test_in[rows], data.test_out[rows], METRICS, batch_size=len(rows))
 

@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
-from recvae.cli.options import Debug, Device, Json, K, Overwrite, Quiet, RunFolder, Threads
+from recvae.cli.options import (
+    Allow,
+    AllowTag,
+    Debug,
+    Deny,
+    DenyTag,
+    Device,
+    Json,
+    K,
+    Overwrite,
+    Quiet,
+    RunFolder,
+    TagsFrom,
+    Threads,
+)
 from recvae.cli.output import Block, check_output, hold, write_blocks
+from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal, amount
 from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
+    from recvae.queries import Query
     from recvae.recommender import Recommender
 
 _BLOCK = 16_384  # users ranked at a time: bounds memory and gives progress something to show
@@ -31,7 +47,10 @@ def recommend(
     ] = None,
     k: K = 20,
     user_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of users.")] = "user",
-    item_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of items.")] = "item",
+    item_column: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The column of items, of --histories and of --allow and --deny files."),
+    ] = "item",
     rating_column: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The file's column of ratings, for a model that was trained on ratings."),
@@ -40,6 +59,11 @@ def recommend(
         list[str] | None,
         typer.Option(metavar="NAME", help="What is wanted, or of whom: Comedy, gender=F; may be repeated."),
     ] = None,
+    allow: Allow = None,
+    deny: Deny = None,
+    allow_tag: AllowTag = None,
+    deny_tag: DenyTag = None,
+    dataset: TagsFrom = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank the items of the history too.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
     overwrite: Overwrite = False,
@@ -54,23 +78,27 @@ def recommend(
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the'[/]
     [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
     [dim]recvae recommend runs/ml-1m-conditional --item 'toy story' --condition Comedy[/]
+    [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --allow in-stock.csv --deny-tag Horror --dataset ml-1m[/]
     """
     use_threads(threads)  # before torch is loaded
     from recvae.errors import InputError
+    from recvae.queries import Query
     from recvae.recommender import load
 
     terminal = Terminal(json=json, quiet=quiet)
+    words = Words(allow, deny, allow_tag, deny_tag, dataset)
     if (histories is None) == (not item):
         raise InputError("Name the clicked items with --histories FILE or with --item ID_OR_TITLE, one of the two.")
     if k < 1:
         raise InputError(f"-k must be at least 1, and is {k}.")
     if out is not None:
-        hold(out, run, histories)
+        hold(out, run, histories, *words.inputs())
         check_output(out, overwrite=overwrite)
     model = load(run, device)
     _check_ratings(model, run, histories, rating_column)
     if condition:
         model.encode_conditions([condition])  # said before a file is read: a condition that there is not
+    rules = words.rules(terminal, model, run, item_column)
     users: Sequence[str | None] = [None]
     if histories is not None:
         users, clicks, unknown = _read(terminal, model, histories, user_column, item_column, rating_column)
@@ -81,11 +109,14 @@ def recommend(
         clicks = _matrix([0] * len(columns), columns, [model.named_value] * len(columns), (1, model.n_items))
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
-    blocks = _ranked(terminal, model, users, clicks, k, include_seen=include_seen, conditions=condition or None)
+    asked = {**({"conditions": condition} if condition else {}), **rules.asked}
+    width = min(k, model.n_items)
+    query = Query(clicks, width, not include_seen, rules.allow, rules.deny, conditions=condition or None)
+    blocks = _answered(terminal, model, users, query)
     if out is not None:
         rows = write_blocks(out, model.items, blocks)
         terminal.note(f"Wrote {amount(rows, 'row')} for {amount(len(users), 'user')} to {out}.")
-        terminal.document({"file": str(out), "users": len(users), "rows": rows, "unknown_items": unknown})
+        terminal.document({"file": str(out), "users": len(users), "rows": rows, "unknown_items": unknown, **asked})
         return
     if json:
         answers = [
@@ -93,7 +124,6 @@ def recommend(
             for block in blocks
             for user, ids, scores in zip(block.users, block.ids, block.scores, strict=True)
         ]
-        asked = {"conditions": condition} if condition else {}
         terminal.document({"users": answers, "unknown_items": unknown, **asked})
         return
     _show(terminal, model, users, clicks, next(blocks), condition or [])
@@ -134,7 +164,7 @@ def _read(
         raise DataError(
             f"{data.label} has a rating of {values.min():g} in its column '{rating_column}'; they must be above 0."
         )
-    column_of = np.array([model.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
+    column_of = np.array([model.items.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]
     known = columns >= 0
     clicks = _matrix(data.user[known], columns[known], values[known], (len(data.user_ids), model.n_items))
@@ -149,23 +179,12 @@ def _matrix(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> Any
     return csr_array((np.asarray(values, dtype=np.float32), (rows, columns)), shape=shape)
 
 
-def _ranked(
-    terminal: Terminal,
-    model: "Recommender",
-    users: Sequence[str | None],
-    clicks: Any,
-    k: int,
-    *,
-    include_seen: bool,
-    conditions: list[str] | None,
-) -> Iterator[Block]:
-    """Rank a block of users at a time."""
+def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | None], query: "Query") -> Iterator[Block]:
+    """Answer a query, a block of users at a time."""
     with terminal.amounts() as progress:
         for start in range(0, len(users), _BLOCK):
             stop = min(len(users), start + _BLOCK)
-            width = min(k, model.n_items)
-            part = clicks[start:stop]
-            ids, scores = model.recommend(part, width, exclude_seen=not include_seen, conditions=conditions)
+            ids, scores = model.answer(query.of(slice(start, stop)))
             if len(users) > _BLOCK:
                 progress("rank users", stop, len(users))
             yield Block(users[start:stop], ids, scores)
@@ -187,7 +206,8 @@ def _show(
         more = f" and {len(seen) - _SHOWN:,} more" if len(seen) > _SHOWN else ""
         after = f"after {', '.join(names)}{more}" if names else "who has no known item: what is liked in general"
         terminal.note(f"\nFor {'you' if user is None else f'user {user}'}, {after}{asked}:")
-        terminal.result(items_table(item_rows(model, block.ids[row], block.scores[row])))
+        rows = item_rows(model, block.ids[row], block.scores[row])
+        terminal.result(items_table(rows) if rows else "No item is left to list.")
     if len(users) > _SHOWN:
         rest = len(users) - _SHOWN
         are = "user is" if rest == 1 else "users are"

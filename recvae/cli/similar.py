@@ -5,7 +5,21 @@ from typing import Annotated, Any
 import typer
 
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
-from recvae.cli.options import Debug, Device, Json, K, Quiet, RunFolder, Threads
+from recvae.cli.options import (
+    Allow,
+    AllowTag,
+    Debug,
+    Deny,
+    DenyTag,
+    Device,
+    Json,
+    K,
+    Quiet,
+    RunFolder,
+    TagsFrom,
+    Threads,
+)
+from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal
 from recvae.cli.threads import use_threads
 
@@ -16,6 +30,11 @@ def similar(
         list[str], typer.Option(metavar="ID_OR_TITLE", help="An item; may be repeated.", show_default=False)
     ],
     k: K = 10,
+    allow: Allow = None,
+    deny: Deny = None,
+    allow_tag: AllowTag = None,
+    deny_tag: DenyTag = None,
+    dataset: TagsFrom = None,
     device: Device = "auto",
     threads: Threads = "auto",
     json: Json = False,
@@ -37,12 +56,14 @@ def similar(
         raise InputError(unknown_items(model, unknown))
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
-    ids, scores = model.similar_items(columns, k)
+    rules = Words(allow, deny, allow_tag, deny_tag, dataset).rules(terminal, model, run)
+    ids, scores = model.similar_items(columns, k, allow=rules.allow, deny=rules.deny)
     answers: list[dict[str, Any]] = []
     for column, of_ids, of_scores in zip(columns, ids, scores, strict=True):
         rows = item_rows(model, of_ids, of_scores)
         asked = {"item_id": model.items.ids[column], "title": model.items.titles[column]}
         terminal.note(f"{chr(10) if answers else ''}Most like {asked['title'] or asked['item_id']}:")
-        terminal.result(items_table(rows, "score"))
+        terminal.result(items_table(rows, "score") if rows else "No item is left to list.")
         answers.append({"item": asked, "similar": rows})
-    terminal.document(answers[0] if len(item) == 1 else {"items": answers, "unknown_items": unknown})
+    document = answers[0] if len(item) == 1 else {"items": answers, "unknown_items": unknown}
+    terminal.document({**document, **rules.asked})

@@ -72,7 +72,9 @@ def diagnose(
     if network is None:
         notes.append(f"{entry(model.name).title} is no variational model, so there is no KL and no log p(x) of it.")
     else:
-        clicks = learned_from(model, data)["train"] if split == "train" else held_out(model, data, split).histories
+        clicks = (
+            learned_from(model, data)["train"] if split == "train" else held_out(model, data, split).query.histories
+        )
         chosen = _choose(clicks, users, seed)
         conditions = known_of_users(model, data, split)
         batches = _batches(model, clicks[chosen], None if conditions is None else conditions[chosen])
@@ -96,7 +98,7 @@ def diagnose(
     else:
         told = None if progress is None else lambda done, total: progress("rank users", done, total)
         shown = held_out(model, data, split)
-        recall = recall_by_group(model, shown.histories, shown.clicks, counts, told, conditions=shown.conditions)
+        recall = recall_by_group(model, shown.query, shown.clicks, counts, told)
     if network is None:
         notes.append(f"{entry(model.name).title} has no decoder, so there is no map of its items.")
     return {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eval import Ranker, per_user_metrics, summarize
 from eval.metrics import contained
+from recvae.queries import Query
 
 K = 20
 METRIC = f"recall@{K}"
@@ -22,19 +23,17 @@ _BATCH_SIZE = 2048
 
 def recall_by_group(
     ranker: Ranker,
-    fold_in: Any,
+    query: Query,
     held_out: Any,
     clicks: NDArray[np.int64],
     progress: Callable[[int, int], None] | None = None,
-    *,
-    conditions: Any = None,
 ) -> dict[str, Any]:
     """Return recall@20 over all users, by quartile of activity and by decile of popularity, as plain values.
 
-    ``fold_in``, ``held_out``: canonical CSR (n, n_items), same rows; ``clicks`` (n_items,): training clicks of each
-    item; ``conditions``: CSR (n, C) for a ranker that has conditions. Users without held-out clicks are left out. A
-    group of users has its mean and standard error; one of items its held-out clicks, how many of them the lists found,
-    and its ``contribution``: the part of the mean recall that comes from its items, so that these add up to it.
+    ``query``: the users and their fold-in clicks, whatever its k; ``held_out``: canonical CSR (n, n_items), same rows;
+    ``clicks`` (n_items,): training clicks of each item. Users without held-out clicks are left out. A group of users
+    has its mean and standard error; one of items its held-out clicks, how many of them the lists found, and its
+    ``contribution``: the part of the mean recall that comes from its items, so that these add up to it.
     """
     rows = np.flatnonzero(np.diff(held_out.indptr))
     order = np.lexsort((np.arange(len(clicks)), -clicks))  # the most popular first, equals by their column
@@ -46,8 +45,7 @@ def recall_by_group(
     for start in range(0, len(rows), _BATCH_SIZE):
         part = rows[start : start + _BATCH_SIZE]
         hidden = held_out[part]
-        told = {} if conditions is None else {"conditions": conditions[part]}
-        ids, _ = ranker.recommend(fold_in[part], min(K, len(clicks)), **told)
+        ids, _ = ranker.answer(query.of(part, k=min(K, len(clicks))))
         recall.append(per_user_metrics(ids, hidden, METRIC)[METRIC])
         user, rank = np.nonzero(contained(ids, hidden))
         of_group = group[ids[user, rank]]
@@ -60,7 +58,7 @@ def recall_by_group(
     return {
         "metric": METRIC,
         "overall": summarize(values).to_dict(),
-        "by_activity": _by_activity(values, np.diff(fold_in.indptr)[rows]),
+        "by_activity": _by_activity(values, np.diff(query.histories.indptr)[rows]),
         "by_popularity": _by_popularity(group, clicks, np.bincount(group[held_out[rows].indices], minlength=n_groups),
                                         hits, credit / len(rows)),
     }  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 from eval import ratings_validator, validator
 from recvae.errors import InputError
 from recvae.models.conditional import ConditionalVAE
+from recvae.queries import Query
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -18,15 +19,14 @@ R2 = "r2"
 
 
 class HeldOut(NamedTuple):
-    """Users whose histories a model ranks for: CSR (n, n_items) each, row r of both the same user.
+    """Users whose items a model ranks: the query about them, and their held-out clicks, CSR (n, n_items), same rows.
 
-    ``conditions``, CSR (n, C), say what is known of these users; None where that is nothing, or the model has no use
-    for it.
+    The query's conditions say what is known of these users; they are None where that is nothing, or the model has no
+    use for it.
     """
 
-    histories: Any
+    query: Query
     clicks: Any
-    conditions: Any = None
 
 
 def learned_from(model: "Recommender", data: "Dataset", *, refit: bool = False) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def held_out(model: "Recommender", data: "Dataset", split: str) -> HeldOut:
 
     Of a model of ratings the histories are ratings, and clicks are still what is to be ranked.
     """
-    return HeldOut(_histories(model, data, split), data.matrix(f"{split}_out"), known_of_users(model, data, split))
+    query = Query(_histories(model, data, split), conditions=known_of_users(model, data, split))
+    return HeldOut(query, data.matrix(f"{split}_out"))
 
 
 def predicts_ratings(model: "Recommender") -> "TypeGuard[VAEAC]":
@@ -89,7 +90,7 @@ def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = No
         if conditions is None:
             return plain(trained)
         if trained.condition_names not in told:
-            told[trained.condition_names] = validator(histories, clicks, metric, conditions=conditions)
+            told[trained.condition_names] = validator(Query(histories, conditions=conditions), clicks, metric)
         return told[trained.condition_names](trained)
 
     return validate

@@ -55,15 +55,7 @@ def evaluated(
 
         popularity = np.bincount(data.train.indices, minlength=data.n_items)
     users = held_out(model, data, split)
-    return evaluate(
-        model,
-        users.histories,
-        users.clicks,
-        metrics,
-        conditions=users.conditions,
-        popularity=popularity,
-        progress=progress,
-    )
+    return evaluate(model, users.query, users.clicks, metrics, popularity=popularity, progress=progress)
 
 
 def measure(

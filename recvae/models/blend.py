@@ -23,7 +23,7 @@ from recvae.arguments import flag, items, path_of, shown
 from recvae.config import RunConfig
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.files import file_hash, whole_folder
-from recvae.nn.batches import canonical
+from recvae.matrices import canonical
 from recvae.options import option
 from recvae.ranking import NOT_NUMBERS, SCORES_IN_MEMORY
 from recvae.recommender import Recommender, Validation, load

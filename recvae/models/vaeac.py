@@ -24,8 +24,9 @@ from recvae import defaults
 from recvae.arguments import whole_number
 from recvae.config import RunConfig
 from recvae.errors import InputError
+from recvae.matrices import as_csr, canonical
 from recvae.models.neural import NeuralRecommender
-from recvae.nn.batches import Batch, as_csr, canonical
+from recvae.nn.batches import Batch
 from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians
 from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
 from recvae.nn.likelihoods import multinomial_log_likelihood, scores_at

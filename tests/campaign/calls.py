@@ -157,9 +157,10 @@ class _Calls:
     def similar_items(self, rng: Rng, odd: Odd) -> Call:
         name = str(rng.choice(RANKERS))
         model, ids, k = self.model(name), odd.columns(ITEMS), odd.number(5)
+        more = odd.some(allow=odd.items, deny=odd.items)
         return Call(
-            f"{name}.similar_items({odd.text(ids)}, {odd.text(k)})",
-            lambda: model.similar_items(ids, k),
+            f"{name}.similar_items({odd.text(ids)}, {odd.text(k)}, {odd.text(more)})",
+            lambda: model.similar_items(ids, k, **more),
             lambda result: _wrong_ranked(result, np.atleast_1d(np.asarray(ids)).shape[0]),
         )
 

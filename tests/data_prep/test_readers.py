@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import Interactions, column_names, read_interactions, read_titles, read_user_tags
+from data_prep import Interactions, column_names, read_ids, read_interactions, read_titles, read_user_tags
 from data_prep.streams import ByteSource, Separated, Stream
 from recvae.errors import DataError, InputError, RecvaeError
 
@@ -49,6 +49,30 @@ def refused(path: Path, **options: object) -> str:
     text = sentence(error)
     assert str(path) in text
     return text
+
+
+@settings(max_examples=60, deadline=None)
+@given(ids=st.lists(NASTY, min_size=1, max_size=20), packed=st.booleans())
+def test_any_list_of_ids_comes_back_as_written(ids, packed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lists")
+    text = "price,item_id\n" + "".join('1,"' + item.replace('"', '""') + '"\n' for item in ids)
+    table = write(folder, gzip.compress(text.encode()) if packed else text)
+    pd.DataFrame({"item_id": ids}).to_parquet(folder / "x.parquet")
+    for path in (table, folder / "x.parquet"):
+        assert read_ids(path, "item", "item_id") == list(dict.fromkeys(ids))
+    plain = [item for item in ids if item.strip() and not set(item) & set('"\n\r,;|\t:')]
+    if plain:
+        assert read_ids(write(folder, "\n".join(plain), "lines"), "item") == list(dict.fromkeys(plain))
+
+
+def test_a_list_of_ids_written_as_floats(tmp_path):
+    frame = pd.DataFrame({"item": [1.0, 2.0, 1.0]})
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    frame.to_parquet(tmp_path / "x.parquet")
+    for name in ("x.csv", "x.parquet"):
+        assert read_ids(tmp_path / name, "item") == ["1", "2"]
+    with pytest.raises(DataError, match=r"x\.parquet has no column 'items'; it has item. Did you mean 'item'\?"):
+        read_ids(tmp_path / "x.parquet", "items")
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from eval import DEFAULT_METRICS, LIST_SET, PER_USER, compare, evaluate, validator
 from recvae.errors import ConfigError, DataError, InputError
+from recvae.queries import Answer
 
 
 class ItemScores:
@@ -22,16 +23,17 @@ class ItemScores:
         self.scores = np.asarray(scores, dtype=np.float32)
         self.asked = []
 
-    def recommend(self, histories, k=10, *, exclude_seen=True, allow=None, deny=None):
-        assert exclude_seen
-        assert allow is None
-        assert deny is None
+    def answer(self, query):
+        histories, k = query.histories, query.k
+        assert query.exclude_seen
+        assert query.allow is None
+        assert query.deny is None
         self.asked.append((histories.shape[0], k))
         scores = np.repeat(self.scores[None], histories.shape[0], axis=0)
         scores[histories.toarray() != 0] = -np.inf
         ids = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
         best = np.take_along_axis(scores, ids, axis=1)
-        return np.where(np.isneginf(best), -1, ids).astype(np.int32), best
+        return Answer(np.where(np.isneginf(best), -1, ids).astype(np.int32), best)
 
 
 def random_split(rng, n, n_items, density=0.4):
@@ -189,8 +191,8 @@ def test_an_explicit_zero_in_both_matrices_is_no_overlap():
 )
 def test_a_ranker_that_breaks_its_contract_is_named(ids, scores, sentence):
     class Wrong:
-        def recommend(self, histories, k=10, *, exclude_seen=True, allow=None, deny=None):
-            return ids, scores
+        def answer(self, query):
+            return Answer(ids, scores)
 
     with pytest.raises(InputError, match=sentence):
         evaluate(Wrong(), *small())
@@ -198,9 +200,9 @@ def test_a_ranker_that_breaks_its_contract_is_named(ids, scores, sentence):
 
 def test_lists_shorter_than_k_are_fine():
     class Short:
-        def recommend(self, histories, k=10, *, exclude_seen=True, allow=None, deny=None):
-            n = histories.shape[0]
-            return np.full((n, 1), 3, np.int32), np.zeros((n, 1), np.float32)
+        def answer(self, query):
+            n = query.n_users
+            return Answer(np.full((n, 1), 3, np.int32), np.zeros((n, 1), np.float32))
 
     result = evaluate(Short(), *small(), "recall@4")
     np.testing.assert_array_equal(result.per_user["recall@4"], [0, np.nan, 0.5])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array, csr_array
 
 from recvae.errors import DataError
-from recvae.nn.batches import Batch, Clicks, canonical, number_of_batches
+from recvae.matrices import canonical
+from recvae.nn.batches import Batch, Clicks, number_of_batches
 from recvae.nn.layers import ClickLinear
 from recvae.nn.noise import Noise
 

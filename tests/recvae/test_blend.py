@@ -76,14 +76,14 @@ def test_empty_histories_are_not_measured_and_are_answered_with_popularity(model
     assert Blend(models, some_empty).spreads == Blend(models, some_empty[[1, 3]]).spreads
     ids, scores = Blend(models, histories).recommend(csr_array((2, 40)), k=40)
     assert np.isfinite(scores).all()
-    np.testing.assert_array_equal(ids[0], models[2].recommend(csr_array((1, 40)), k=40)[0][0])
+    np.testing.assert_array_equal(ids[0], models[2].recommend(csr_array((1, 40)), k=40).ids[0])
 
 
 def test_the_whole_weight_gives_the_components_ranking(models, histories):
     for place, model in enumerate(models):
         weights = [float(other == place) for other in range(3)]
         ids, _ = Blend(models, histories, weights).recommend(histories, k=40)
-        np.testing.assert_array_equal(ids, model.recommend(histories, k=40)[0])
+        np.testing.assert_array_equal(ids, model.recommend(histories, k=40).ids)
 
 
 def test_a_component_without_weight_is_not_asked(models, histories):
@@ -205,7 +205,7 @@ def test_models_on_two_devices(models, histories, validation, tmp_path):
     np.testing.assert_allclose(
         again.scores(histories).detach(), blend.scores(histories).detach().cpu(), rtol=1e-3, atol=1e-3
     )
-    ours, theirs = (model.similar_items([3])[1] for model in (again, blend))
+    ours, theirs = (model.similar_items([3]).scores for model in (again, blend))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -288,7 +288,7 @@ def test_similarities_of_another_spread_count_as_much(models, histories):
     before = Blend([one, other], histories).similar_items(range(9), 12)
     one.similarity = lambda items: models[0].similarity(items) * 1000
     after = Blend([one, other], histories).similar_items(range(9), 12)
-    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after.ids, before.ids)
     alone = Blend([one, other], histories, [1, 0]).similar_items([3], 12)
     for ours, theirs in zip(alone, one.similar_items([3], 12), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -21,6 +21,7 @@ from recvae.experiments.bounds import evidence
 from recvae.experiments.diagnose import diagnose
 from recvae.nn.batches import Batch
 from recvae.nn.noise import Noise
+from recvae.queries import Query
 from recvae.recommender import load
 from recvae.training.run_folder import read_run
 
@@ -117,17 +118,17 @@ def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
     model, data = load(run), Dataset.load(folder)
     users = inputs.held_out(model, data, "test")
     tastes = [data.user_tags.get(user, {}).get("taste", "") for user in data.user_ids("test")]
-    np.testing.assert_array_equal(users.conditions.toarray()[:, 3:], [[t == "even", t == "odd"] for t in tastes])
-    assert not users.conditions.toarray()[:, :3].any()
+    np.testing.assert_array_equal(users.query.conditions.toarray()[:, 3:], [[t == "even", t == "odd"] for t in tastes])
+    assert not users.query.conditions.toarray()[:, :3].any()
     document = cli("evaluate", run, folder, "--metrics", "ndcg@5", "--json").json
-    told = evaluate(model, users.histories, users.clicks, "ndcg@5", conditions=users.conditions).metrics["ndcg@5"].mean
-    untold = evaluate(model, users.histories, users.clicks, "ndcg@5").metrics["ndcg@5"].mean
+    told = evaluate(model, users.query, users.clicks, "ndcg@5").metrics["ndcg@5"].mean
+    untold = evaluate(model, users.query.histories, users.clicks, "ndcg@5").metrics["ndcg@5"].mean
     assert document["models"]["conditional-vae"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(told)
     assert told != untold
     best = read_run(run).metrics["validation"]  # the epoch was chosen by users who were told of
     assert inputs.validate_with(data, "ndcg@5")(model) == pytest.approx(best)
-    with pytest.raises(DataError, match="conditions of 29 users, and 30 users"):
-        evaluate(model, users.histories, users.clicks, "ndcg@5", conditions=users.conditions[:29])
+    with pytest.raises(InputError, match="The conditions are 29 x 5, but there are 30 histories"):
+        Query(users.query.histories, conditions=users.query.conditions[:29])
 
 
 @pytest.mark.parametrize("split", ["test", "train"])

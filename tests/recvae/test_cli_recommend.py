@@ -21,7 +21,7 @@ TITLES = ("Matrix, The (1999)", "Toy Story (1995)", "Toy Story 2 (1999)", "Twin"
 
 def catalogue():
     ids = [f"{i:02}" for i in range(len(TITLES))]
-    return SimpleNamespace(items=Vocabulary(ids, TITLES), columns={item: i for i, item in enumerate(ids)})
+    return SimpleNamespace(items=Vocabulary(ids, TITLES))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_train_writes_a_run_and_says_how_it_went(cli, dataset, small, tmp_path):
     model = load(out)
     assert model.dataset["name"] == "clicks"
     assert model.dataset["validation_metric"] == "ndcg@100"
-    assert model.items.titles[model.columns["000"]] == "Matrix, The (1999)"
+    assert model.items.titles[model.items.columns["000"]] == "Matrix, The (1999)"
     lines = rows(answer.err)
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/2  encoder ")

@@ -224,10 +224,10 @@ def test_each_user_can_ask_for_something_else(fitted, monkeypatch):
     np.testing.assert_array_equal(ids, ids_of_blocks)
     for user, of_user in enumerate(names):
         alone = fitted.recommend(histories[[user]], k=40, conditions=of_user)
-        np.testing.assert_allclose(alone[1][0], scores[user], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(alone.scores[0], scores[user], rtol=1e-5, atol=1e-5)
     weights = asked * 3  # an entry says which, whatever its value
-    np.testing.assert_array_equal(fitted.recommend(histories, k=40, conditions=weights)[1], scores)
-    np.testing.assert_array_equal(fitted.recommend(histories, k=40, conditions=asked.toarray())[1], scores)
+    np.testing.assert_array_equal(fitted.recommend(histories, k=40, conditions=weights).scores, scores)
+    np.testing.assert_array_equal(fitted.recommend(histories, k=40, conditions=asked.toarray()).scores, scores)
 
 
 def test_a_list_of_names_for_each_user(fitted):

@@ -57,7 +57,7 @@ def test_a_baselines_list_for_an_empty_history_is_the_most_popular_items(name):
     model = kind(seed=1, device="cpu", **settings(kind)).fit(checkerboard())
     popular = recvae.Popularity().fit(checkerboard())
     ids, _ = model.recommend(csr_array((2, 40)), k=10)
-    np.testing.assert_array_equal(ids, popular.recommend(csr_array((2, 40)), k=10)[0])
+    np.testing.assert_array_equal(ids, popular.recommend(csr_array((2, 40)), k=10).ids)
 
 
 def test_raw_ids_with_masks_and_slips():

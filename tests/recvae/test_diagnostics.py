@@ -18,6 +18,7 @@ from recvae.errors import InputError, WorkError
 from recvae.experiments import diagnose as diagnostics
 from recvae.experiments.groups import recall_by_group
 from recvae.nn.densities import gaussian_draws
+from recvae.queries import Query
 from recvae.ranking import rank
 from recvae.reports.collapse import thresholds, verdict
 from recvae.reports.diagnosis_page import page, reliability
@@ -263,8 +264,8 @@ class Popular:
     def __init__(self, clicks):
         self.clicks = clicks
 
-    def recommend(self, histories, k=10, **options):
-        return rank(lambda part: torch.from_numpy(np.tile(self.clicks, (part.shape[0], 1))).float(), histories, k)
+    def answer(self, query):
+        return rank(lambda part: torch.from_numpy(np.tile(self.clicks, (part.shape[0], 1))).float(), query)
 
 
 def test_recall_by_groups_against_counting_one_by_one(data):
@@ -273,7 +274,7 @@ def test_recall_by_groups_against_counting_one_by_one(data):
     empty = csr_array((1, data.n_items), dtype=np.float32)
     held_out = csr_array(vstack([empty, held_out[1:]], format="csr"))  # a user to be left out
     ranker = Popular(clicks)
-    found = recall_by_group(ranker, fold_in, held_out, clicks)
+    found = recall_by_group(ranker, Query(fold_in), held_out, clicks)
     expected = evaluate(ranker, fold_in, held_out, "recall@20")
     assert found["overall"] == expected.metrics["recall@20"].to_dict()
     values, sizes = expected.per_user["recall@20"], np.diff(fold_in.indptr)
@@ -286,7 +287,7 @@ def test_recall_by_groups_against_counting_one_by_one(data):
         members = (sizes >= low) & (sizes <= high) & ~np.isnan(values)
         assert group["users"] == members.sum()
         assert group["mean"] == pytest.approx(values[members].mean())
-    ids, _ = ranker.recommend(fold_in, 20)
+    ids, _ = ranker.answer(Query(fold_in, 20))
     order = sorted(range(data.n_items), key=lambda i: (-clicks[i], i))
     tenth = {item: place // 50 for place, item in enumerate(order)}  # 500 items
     hits, hidden, credit = np.zeros(10), np.zeros(10), np.zeros(10)
@@ -308,14 +309,14 @@ def test_recall_by_groups_against_counting_one_by_one(data):
 def test_users_alike_in_activity_share_a_group():
     shown, hidden = np.zeros((40, 40), np.float32), checkerboard(users=40).toarray()
     shown[:, 0], hidden[:, 0] = 1, 0
-    found = recall_by_group(Popular(np.arange(40)), csr_array(shown), csr_array(hidden), np.arange(40))
+    found = recall_by_group(Popular(np.arange(40)), Query(csr_array(shown)), csr_array(hidden), np.arange(40))
     assert len(found["by_activity"]) == 1
     assert found["by_activity"][0]["clicks"] == [1, 1]
 
 
 def test_fewer_items_than_groups():
     fold_in, held_out = csr_array(np.eye(3, dtype=np.float32)), csr_array(np.eye(3, k=1, dtype=np.float32))
-    found = recall_by_group(Popular(np.array([3, 2, 1])), fold_in, held_out, np.array([3, 2, 1]))
+    found = recall_by_group(Popular(np.array([3, 2, 1])), Query(fold_in), held_out, np.array([3, 2, 1]))
     assert [group["items"] for group in found["by_popularity"]] == [1, 1, 1]
     assert found["by_popularity"][0]["found"] is None  # nobody held the most popular one out
     assert found["overall"] == {"mean": 1.0, "se": 0.0, "users": 2}

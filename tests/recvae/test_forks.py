@@ -63,7 +63,7 @@ def test_concurrent_uses_of_als_leave_blas_as_it_was():
         run(*[lambda: answers.append(model.recommend(random_clicks(30, 40, 0.2), 5))] * 4)
         assert len(answers) == 4
         for _, scores in answers:
-            np.testing.assert_allclose(scores, expected[1], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(scores, expected.scores, rtol=1e-5, atol=1e-6)
         assert blas_threads() == before
     finally:
         threadpool_limits(1, "blas")

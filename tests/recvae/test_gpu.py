@@ -63,7 +63,7 @@ def test_no_step_waits_for_the_device(name):
 def test_a_model_trained_on_the_device_answers_alike_on_the_cpu(name, tmp_path):
     MODELS[name](device="cuda").fit(BOARD).save(tmp_path / "run")
     histories = random_clicks(20, 40, 0.2, seed=3)
-    answers = [recvae.load(tmp_path / "run", device).recommend(histories, k=40)[1] for device in ("cpu", "cuda")]
+    answers = [recvae.load(tmp_path / "run", device).recommend(histories, k=40).scores for device in ("cpu", "cuda")]
     np.testing.assert_allclose(answers[0], answers[1], rtol=1e-4, atol=1e-4)
 
 

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 folder, matrix = sys.argv[1:]
 clicks = load_npz(matrix)
 model = recvae.RecVAE(hidden=24, latent=8, batch_size=10, epochs=EPOCHS, seed=2, device="cpu")
-validation = lambda m: float(m.recommend(clicks, k=5)[1].mean())
+validation = lambda m: float(m.recommend(clicks, k=5).scores.mean())
 model.fit(clicks, validation=validation, folder=folder, resume=True, on_epoch=lambda r: print(r.epoch, flush=True))
 """
 EPOCHS = 8

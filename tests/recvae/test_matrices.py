@@ -16,7 +16,8 @@ from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, csr_matrix,
 import recvae
 from eval import ListCounts, evaluate
 from recvae.errors import DataError, InputError
-from recvae.nn.batches import Clicks, canonical
+from recvae.matrices import canonical
+from recvae.nn.batches import Clicks
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 NUMBERS = ("bool", *INTEGERS, "float16", "float32", "float64")

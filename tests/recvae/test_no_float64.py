@@ -60,7 +60,7 @@ def test_training_and_ranking_make_no_float64_on_the_device(name, without_float6
     model = quick(name, epochs=2, **more)
     rows = []
     with NoFloat64():
-        model.fit(BOARD, validation=lambda m: float(m.recommend(BOARD, 5)[1].mean()), on_epoch=rows.append, **tags)
+        model.fit(BOARD, validation=lambda m: float(m.recommend(BOARD, 5).scores.mean()), on_epoch=rows.append, **tags)
         model.similar_items([1, 2])
     assert len(rows) == 2
     assert ("mixture" in without_float64) == (name == "vamp-vae")

@@ -58,6 +58,7 @@ def test_asking_any_model(name, fitted):
         "recommend deny": lambda odd: model.recommend(SOME, deny=odd),
         "recommend exclude_seen": lambda odd: model.recommend(SOME, exclude_seen=odd),
         "recommend conditions": lambda odd: model.recommend(SOME, conditions=odd),
+        "answer": model.answer,
         "recommend_ids": model.recommend_ids,
         "recommend_ids k": lambda odd: model.recommend_ids([["1"]], odd),
         "recommend_ids allow": lambda odd: model.recommend_ids([["1"]], allow=odd),
@@ -67,6 +68,8 @@ def test_asking_any_model(name, fitted):
         "encode_conditions": model.encode_conditions,
         "similar_items": model.similar_items,
         "similar_items k": lambda odd: model.similar_items(1, odd),
+        "similar_items allow": lambda odd: model.similar_items(1, allow=odd),
+        "similar_items deny": lambda odd: model.similar_items([1, 2], deny=odd),
     }
     if name == "vaeac":
         rating = recvae.VAEAC(ratings=True, likelihood="gaussian", hidden=4, latent=2, epochs=1, device="cpu").fit(
@@ -141,6 +144,7 @@ def test_conditions_and_blends(fitted, tmp_path):
         "with_weights": blend.with_weights,
         "fit": blend.fit,
         "recommend": blend.recommend,
+        "answer": blend.answer,
         "recommend k": lambda odd: blend.recommend(SOME, odd),
         "similar_items": blend.similar_items,
         "save": lambda odd: (
@@ -161,32 +165,33 @@ def test_evaluation(fitted):
 
     class Odd:
         def __init__(self, answer):
-            self.answer = answer
+            self.given = answer
 
-        def recommend(self, *_, **__):
-            return self.answer
+        def answer(self, _):
+            return self.given
 
         def predict_ratings(self, *_):
-            return self.answer
+            return self.given
 
     e = evaluation
     calls = {
         "evaluate ranker": lambda odd: e.evaluate(odd, none, SOME, "recall@5"),
         "evaluate an answer": lambda odd: e.evaluate(Odd(odd), none, SOME, "recall@5"),
-        "evaluate ids": lambda odd: e.evaluate(Odd((odd, odd)), none, SOME, "recall@5"),
-        "evaluate scores": lambda odd: e.evaluate(Odd((ids, odd)), none, SOME, "recall@5"),
+        "evaluate ids": lambda odd: e.evaluate(Odd(recvae.Answer(odd, odd)), none, SOME, "recall@5"),
+        "evaluate scores": lambda odd: e.evaluate(Odd(recvae.Answer(ids, odd)), none, SOME, "recall@5"),
         "evaluate fold_in": lambda odd: e.evaluate(ease, odd, SOME, "recall@5"),
         "evaluate held_out": lambda odd: e.evaluate(ease, none, odd, "recall@5"),
         "evaluate metrics": lambda odd: e.evaluate(ease, none, SOME, odd),
         "evaluate a metric": lambda odd: e.evaluate(ease, none, SOME, [odd]),
         "evaluate batch_size": lambda odd: e.evaluate(ease, none, SOME, "recall@5", batch_size=odd),
-        "evaluate conditions": lambda odd: e.evaluate(ease, none, SOME, "recall@5", conditions=odd),
+        "evaluate a query": lambda odd: e.evaluate(ease, recvae.Query(none, conditions=odd), SOME, "recall@5"),
+        "evaluate rules": lambda odd: e.evaluate(ease, recvae.Query(none, allow=odd, deny=odd), SOME, "recall@5"),
         "evaluate popularity": lambda odd: e.evaluate(ease, none, SOME, "novelty@5", popularity=odd),
         "validator fold_in": lambda odd: e.validator(odd, SOME),
         "validator held_out": lambda odd: e.validator(none, odd),
         "validator metric": lambda odd: e.validator(none, SOME, odd),
         "validator batch_size": lambda odd: e.validator(none, SOME, batch_size=odd),
-        "validator conditions": lambda odd: e.validator(none, SOME, conditions=odd),
+        "validator a query": lambda odd: e.validator(recvae.Query(none, conditions=odd), SOME)(ease),
         "validator ranker": e.validator(none, SOME),
         "per_user_metrics": lambda odd: e.per_user_metrics(odd, SOME, "recall@1"),
         "per_user_metrics held_out": lambda odd: e.per_user_metrics(ids, odd, "recall@1"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from recvae.errors import InputError, WorkError
+from recvae.queries import Query
 from recvae.ranking import rank, top_k
 
 
@@ -54,7 +55,7 @@ def test_rank_equals_a_stable_sort(n, items, k, values, batch_size, flags, seed)
         allowed &= ~mask
     if exclude:
         allowed &= histories.toarray() == 0
-    ids, best = rank(scorer(scores), histories, k, exclude_seen=exclude, allow=allow, deny=deny, batch_size=batch_size)
+    ids, best = rank(scorer(scores), Query(histories, k, exclude, allow, deny), batch_size=batch_size)
     assert ids.dtype == np.int32
     assert best.dtype == np.float32
     assert ids.shape == best.shape == (n, k)
@@ -108,14 +109,14 @@ def test_a_few_finite_scores_among_infinitely_low_ones(rows):
 
 def test_nan_scores_are_an_error():
     with pytest.raises(WorkError, match="not numbers"):
-        rank(scorer(np.array([[1, np.nan, 0]], np.float32)), csr_array((1, 3)), 1)
+        rank(scorer(np.array([[1, np.nan, 0]], np.float32)), Query(csr_array((1, 3)), 1))
 
 
 @pytest.mark.parametrize("rows", [2, 9])
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
 def test_scores_of_other_types_are_ranked_as_float32(dtype, rows):
     scores = np.random.default_rng(1).permutation(rows * 90).reshape(rows, 90).astype(dtype)
-    ids, best = rank(scorer(scores), csr_array((rows, 90)), 3)
+    ids, best = rank(scorer(scores), Query(csr_array((rows, 90)), 3))
     assert best.dtype == np.float32
     assert ids.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :3].tolist()
 
@@ -128,7 +129,7 @@ def test_no_rows():
 @pytest.mark.parametrize("k", [0, -3, 1.5, True, "10"])
 def test_a_bad_k(k):
     with pytest.raises(InputError, match="k must be"):
-        rank(scorer(np.zeros((1, 3), np.float32)), csr_array((1, 3)), k)
+        rank(scorer(np.zeros((1, 3), np.float32)), Query(csr_array((1, 3)), k))
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,11 @@ def test_a_bad_k(k):
 @pytest.mark.parametrize("name", ["allow", "deny"])
 def test_a_bad_mask(name, mask, said):
     with pytest.raises(InputError, match=said) as error:
-        rank(scorer(np.zeros((1, 3), np.float32)), csr_array((1, 3)), 1, **{name: mask})
+        rank(scorer(np.zeros((1, 3), np.float32)), Query(csr_array((1, 3)), 1, **{name: mask}))
     assert name in str(error.value)
 
 
 def test_an_empty_allow_list_leaves_nothing():
-    ids, scores = rank(scorer(np.zeros((1, 3), np.float32)), csr_array((1, 3)), 2, allow=[])
+    ids, scores = rank(scorer(np.zeros((1, 3), np.float32)), Query(csr_array((1, 3)), 2, allow=[]))
     assert ids.tolist() == [[-1, -1]]
     assert scores.tolist() == [[-np.inf, -np.inf]]

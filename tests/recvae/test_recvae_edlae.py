@@ -55,7 +55,7 @@ def test_the_epoch_is_chosen_for_the_sum_and_in_memory_is_as_in_a_folder(tmp_pat
     held_out = random_clicks(60, 40, 0.2, seed=9)
 
     def validation(model):
-        return float(model.recommend(held_out, k=5)[1].mean())
+        return float(model.recommend(held_out, k=5).scores.mean())
 
     places = ({}, {"folder": tmp_path / "run"})
     models = [RecVAEEDLAE(**COMMON, **PATH).fit(BOARD, validation=validation, **place) for place in places]

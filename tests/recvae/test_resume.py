@@ -32,7 +32,7 @@ def test_resume_is_exact(name, stop_at, more, tmp_path):
     held_out = random_clicks(60, 40, 0.2, seed=9)
 
     def validation(model):
-        return float(model.recommend(held_out, k=5)[1].mean())
+        return float(model.recommend(held_out, k=5).scores.mean())
 
     def stop(done, total):
         if len(reports) == stop_at and done == total // 2:

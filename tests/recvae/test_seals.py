@@ -174,7 +174,9 @@ def test_folders_from_before_seals_are_read(tmp_path):
     scores = np.load(BEFORE / "scores.npy")
     blend = recvae.load(BEFORE / "blend", "cpu")
     for one, expected in zip((*blend.components, blend), scores, strict=True):
-        np.testing.assert_allclose(one.recommend(board, k=12, exclude_seen=False)[1], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            one.recommend(board, k=12, exclude_seen=False).scores, expected, rtol=1e-5, atol=1e-6
+        )
     assert len(read_study(BEFORE / "study").trials) == 3
 
 

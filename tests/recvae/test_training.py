@@ -218,7 +218,7 @@ def test_a_whole_run_with_dense_batches_equals_the_sparse_one(name, tmp_path, mo
 
     def fit(**more):
         return model(name, **more).fit(
-            BOARD, validation=lambda m: float(m.recommend(held_out, k=5)[0].mean()), folder=tmp_path / str(len(runs))
+            BOARD, validation=lambda m: float(m.recommend(held_out, k=5).ids.mean()), folder=tmp_path / str(len(runs))
         )
 
     runs = []
@@ -255,7 +255,7 @@ def test_without_room_for_a_table_the_old_encoder_runs_and_nothing_else_changes(
 def test_bf16_products_train_to_nearly_the_same_weights(name):
     exact, rounded = (model(name, precision=p, epochs=3).fit(BOARD) for p in ("float32", "bf16"))
     assert not equal(exact.tensors(), rounded.tensors())
-    scores = [m.recommend(BOARD, k=5)[1] for m in (exact, rounded)]
+    scores = [m.recommend(BOARD, k=5).scores for m in (exact, rounded)]
     np.testing.assert_allclose(scores[0], scores[1], atol=0.2)
 
 
