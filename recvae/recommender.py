@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recvae import version
 from recvae.arguments import flag, function, items, path_of, shown
+from recvae.capabilities import Capabilities
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 Validation = Callable[["Recommender"], float]
 
 
-class Recommender(ABC):
+class Recommender(Capabilities, ABC):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
     Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
@@ -117,8 +118,10 @@ class Recommender(ABC):
 
         ``train``: CSR (n_users, n_items), an entry a click. ``validation``: scores this model as it stands, higher is
         better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
-        strings) and ``titles`` name the columns; without them an item's id is its column's number. Raises
-        :class:`DataError` for a matrix that cannot be used.
+        strings) and ``titles`` name the columns; without them an item's id is its column's number. A model with
+        ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch`` and ``on_step`` too, as
+        :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix that cannot be
+        used.
         """
         function("validation", validation)
         self._learn(self._begin_fit(train, item_ids, titles))
@@ -153,16 +156,6 @@ class Recommender(ABC):
     @abstractmethod
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
-
-    @property
-    def of_ratings(self) -> bool:
-        """Whether histories hold ratings in place of clicks: the option ``ratings`` of a model that has it."""
-        return bool(getattr(self.config.model, "ratings", False))
-
-    @property
-    def named_value(self) -> float:
-        """What an item that is only named stands for in a history: a click, or the least rating that is liked."""
-        return float(self.config.model.liked_from) if self.of_ratings else 1.0
 
     # --- what everybody uses -----------------------------------------------------------------------------------
 
