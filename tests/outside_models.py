@@ -78,7 +78,18 @@ class CoClickByEpochs(CoClick):
         return self
 
 
-ENTRIES = {
-    kind.name: Entry(kind.name, f"{__name__}:{kind.__name__}", title, "nobody's paper")
-    for kind, title in ((CoClick, "Co-click"), (CoClickByEpochs, "Co-click by epochs"))
-}
+class CoLike(CoClick):
+    """The same of ratings: a rating counts for as much as it says."""
+
+    name = "co-like"
+
+    @classmethod
+    def reads(cls, options):
+        return ("ratings",)
+
+
+def entry_of(kind: type[Recommender]) -> Entry:
+    return Entry(kind.name, f"{__name__}:{kind.__name__}", kind.name.capitalize(), "nobody's paper")
+
+
+ENTRIES = {kind.name: entry_of(kind) for kind in (CoClick, CoClickByEpochs)}

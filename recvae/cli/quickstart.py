@@ -179,13 +179,15 @@ def _tastes(data: "Dataset", columns: Iterable[int]) -> list[tuple[str, int]]:
 
 def _findings(value: Mapping[str, Any], ceiling: "Evaluation", model: "Recommender", person: _Person) -> dict[str, Any]:
     """Return what quickstart adds to the results shape."""
+    from recvae.baselines.popularity import Popularity
+
     best = ceiling.metrics[METRIC].mean
     means = {name: result["metrics"][METRIC]["mean"] for name, result in value["models"].items()}
     ids, titles = model.items.ids, model.items.titles
     films = {column: {"item_id": ids[column], "title": titles[column]} for column in (*person.watched, *person.ranked)}
     return {
         "ceiling": {name: metric.to_dict() for name, metric in ceiling.metrics.items()},
-        "times_popularity": {name: round(mean / means["popularity"], 4) for name, mean in means.items()},
+        "times_popularity": {name: round(mean / means[Popularity.name], 4) for name, mean in means.items()},
         "share_of_ceiling": {name: round(mean / best, 4) for name, mean in means.items()},
         "recommended": {
             "user": person.user,

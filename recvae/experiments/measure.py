@@ -37,8 +37,8 @@ class Fit:
     """A model and the data that it is to be trained with, all of it read; :func:`begin` makes one.
 
     ``inputs``: the arguments of :meth:`Recommender.fit` that come from the dataset. ``validation``, by ``metric``, is
-    None for a model that is refitted. ``folder``: the run folder to write; None keeps the model in
-    memory. ``resume`` goes on with the run in it, and ``overwrite`` replaces an earlier one.
+    None for a model that is refitted. ``folder``: the run folder to write; None keeps the model in memory. ``resume``
+    goes on with the run in it, and ``overwrite`` replaces an earlier one.
     """
 
     model: "Recommender"
