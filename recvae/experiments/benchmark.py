@@ -142,7 +142,7 @@ def benchmark(
     for contestant in models:
         if "ratings" in entry(contestant.config.name).model_class().reads(contestant.config.model):
             raise InputError(
-                f"'{contestant.config.name}' has model.ratings=true, and a benchmark compares models of clicks. Use "
+                f"'{contestant.config.name}' learns from ratings, and a benchmark compares models of clicks. Use "
                 "recvae train and recvae evaluate, or benchmarks/accuracy/imputation.py."
             )
     data = Dataset.load(folder)

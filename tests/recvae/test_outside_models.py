@@ -1,7 +1,7 @@
 """A model that no file of recvae knows trains, is compared and tuned from the command line like any other."""
 
 import pytest
-from outside_models import ENTRIES, CoClick
+from outside_models import ENTRIES, CoClick, CoLike, entry_of
 
 from data_prep import Dataset
 from eval import evaluate
@@ -55,6 +55,14 @@ def test_benchmark_tells_the_processes_of_it(cli, dataset, tmp_path, monkeypatch
     assert list(answer.json["models"]) == [*ENTRIES, "popularity"]
     assert all(model["config_from"] == "defaults" for model in answer.json["models"].values())
     assert load(tmp_path / "bench" / "runs" / CoClick.name).n_items == Dataset.load(dataset).n_items
+
+
+def test_a_model_of_ratings_does_not_contend(cli, dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, CoLike.name, entry_of(CoLike))
+    answer = cli("benchmark", dataset, "--models", "co-like,ease", "--out", tmp_path / "bench")
+    assert answer.status == 2
+    assert "'co-like' learns from ratings, and a benchmark compares models of clicks" in answer.err
+    assert cli("train", dataset, "--model", "co-like", "--out", tmp_path / "run").status == 2  # the dataset has none
 
 
 @pytest.mark.parametrize("name", ENTRIES)
