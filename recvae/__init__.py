@@ -8,8 +8,9 @@ the same to editors and type checkers.
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.1.0"  # as setup.cfg has it; before the import below, whose modules may ask for it
+
 from recvae.registry import HOMES
-from recvae.version import __version__ as __version__
 
 _HOME = {
     "Answer": "recvae.queries",

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recvae import version
 from recvae.arguments import function, items, path_of, shown
+from recvae.capabilities import Capabilities
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
 from recvae.errors import DataError, InputError, WorkError
@@ -23,6 +23,7 @@ from recvae.options import SEED, explain
 from recvae.queries import Answer, Query, encoded, item_indices, of_each
 from recvae.ranking import rank
 from recvae.registry import entry
+from recvae.training import versions
 from recvae.training.forks import expect_forks
 from recvae.training.kept import Kept
 from recvae.training.vocabulary import Vocabulary
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Validation = Callable[["Recommender"], float]
 
 
-class Recommender(Kept):
+class Recommender(Capabilities, Kept):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
     Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
@@ -116,8 +117,10 @@ class Recommender(Kept):
 
         ``train``: CSR (n_users, n_items), an entry a click. ``validation``: scores this model as it stands, higher is
         better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
-        strings) and ``titles`` name the columns; without them an item's id is its column's number. Raises
-        :class:`DataError` for a matrix that cannot be used.
+        strings) and ``titles`` name the columns; without them an item's id is its column's number. A model with
+        ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch`` and ``on_step`` too, as
+        :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix that cannot be
+        used.
         """
         function("validation", validation)
         self.learn(self._begin_fit(train, item_ids, titles))
@@ -137,16 +140,6 @@ class Recommender(Kept):
     @abstractmethod
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
-
-    @property
-    def of_ratings(self) -> bool:
-        """Whether histories hold ratings in place of clicks: the option ``ratings`` of a model that has it."""
-        return bool(getattr(self.config.model, "ratings", False))
-
-    @property
-    def named_value(self) -> float:
-        """What an item that is only named stands for in a history: a click, or the least rating that is liked."""
-        return float(self.config.model.liked_from) if self.of_ratings else 1.0
 
     # --- what everybody uses -----------------------------------------------------------------------------------
 
@@ -299,7 +292,7 @@ class Recommender(Kept):
         self.follow(matrix)
         self.items = vocabulary
         self.best_epoch, self.metrics = None, {}
-        self.versions, self.resumed = version.versions(), ()
+        self.versions, self.resumed = versions.versions(), ()
         return matrix
 
     def _need_fit(self) -> None:

@@ -10,12 +10,22 @@ from recvae.errors import InputError, did_you_mean
 
 
 class Declared(Protocol):
-    """The part of a model's class that its configuration is checked against: option sets with their defaults."""
+    """The part of a model's class that is known without a model: option sets with their defaults, and capabilities.
+
+    The capabilities are those of :class:`recvae.capabilities.Capabilities`.
+    """
 
     name: ClassVar[str]
     model_defaults: ClassVar[Any]
     train_defaults: ClassVar[Any]
     follows: ClassVar[Rule]
+    contends: ClassVar[bool]
+    introduced: ClassVar[bool]
+    task: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def reads(cls, options: Any) -> tuple[str, ...]:
+        """Return the parts of a dataset, beside its clicks, that a model with these options takes its inputs from."""
 
 
 Kind = TypeVar("Kind", bound=Declared)
@@ -135,6 +145,12 @@ def entry(name: str) -> Entry:
     if name not in known:
         raise InputError(f"There is no model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}.")
     return known[name]
+
+
+def adopt(entry: Entry) -> None:
+    """Make a model known in this process that was made known in the one that started it."""
+    if entry.name not in models() and entry.name not in JOINED:
+        _REGISTERED[entry.name] = entry
 
 
 HOMES = {name: module for module, _, name in (e.home.partition(":") for e in (*MODELS.values(), *JOINED.values()))}

@@ -71,6 +71,7 @@ class Conformance:
 
     kind: ClassVar[type[Recommender]]
     settings: ClassVar[Mapping[str, Any]] = {}
+    briefly: ClassVar[Mapping[str, Any]] = {}  # options with which the model learns something, however little, sooner
     personal: ClassVar[bool] = True  # whether a list depends on the history, beyond what it leaves out
 
     @classmethod
@@ -126,7 +127,7 @@ class Conformance:
 
     def test_the_same_seed_gives_the_same_bits(self) -> None:
         """Two models of one seed learn the same."""
-        one, two = (self.make().fit(checkerboard()).tensors() for _ in range(2))
+        one, two = (self.make(**self.briefly).fit(checkerboard()).tensors() for _ in range(2))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -224,6 +225,7 @@ class NeuralConformance(Conformance):
     """The tests of a model with a network that :func:`recvae.training.loop.train` trains; it takes them all."""
 
     kind: ClassVar[type[NeuralRecommender]]
+    briefly: ClassVar[Mapping[str, Any]] = {"epochs": 2}
     weighs: ClassVar[bool] = True  # whether its likelihood has a meaning for clicks that weigh more than others
 
     @pytest.fixture
@@ -271,7 +273,7 @@ class NeuralConformance(Conformance):
         counts = board.copy()
         counts.data = 1 + np.arange(len(counts.data), dtype=np.float32) % 4
         plain, ignored, used = (
-            self.make(epochs=2, weighted=weighted).fit(matrix).tensors()
+            self.make(**self.briefly, weighted=weighted).fit(matrix).tensors()
             for matrix, weighted in ((board, False), (counts, False), (counts, True))
         )
         assert all(torch.equal(plain[key], ignored[key]) for key in plain)

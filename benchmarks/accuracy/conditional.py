@@ -17,7 +17,8 @@ from data_prep import Dataset
 from eval import per_user_metrics, resampled_means
 from recvae import Recommender, load
 from recvae.cli.evaluate import refuse_other_data
-from recvae.experiments.measure import evaluated, facts
+from recvae.experiments.facts import facts
+from recvae.experiments.measure import evaluated
 
 SHARE_AT, RECALL = 10, "recall@20"
 Values = NDArray[np.float64]

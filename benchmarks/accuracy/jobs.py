@@ -27,15 +27,14 @@ from data_prep import Dataset, prepare
 from recvae.config import resolve, run_config, shipped, value_of
 from recvae.errors import InputError
 from recvae.experiments.blend_weights import Trials, best_weights
-from recvae.experiments.inputs import validate_with
-from recvae.experiments.measure import evaluated, measure
+from recvae.experiments.measure import evaluated, measure, validate_with
 from recvae.experiments.space import Plan, changed, plan
 from recvae.experiments.study import STUDY, Study, Trial, read_study
 from recvae.experiments.tune import LARGEST_GRID, Events, tune
 from recvae.files import read_json, whole_file, write_json
 from recvae.models.blend import Blend
 from recvae.recommender import load
-from recvae.version import versions
+from recvae.training.versions import versions
 
 Config = Mapping[str, Any]
 

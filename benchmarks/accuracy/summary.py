@@ -14,7 +14,7 @@ from benchmarks.accuracy.jobs import Place, Run
 from benchmarks.accuracy.rows import METRIC, METRICS, BlendRow, Row
 from eval import compare, summarize
 from recvae.errors import InputError, RecvaeError
-from recvae.experiments.measure import facts
+from recvae.experiments.facts import facts
 from recvae.experiments.study import STUDY, read_study
 from recvae.files import read_json
 from recvae.registry import entry

@@ -50,6 +50,7 @@ class ImplicitALS(Recommender):
     """Weighted matrix factorisation by alternating least squares; new users are folded in exactly."""
 
     name = "implicit-als"
+    introduced = True
     model_defaults = ImplicitALSOptions()
     follows: ClassVar[defaults.Rule] = defaults.IMPLICIT_ALS
 

@@ -43,6 +43,7 @@ class EASE(Recommender):
     """
 
     name = "ease"
+    introduced = True
     model_defaults = EASEOptions()
     follows: ClassVar[defaults.Rule] = defaults.EASE
 

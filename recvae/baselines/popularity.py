@@ -28,6 +28,7 @@ class Popularity(Recommender):
     """Ranks items by their number of clicks in the training matrix, for everybody alike."""
 
     name = "popularity"
+    introduced = True
     model_defaults = PopularityOptions()
 
     @takes(PopularityArguments)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recvae import __version__
 from recvae.cli.benchmark import benchmark
 from recvae.cli.blend import blend
 from recvae.cli.diagnose import diagnose
@@ -29,7 +30,6 @@ from recvae.cli.tune import tune
 from recvae.cli.wording import in_options
 from recvae.errors import RecvaeError, is_out_of_memory
 from recvae.files.locks import doing
-from recvae.version import __version__
 
 __all__ = ["app", "main"]
 

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from recvae.experiments.benchmark_folder import Kept
     from recvae.reports.results import ModelResult
 
-# All but vamp-vae, which takes hours where the others take minutes, vaeac, whose business is ratings, and
-# conditional-vae, which needs to be told more than clicks.
-MODELS = "recvae,recvae-edlae,mult-vae,mult-dae,ease,edlae,implicit-als,item-knn,popularity"
-
 
 def benchmark(
     folder: DatasetFolder,
@@ -34,7 +30,12 @@ def benchmark(
         ),
     ],
     models: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="The models to compare.", show_default=MODELS)
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="The models to compare.",
+            show_default="all that learn from clicks alone, in minutes",  # contenders(); their classes need torch
+        ),
     ] = None,
     config: Annotated[
         list[str] | None,
@@ -74,7 +75,8 @@ def benchmark(
     from eval import parse_metrics
     from recvae.errors import WorkError
     from recvae.experiments import benchmark as bench
-    from recvae.experiments import benchmark_folder, measure
+    from recvae.experiments import benchmark_folder
+    from recvae.experiments.facts import facts
     from recvae.reports.tables import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
@@ -83,19 +85,20 @@ def benchmark(
     if not continued:
         check_folder(out, marker=benchmark_folder.marker(out), overwrite=overwrite)
     data = Dataset.load(folder)
-    facts = measure.facts(data)
+    about = facts(data)
     with ExitStack() as stack:
         if continued:
             _refuse_with_resume(
                 {"--models": models, "--config": config, "--metrics": metrics, "--metric": metric, "--seed": seed}
             )
             plan = benchmark_folder.read_plan(out)
-            kept = benchmark_folder.go_on(out, plan, facts)
+            kept = benchmark_folder.go_on(out, plan, about)
         else:
-            names = [name.strip() for name in (models or MODELS).split(",") if name.strip()]
+            asked = bench.contenders() if models is None else models.split(",")
+            names = [name.strip() for name in asked if name.strip()]
             found = bench.contestants(data.manifest, names, config or [], seed)
             settings = tuple((contestant.config, contestant.source) for contestant in found)
-            plan = benchmark_folder.Plan(settings, metrics or METRICS, metric or METRIC, facts)
+            plan = benchmark_folder.Plan(settings, metrics or METRICS, metric or METRIC, about)
             kept = stack.enter_context(benchmark_folder.begin(out, plan, overwrite=overwrite))
         chosen = [bench.Contestant(*settings) for settings in plan.models]
         main = bench.sorting_metric(plan.metric, parse_metrics(plan.metrics))

@@ -50,8 +50,8 @@ def blend(
     used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
     from recvae.experiments.blend_weights import Trials, best_weights
-    from recvae.experiments.inputs import validate_with
-    from recvae.experiments.measure import facts
+    from recvae.experiments.facts import facts
+    from recvae.experiments.measure import validate_with
     from recvae.models.blend import Blend, normalised
     from recvae.recommender import load
     from recvae.registry import entry

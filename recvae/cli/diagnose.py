@@ -45,7 +45,7 @@ def diagnose(
     from data_prep.dataset import Dataset
     from recvae.errors import InputError
     from recvae.experiments import diagnose as diagnostics
-    from recvae.experiments.measure import facts
+    from recvae.experiments.facts import facts
     from recvae.files import write_text
     from recvae.recommender import load
     from recvae.reports.diagnosis_page import page

@@ -1,7 +1,7 @@
 """``recvae evaluate``: a trained model measured on held-out users."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,6 +11,7 @@ from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
+    from eval import RatingPredictor
     from recvae.recommender import Recommender
 
 _SPLITS = ("test", "validation")
@@ -35,8 +36,8 @@ def evaluate(
     from data_prep.dataset import Dataset
     from eval import parse_metrics, rating_metrics
     from recvae.errors import InputError, did_you_mean
-    from recvae.experiments.inputs import predicts_ratings
-    from recvae.experiments.measure import evaluated, facts
+    from recvae.experiments.facts import facts
+    from recvae.experiments.measure import evaluated
     from recvae.recommender import load
     from recvae.reports.machine import environment
     from recvae.reports.results import ModelResult, results
@@ -57,8 +58,10 @@ def evaluate(
         evaluation = evaluated(
             model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total)
         )
-    if predicts_ratings(model):  # beside the ranking; the less, the better
-        evaluation.metrics.update(rating_metrics(model, data.ratings(f"{split}_in"), data.ratings(f"{split}_out")))
+    if model.predicts_ratings:  # beside the ranking; the less, the better
+        evaluation.metrics.update(
+            rating_metrics(cast("RatingPredictor", model), data.ratings(f"{split}_in"), data.ratings(f"{split}_out"))
+        )
     measured = {model.name: ModelResult(evaluation, config=model.config.to_dict())}
     value = results(measured, facts(data, split=split), environment(), metric=names[0])
     terminal.result(rich_table(value, width=terminal.out.width))
@@ -70,7 +73,7 @@ def evaluate(
 def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
     """Raise :class:`InputError` naming both folders unless the columns mean the same items, of the same split."""
     from recvae.errors import InputError
-    from recvae.experiments.measure import other_split
+    from recvae.experiments.facts import other_split
 
     refuse_other_catalogue(model, run, data, folder)
     if other_split(model.dataset, data):

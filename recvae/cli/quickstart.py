@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from recvae.recommender import Recommender
     from recvae.reports.results import ModelResult
 
-FLAGSHIP = "recvae-edlae"
-MODELS = (FLAGSHIP, "mult-vae", "ease", "implicit-als", "popularity")
 METRICS = ("ndcg@10", "recall@20", "ndcg@100")
 METRIC = METRICS[0]
 _BAR = 14  # characters of the ceiling's bar
@@ -60,9 +58,10 @@ def quickstart(
     """Make a small sample, train five models on it, compare them, and recommend films to one user."""
     use_threads(threads)  # before torch is loaded
     from data_prep import sample
+    from recvae.defaults import Size, recommended
     from recvae.experiments.benchmark import contestants
     from recvae.experiments.benchmark_folder import RESULTS
-    from recvae.experiments.measure import facts
+    from recvae.experiments.facts import facts
     from recvae.files import whole_folder, write_json
     from recvae.reports.machine import environment
     from recvae.reports.results import results
@@ -76,23 +75,30 @@ def quickstart(
     _introduce(terminal, data)
     models: dict[str, Recommender] = {}
     measured: dict[str, ModelResult] = {}
-    for contestant in contestants(data.manifest, MODELS, seed=seed):
+    for contestant in contestants(data.manifest, models_shown(), seed=seed):
         name = contestant.config.name
         models[name], measured[name] = _measured(terminal, contestant, data, device)
-    ceiling = _ceiling(data)
+    ceiling, best = _ceiling(data), recommended(Size.of_training(data.manifest))
     value = results(measured, facts(data, split="test", validation_metric=METRIC), environment(), metric=METRIC)
-    person = _person(models[FLAGSHIP], data)
-    value |= _findings(value, ceiling, models[FLAGSHIP], person)
+    person = _person(models[best], data)
+    value |= _findings(value, ceiling, models[best], person)
     if out is not None:
         with whole_folder(out, marker=RESULTS, overwrite=overwrite) as folder:
             data.save(folder / "dataset")
             for name, model in models.items():
                 model.save(folder / name)
             write_json(folder / RESULTS, value)
-    terminal.result(_comparison(value), "", _recommended(data, person))
+    terminal.result(_comparison(value), "", _recommended(data, best, person))
     terminal.note(f"\nDone in {time.perf_counter() - began:.0f} s.")
-    terminal.next(*_commands(out, data, person))
+    terminal.next(*_commands(out, data, best, person))
     terminal.document(value)
+
+
+def models_shown() -> list[str]:
+    """Return the names of the models that are trained."""
+    from recvae.registry import models
+
+    return [name for name, each in models().items() if each.model_class().introduced]
 
 
 def _introduce(terminal: Terminal, data: "Dataset") -> None:
@@ -174,13 +180,15 @@ def _tastes(data: "Dataset", columns: Iterable[int]) -> list[tuple[str, int]]:
 
 def _findings(value: Mapping[str, Any], ceiling: "Evaluation", model: "Recommender", person: _Person) -> dict[str, Any]:
     """Return what quickstart adds to the results shape."""
+    from recvae.baselines.popularity import Popularity
+
     best = ceiling.metrics[METRIC].mean
     means = {name: result["metrics"][METRIC]["mean"] for name, result in value["models"].items()}
     ids, titles = model.items.ids, model.items.titles
     films = {column: {"item_id": ids[column], "title": titles[column]} for column in (*person.watched, *person.ranked)}
     return {
         "ceiling": {name: metric.to_dict() for name, metric in ceiling.metrics.items()},
-        "times_popularity": {name: round(mean / means["popularity"], 4) for name, mean in means.items()},
+        "times_popularity": {name: round(mean / means[Popularity.name], 4) for name, mean in means.items()},
         "share_of_ceiling": {name: round(mean / best, 4) for name, mean in means.items()},
         "recommended": {
             "user": person.user,
@@ -234,7 +242,7 @@ def _as_good_as_the_best(value: Mapping[str, Any]) -> str:
     return f"\nToo close to the best to tell apart (paired, 95 %): {', '.join(close)}." if close else ""
 
 
-def _recommended(data: "Dataset", person: _Person) -> "Table":
+def _recommended(data: "Dataset", model: str, person: _Person) -> "Table":
     """Return one user's history and recommendations, side by side; years are left out to save room."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -255,18 +263,18 @@ def _recommended(data: "Dataset", person: _Person) -> "Table":
     )
     table.add_column("has watched", overflow="fold")
     table.add_column("", justify="right")
-    table.add_column(f"{entry(FLAGSHIP).title} recommends", overflow="fold")
+    table.add_column(f"{entry(model).title} recommends", overflow="fold")
     for place, (watched, ranked) in enumerate(zip_longest(person.watched, person.ranked), start=1):
         star = Text(" ★" if ranked in person.hidden else "", style="yellow")
         table.add_row(film(watched), "" if ranked is None else str(place), film(ranked) + star)
     return table
 
 
-def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
+def _commands(out: Path | None, data: "Dataset", model: str, person: _Person) -> list[str]:
     """Return commands to go on with: the kept models, else real data."""
     if out is not None:
         title = shlex.quote(str(data.item_titles[person.watched[0]]))
-        run = shlex.quote(str(out / FLAGSHIP))
+        run = shlex.quote(str(out / model))
         return [
             f"recvae recommend {run} --item {title}",
             f"recvae similar {run} --item {title}",
@@ -274,6 +282,6 @@ def _commands(out: Path | None, data: "Dataset", person: _Person) -> list[str]:
         ]
     return [
         "recvae prepare ml-100k --out ml-100k        # MovieLens, a download of 5 MB",
-        f"recvae train ml-100k --config ml-100k-{FLAGSHIP} --out runs/ml-100k",
+        f"recvae train ml-100k --config ml-100k-{model} --out runs/ml-100k",
         "recvae quickstart --out sample              # this again, keeping the data and the models",
     ]

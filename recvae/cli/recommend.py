@@ -106,7 +106,7 @@ def recommend(
         columns, unknown = find_items(model, item or [])
         if not columns:
             raise InputError(unknown_items(model, unknown))
-        clicks = _matrix([0] * len(columns), columns, [model.named_value] * len(columns), (1, model.n_items))
+        clicks, _ = model.encode([[model.items.ids[column] for column in columns]])
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     asked = {**({"conditions": condition} if condition else {}), **rules.asked}
@@ -151,6 +151,7 @@ def _read(
 ) -> tuple[list[str], Any, list[str]]:
     """Return a file's users in order of first appearance, their clicks or ratings (CSR), and the items not known."""
     import numpy as np
+    from scipy.sparse import csr_array
 
     from data_prep import read_interactions
     from recvae.errors import DataError
@@ -167,16 +168,9 @@ def _read(
     column_of = np.array([model.items.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]
     known = columns >= 0
-    clicks = _matrix(data.user[known], columns[known], values[known], (len(data.user_ids), model.n_items))
+    entries = values[known].astype(np.float32), (data.user[known], columns[known])
+    clicks = csr_array(entries, shape=(len(data.user_ids), model.n_items))
     return data.user_ids.tolist(), clicks, data.item_ids[column_of < 0].tolist()
-
-
-def _matrix(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> Any:
-    """Return the CSR of these distinct entries."""
-    import numpy as np
-    from scipy.sparse import csr_array
-
-    return csr_array((np.asarray(values, dtype=np.float32), (rows, columns)), shape=shape)
 
 
 def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | None], query: "Query") -> Iterator[Block]:

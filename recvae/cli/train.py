@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
-from recvae.cli.output import check_folder, hold
+from recvae.cli.output import hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
 from recvae.cli.threads import use_threads
 from recvae.registry import entry
@@ -19,9 +19,9 @@ from recvae.registry import entry
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from recvae.config import RunConfig
+    from recvae.experiments.measure import Fit
     from recvae.experiments.refit import Refit
     from recvae.recommender import Recommender
-    from recvae.training.loop import EpochReport
 
 
 def train(
@@ -65,12 +65,8 @@ def train(
     """
     used = use_threads(threads, run=out if resume else None)  # before torch is loaded
     from data_prep.dataset import Dataset
-    from recvae.errors import InputError
-    from recvae.experiments.inputs import default_metric, learned_from, validate_with
-    from recvae.experiments.measure import facts
-    from recvae.recommender import build
+    from recvae.experiments.measure import begin
     from recvae.training.keepers import under_way
-    from recvae.training.run_folder import read_run
 
     terminal = Terminal(json=json, quiet=quiet)
     hold(out, folder, refit, config, marker="run.json")
@@ -78,46 +74,26 @@ def train(
     continued = resume and (begun / "run.json").is_file()
     plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
     chosen = plan.config if plan else _configuration(model, config, settings or [], seed, begun if continued else None)
-    if resume and chosen.train is None:
-        raise InputError(f"'{chosen.name}' is not trained by epochs, so there is nothing to resume.")
-    recommender = build(chosen, device)
-    before = read_run(begun).dataset if continued else {}
-    is_refit = plan is not None or "refit" in before
-    if is_refit and metric is not None:
-        raise InputError(f"{out} is refitted, without validation: leave --metric out.")
-    if metric is None:
-        metric = before.get("validation_metric") or default_metric(recommender, METRIC)
-    if not continued:
-        check_folder(out, marker="run.json", overwrite=overwrite)
     data = Dataset.load(folder)
-    if plan is not None:
-        plan.check_catalogue(data)
-    # Read, like the validation clicks, before anything is said: damage shows here.
-    given = learned_from(recommender, data, refit=is_refit)
-    clicks = given["train"]
-    validation = None if is_refit else validate_with(data, metric, recommender)
-    if is_refit:
-        recommender.dataset = facts(data, refit=plan.facts(clicks) if plan else before["refit"])
-    else:
-        recommender.dataset = facts(data, validation_metric=metric)
-    following = recommender.follow(clicks)
-    terminal.note(*_introduction(recommender, data, clicks, following, used))
+    fit = begin(
+        *(chosen, data), metric=metric, refit=plan, device=device, folder=out, resume=resume, overwrite=overwrite
+    )
+    recommender, is_refit = fit.model, fit.validation is None
+    terminal.note(*_introduction(fit, data, recommender.follow(fit.clicks), used))
     if config is None and not continued and not is_refit:
         _mention_shipped(terminal, data, chosen.name)
     began = time.perf_counter()
     if chosen.train is not None:
-        epochs = _fit(terminal, recommender, data, given, validation, metric, out, resume, overwrite, device, used)
+        epochs = _run(terminal, fit, data, out, device, used)
     else:
-        recommender.fit(**given)
-        recommender.metrics = {} if validation is None else {"validation": validation(recommender)}
-        recommender.save(out, overwrite=overwrite)
+        fit.run()
         epochs = None
     seconds = time.perf_counter() - began
-    _draw_curves(out, metric, f"{entry(chosen.name).title} on {data.name}")
+    _draw_curves(out, fit.metric, f"{entry(chosen.name).title} on {data.name}")
     score = recommender.metrics.get("validation")
     where = "" if recommender.best_epoch is None else f" in epoch {recommender.best_epoch} of {epochs}"
     if score is not None:
-        terminal.note(f"Validation {metric} {share(score)}{where}, {seconds:.1f} s. The model is in {out}.")
+        terminal.note(f"Validation {fit.metric} {share(score)}{where}, {seconds:.1f} s. The model is in {out}.")
     if is_refit:
         length = "" if epochs is None else f" for {amount(epochs, 'epoch')}"
         terminal.note(
@@ -139,7 +115,7 @@ def train(
             "dataset": recommender.dataset,
             "best_epoch": recommender.best_epoch,
             "epochs": epochs,
-            "metrics": {} if is_refit else {metric: score},
+            "metrics": {} if is_refit else {fit.metric: score},
             "seconds": round(seconds, 3),
             "threads": used,
             "config": recommender.config.to_dict(),
@@ -187,67 +163,46 @@ def _configuration(
     return resolve(before.model, None, [*kept, *settings], seed)
 
 
-def _fit(
-    terminal: Terminal,
-    model: "Recommender",
-    data: "Dataset",
-    given: Mapping[str, Any],
-    validation: Any,
-    metric: str,
-    out: Path,
-    resume: bool,
-    overwrite: bool,
-    device: str,
-    threads: int,
-) -> int:
+def _run(terminal: Terminal, fit: "Fit", data: "Dataset", out: Path, device: str, threads: int) -> int:
     """Train a model with epochs, and return how many were done; say where things stand if Ctrl-C ends it."""
-    from recvae.models.neural import NeuralRecommender
     from recvae.training.keepers import under_way
     from recvae.training.run_folder import read_metrics
     from recvae.training.threads import SlowEpochs
 
-    assert isinstance(model, NeuralRecommender)
-    done = len(read_metrics(under_way(out))) if resume else 0
+    model = fit.model
+    done = len(read_metrics(under_way(out))) if fit.resume else 0
     options = model.config.train
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
-        with terminal.warnings(), terminal.epochs(metric, epochs=epochs, done=done) as display:
+        with terminal.warnings(), terminal.epochs(fit.metric, epochs=epochs, done=done) as display:
             watch = SlowEpochs(threads)
 
-            def on_epoch(report: "EpochReport") -> None:
-                row = {**report.to_dict(), "epochs": epochs}
+            def on_epoch(report: Mapping[str, Any]) -> None:
+                row = {**report, "epochs": epochs}
                 display.epoch(row)
                 if sentence := watch.sentence(row):
                     terminal.warn(sentence)
 
-            model.fit(
-                **given,
-                validation=validation,
-                folder=out,
-                resume=resume,
-                overwrite=overwrite,
-                on_step=display.step,
-                on_epoch=on_epoch,
-            )
+            fit.run(on_step=display.step, on_epoch=on_epoch)
     except KeyboardInterrupt:
         if model.best_epoch is None:
             earlier = f" The run in {out} is as it was." if (out / "run.json").is_file() else ""
             raise Interrupted(f"Stopped before the first epoch was done; nothing is kept.{earlier}") from None
-        _draw_curves(out, metric, "")
+        _draw_curves(out, fit.metric, "")
         places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
         again = f"recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
-        score = f", {metric} {share(model.metrics['validation'])}" if model.metrics else ""
+        score = f", {fit.metric} {share(model.metrics['validation'])}" if model.metrics else ""
         raise Interrupted(
             f"Stopped. {out} holds the best model so far (epoch {model.best_epoch}{score}). Continue with: {again}"
         ) from None
     return len(read_metrics(out))
 
 
-def _introduction(model: "Recommender", data: "Dataset", clicks: Any, following: str, threads: int) -> list[str]:
-    """Return lines about what is trained on what, with every setting, and with which of them follow the data."""
-    config = model.config.to_dict()
-    n_users, n_items = clicks.shape
-    entries = amount(clicks.nnz, "rating" if model.of_ratings else "click")
+def _introduction(fit: "Fit", data: "Dataset", following: str, threads: int) -> list[str]:
+    """Return lines about model, data and every setting, and about the settings that follow the data."""
+    model, config = fit.model, fit.model.config.to_dict()
+    n_users, n_items = fit.clicks.shape
+    entries = amount(fit.clicks.nnz, "rating" if model.of_ratings else "click")
     counts = f"{amount(n_users, 'user')}, {amount(n_items, 'item')}, {entries}"
     lines = [f"{entry(model.name).title} on {data.name}: {counts}"]
     lines += [

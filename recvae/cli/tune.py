@@ -167,10 +167,9 @@ def _plan(
 
 def _default_metric(config: "RunConfig") -> str:
     """Return the metric that 'recvae train' chooses by where none is named."""
-    from recvae.experiments.inputs import default_metric
     from recvae.recommender import build
 
-    return default_metric(build(config, "cpu"), METRIC)
+    return build(config, "cpu").default_metric
 
 
 def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before: "Study | None") -> list[str]:

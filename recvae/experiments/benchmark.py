@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval import LIST_SET, MetricName, parse_metric, parse_metrics
 from recvae.config import RunConfig, load_toml, resolve, run_config, shipped_for
@@ -18,17 +18,15 @@ from recvae.config import find as find_config
 from recvae.defaults import Size
 from recvae.errors import InputError, WorkError
 from recvae.experiments.benchmark_folder import RESULTS, Kept
+from recvae.experiments.facts import facts
 from recvae.experiments.jobs import Send, in_a_process, peak_memory_mb
+from recvae.experiments.measure import OnEpoch, OnStep, measure
 from recvae.files import write_text
-from recvae.registry import entry
+from recvae.registry import Entry, adopt, entry, models
 from recvae.reports.machine import environment
 from recvae.reports.results import ModelResult, results, write_results
 from recvae.reports.tables import markdown_table
 from recvae.training.threads import SlowEpochs, limited
-
-if TYPE_CHECKING:
-    pass
-from recvae.experiments.measure import OnEpoch, OnStep, facts, measure
 
 TABLE, FIGURE = "results.md", "comparison.png"
 
@@ -59,6 +57,11 @@ class Events:
     on_epoch: OnEpoch = lambda row: None
     on_done: Callable[[str, ModelResult | None], None] = lambda name, result: None
     on_slow: Callable[[str], None] = lambda sentence: None  # other programs keep a model's threads waiting
+
+
+def contenders() -> list[str]:
+    """Return the names of the models that are compared where none are named."""
+    return [name for name, each in models().items() if each.model_class().contends]
 
 
 def contestants(
@@ -103,6 +106,7 @@ class _Task:
     """What a process is told."""
 
     folder: Path
+    model: Entry  # known there too, where a program registered it here
     config: dict[str, Any]
     metrics: str
     metric: str
@@ -136,9 +140,9 @@ def benchmark(
     if parse_metric(metric).name in LIST_SET:
         raise InputError(f"'{metric}' has no value per user, so it cannot choose an epoch. Use, for example, ndcg@100.")
     for contestant in models:
-        if getattr(contestant.config.model, "ratings", False):
+        if "ratings" in entry(contestant.config.name).model_class().reads(contestant.config.model):
             raise InputError(
-                f"'{contestant.config.name}' has model.ratings=true, and a benchmark compares models of clicks. Use "
+                f"'{contestant.config.name}' learns from ratings, and a benchmark compares models of clicks. Use "
                 "recvae train and recvae evaluate, or benchmarks/accuracy/imputation.py."
             )
     data = Dataset.load(folder)
@@ -154,7 +158,7 @@ def benchmark(
         events.on_model(name, place, len(models))
         keep = None if kept is None else kept.place(name)
         asked = ",".join(map(str, names))
-        task = _Task(folder, contestant.config.to_dict(), asked, metric, device, threads, keep)
+        task = _Task(folder, entry(name), contestant.config.to_dict(), asked, metric, device, threads, keep)
         try:
             answer = _in_a_process(task, events)
         except BaseException:
@@ -213,6 +217,7 @@ def _work(send: Send, task: _Task) -> ModelResult:
 
     from data_prep.dataset import Dataset
 
+    adopt(task.model)
     with nullcontext() if task.threads is None else limited(task.threads):
         watch = None if task.threads is None else SlowEpochs(task.threads)
         model, result = measure(

@@ -19,10 +19,7 @@ from eval import summarize
 from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
 from recvae.experiments.groups import recall_by_group
-from recvae.experiments.inputs import held_out, known_of_users, learned_from
-from recvae.models.conditional import under
 from recvae.models.neural import NeuralRecommender
-from recvae.models.recvae_edlae import RecVAEEDLAENetwork
 from recvae.nn.batches import Batch
 from recvae.nn.network import Network
 from recvae.nn.noise import Noise
@@ -67,17 +64,16 @@ def diagnose(
     _check(model, data, split, samples, users)
     notes: list[str] = []
     curves = training(epochs)
-    network = model.network if isinstance(model, NeuralRecommender) else None
+    neural = model if isinstance(model, NeuralRecommender) else None
+    network = None if neural is None else neural.network
     latent = likelihood = None
-    if network is None:
+    if neural is None or network is None:
         notes.append(f"{entry(model.name).title} is no variational model, so there is no KL and no log p(x) of it.")
     else:
-        clicks = (
-            learned_from(model, data)["train"] if split == "train" else held_out(model, data, split).query.histories
-        )
+        shown = model.held_out_inputs(data, split).query
+        clicks, conditions = shown.histories, shown.conditions
         chosen = _choose(clicks, users, seed)
-        conditions = known_of_users(model, data, split)
-        batches = _batches(model, clicks[chosen], None if conditions is None else conditions[chosen])
+        batches = _batches(neural, clicks[chosen], None if conditions is None else conditions[chosen])
         try:
             with _frozen(network):
                 found = _evidence(network, batches, samples, Noise(seed, model.device), progress)
@@ -87,8 +83,8 @@ def diagnose(
         except InputError as error:  # no posterior, or not one Gaussian
             missing = "no KL and no log p(x) of it" if likelihood is None else "no verdict on its collapse"
             notes.append(f"{error} So there is {missing}.")
-        if isinstance(network, RecVAEEDLAENetwork):
-            notes.append("The linear path takes part in ranking, not in the likelihood: log p(x) is that of RecVAE.")
+        if model.about_likelihood:
+            notes.append(model.about_likelihood)
     if not epochs:
         notes.append("The run has no record of epochs, so there are no curves of its training.")
     counts = np.bincount(data.train.indices, minlength=data.n_items)
@@ -97,8 +93,8 @@ def diagnose(
         notes.append("Training users have no held-out clicks, so there is no recall; use --split test.")
     else:
         told = None if progress is None else lambda done, total: progress("rank users", done, total)
-        shown = held_out(model, data, split)
-        recall = recall_by_group(model, shown.query, shown.clicks, counts, told)
+        shown, wanted = model.held_out_inputs(data, split)
+        recall = recall_by_group(model, shown, wanted, counts, told)
     if network is None:
         notes.append(f"{entry(model.name).title} has no decoder, so there is no map of its items.")
     return {
@@ -193,15 +189,10 @@ def _frozen(network: Network) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _batches(model: "Recommender", clicks: Any, conditions: Any) -> list[Batch]:
+def _batches(model: NeuralRecommender, clicks: Any, conditions: Any) -> list[Batch]:
     """Return users' clicks (n, n_items), some users at a time, under what is known of them, CSR (n, C) or None."""
-    weighted = model.config.model.weighted
-    batches = []
-    for start in range(0, clicks.shape[0], _USERS_AT_ONCE):
-        part = slice(start, start + _USERS_AT_ONCE)
-        batch = Batch.of(clicks[part], model.device, weighted=weighted)
-        batches.append(under(batch, None if conditions is None else conditions[part]))
-    return batches
+    parts = [slice(start, start + _USERS_AT_ONCE) for start in range(0, clicks.shape[0], _USERS_AT_ONCE)]
+    return [model.batch(clicks[part], None if conditions is None else conditions[part]) for part in parts]
 
 
 def _evidence(

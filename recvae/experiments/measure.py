@@ -1,17 +1,31 @@
-"""One model measured on one dataset: trained on its training clicks, evaluated on its held-out users."""
+"""A configuration trained on a dataset, and the model measured: the one way to do it, for every verb and benchmark.
+
+:func:`begin` reads all that the model learns from and is validated by, so that damage shows before any work;
+:meth:`Fit.run` trains. :func:`measure` does both and evaluates the model on test users.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from eval import Evaluation, evaluate, parse_metrics
+from eval import Evaluation, evaluate, parse_metrics, ratings_validator, validator
+from recvae.capabilities import R2
 from recvae.config import RunConfig
-from recvae.experiments.inputs import held_out, learned_from, validate_with
-from recvae.recommender import build
+from recvae.errors import InputError
+from recvae.experiments.facts import facts
+from recvae.experiments.refit import Refit
+from recvae.files import refuse_existing
+from recvae.queries import Query
+from recvae.recommender import Validation, build
 from recvae.reports.results import ModelResult
+from recvae.training.keepers import under_way
+from recvae.training.run_folder import RUN, read_run
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
+    from eval import RatingPredictor
     from recvae.recommender import Recommender
 
 
@@ -19,25 +33,130 @@ OnStep = Callable[[int, int], None]  # updates done in this epoch, updates in an
 OnEpoch = Callable[[Mapping[str, Any]], None]  # the plain values of an EpochReport
 
 
-def facts(data: "Dataset", **more: Any) -> dict[str, Any]:
-    """Return what a run or a table says of its dataset, as plain values, with ``more`` added."""
-    manifest = data.manifest
-    return {
-        "name": data.name,
-        "vocabulary": data.vocabulary_hash,
-        **{key: manifest[key] for key in ("filters", "protocol", "counts") if key in manifest},
-        **more,
-    }
+@dataclass(frozen=True)
+class Fit:
+    """A model and the data that it is to be trained with, all of it read; :func:`begin` makes one.
 
-
-def other_split(told: Mapping[str, Any], data: "Dataset") -> bool:
-    """Return whether the facts that a run keeps of its dataset are of another split than ``data``.
-
-    Equal columns do not make the same split: the clicks that one holds out may be training clicks of the other. A run
-    that was trained from Python without facts tells nothing.
+    ``inputs``: the arguments of :meth:`Recommender.fit` that come from the dataset. ``validation``, by ``metric``, is
+    None for a model that is refitted. ``folder``: the run folder to write; None keeps the model in memory. ``resume``
+    goes on with the run in it, and ``overwrite`` replaces an earlier one.
     """
-    ours = facts(data)
-    return any(told[key] != ours.get(key) for key in ("filters", "protocol", "counts") if key in told)
+
+    model: "Recommender"
+    inputs: Mapping[str, Any]
+    metric: str
+    validation: Validation | None
+    folder: Path | None
+    resume: bool
+    overwrite: bool
+
+    @property
+    def clicks(self) -> Any:
+        """The training matrix, CSR (n_users, n_items): clicks, or ratings for a model of them."""
+        return self.inputs["train"]
+
+    def run(self, *, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> float:
+        """Train the model, and return the seconds that its ``fit`` took; ``model.metrics`` has its validation score.
+
+        The hooks are called for a model with epochs. Interrupted (Ctrl-C), such a model is left with the best weights
+        so far, also in the folder, and KeyboardInterrupt goes on to the caller.
+        """
+        model, more = self.model, dict[str, Any]()
+        by_epochs = model.config.train is not None
+        if by_epochs:
+            more = {"folder": self.folder, "resume": self.resume, "overwrite": self.overwrite, "on_step": on_step}
+            more["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
+        began = time.perf_counter()
+        model.fit(**self.inputs, validation=self.validation, **more)
+        seconds = time.perf_counter() - began
+        if not by_epochs:
+            model.metrics = {} if self.validation is None else {"validation": self.validation(model)}
+            if self.folder is not None:
+                model.save(self.folder, overwrite=self.overwrite)
+        return seconds
+
+
+def begin(
+    config: RunConfig,
+    data: "Dataset",
+    *,
+    metric: str | None = None,
+    validation: Validation | None = None,
+    refit: Refit | None = None,
+    device: str = "auto",
+    folder: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Fit:
+    """Return a fit of a configuration on a dataset, with everything checked and read.
+
+    ``metric``, on the validation users, chooses the epoch that is kept; by default the model's own, or the one of the
+    run that is resumed. ``validation``: its function, for a caller that has it already. ``refit``: the run whose model
+    is trained again, on the validation users' clicks too and without validation. ``folder``, ``resume`` and
+    ``overwrite`` as in :class:`Fit`; where there is no run in the folder yet, ``resume`` begins one.
+
+    Raises :class:`InputError` for arguments that do not go together, a folder that may not be replaced and a dataset
+    that the model cannot use, and :class:`FormatError` for a damaged file.
+    """
+    if folder is None and (resume or overwrite):
+        raise InputError("resume and overwrite are about a run's folder; name it.")
+    if resume and config.train is None:
+        raise InputError(f"'{config.name}' is not trained by epochs, so there is nothing to resume.")
+    model = build(config, device)
+    before: Mapping[str, Any] | None = None  # what the run that is resumed says of its dataset
+    if folder is not None and resume:
+        begun = under_way(folder)
+        before = read_run(begun).dataset if (begun / RUN).is_file() else None
+    of_refit = None if before is None else before.get("refit")
+    is_refit = refit is not None or of_refit is not None
+    if is_refit and metric is not None:
+        raise InputError(f"{folder} is refitted, without validation: leave --metric out.")
+    if folder is not None and before is None:
+        refuse_existing(folder, marker=RUN, overwrite=overwrite)
+    if refit is not None:
+        refit.check_catalogue(data)
+    metric = metric or (before or {}).get("validation_metric") or model.default_metric
+    inputs = model.training_inputs(data, refit=is_refit)
+    if is_refit:
+        validation = None
+        model.dataset = facts(data, refit=of_refit if refit is None else refit.facts(inputs["train"]))
+    else:
+        validation = validation or validate_with(data, metric, model)
+        model.dataset = facts(data, validation_metric=metric)
+    return Fit(model, inputs, metric, validation, folder, resume, overwrite)
+
+
+def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = None) -> Validation:
+    """Return the function that scores models like ``model``, without it any of clicks, on the validation users.
+
+    ``metric`` is a ranking's, or :data:`~recvae.capabilities.R2`; :class:`InputError` where the model has no such
+    thing.
+    """
+    if metric == R2:
+        if model is None or not model.predicts_ratings:
+            raise InputError(
+                f"'{R2}' is about predicted ratings, which this model does not make. Use a ranking's metric, such as "
+                "ndcg@100."
+            )
+        score = ratings_validator(data.ratings("validation_in"), data.ratings("validation_out"))
+        return lambda trained: score(cast("RatingPredictor", trained))
+    if model is None:
+        query, clicks = Query(data.validation_in), data.validation_out
+    else:
+        query, clicks = model.held_out_inputs(data, "validation")
+    plain = validator(query, clicks, metric)
+    under: dict[tuple[str, ...], Validation] = {}  # by the conditions that a model has once it is trained
+
+    def validate(trained: "Recommender") -> float:
+        names = trained.condition_names
+        if not names:
+            return plain(trained)
+        if names not in under:
+            asked = trained.held_out_inputs(data, "validation").query
+            under[names] = plain if asked.conditions is None else validator(asked, clicks, metric)
+        return under[names](trained)
+
+    return validate
 
 
 def evaluated(
@@ -54,8 +173,8 @@ def evaluated(
         import numpy as np
 
         popularity = np.bincount(data.train.indices, minlength=data.n_items)
-    users = held_out(model, data, split)
-    return evaluate(model, users.query, users.clicks, metrics, popularity=popularity, progress=progress)
+    query, clicks = model.held_out_inputs(data, split)
+    return evaluate(model, query, clicks, metrics, popularity=popularity, progress=progress)
 
 
 def measure(
@@ -63,25 +182,14 @@ def measure(
     data: "Dataset",
     metrics: str | Sequence[str],
     *,
-    metric: str = "ndcg@100",
+    metric: str | None = None,
     device: str = "auto",
     on_step: OnStep | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> "tuple[Recommender, ModelResult]":
-    """Train one model, ``metric`` on the validation users choosing its epoch, and evaluate it once on test users."""
-    model = build(config, device)
-    model.dataset = facts(data, validation_metric=metric)
-    hooks: dict[str, Any] = {}
-    if config.train is not None:
-        hooks["on_step"] = on_step
-        hooks["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
-    validation = validate_with(data, metric, model)
-    given = learned_from(model, data)  # read before the clock starts
-    began = time.perf_counter()
-    model.fit(**given, validation=validation, **hooks)
-    seconds = time.perf_counter() - began
-    if config.train is None:
-        model.metrics = {"validation": validation(model)}
-    evaluation = evaluated(model, data, metrics)
-    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=model.config.to_dict())
-    return model, result
+    """Train one model in memory, ``metric`` choosing its epoch as in :func:`begin`, and evaluate it on test users."""
+    fit = begin(config, data, metric=metric, device=device)
+    seconds = fit.run(on_step=on_step, on_epoch=on_epoch)
+    evaluation = evaluated(fit.model, data, metrics)
+    result = ModelResult(evaluation, train_seconds=round(seconds, 3), config=fit.model.config.to_dict())
+    return fit.model, result

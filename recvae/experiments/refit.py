@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
-from recvae.experiments.measure import other_split
+from recvae.experiments.facts import other_split
 from recvae.training.run_folder import RUN, read_metrics, read_run
 
 if TYPE_CHECKING:

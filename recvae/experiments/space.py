@@ -15,9 +15,9 @@ from recvae.config import RunConfig, from_toml, resolve, run_config, shipped_for
 from recvae.defaults import Size
 from recvae.errors import ConfigError
 from recvae.options import Between, OneOf, Space
+from recvae.registry import entry
 
 FORM = "KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C, such as model.l2=10:1000:log"
-TASK = ("model.ratings", "model.likelihood")  # of a model that has both: trials that differ here do not compare
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Plan:
         if any(values is None for values in choices) or math.prod(len(values or ()) for values in choices) > limit:
             return None
         return [dict(zip(self.space, point, strict=True)) for point in product(*(values or () for values in choices))]
+
+    def reads(self) -> set[str]:
+        """Return the parts of a dataset, beside its clicks, that any trial takes its model's inputs from."""
+        choices = [(key, kind.values) for key, kind in self.space.items() if isinstance(kind, OneOf)]
+        tried = [self.config({key: value}) for key, values in choices for value in values]
+        configs = [*(start for _, start in self.starts), *tried]
+        return {part for config in configs for part in entry(self.model).model_class().reads(config.model)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; :meth:`from_dict` takes them back."""
@@ -197,7 +204,7 @@ def _checked(start: RunConfig, space: dict[str, Space]) -> dict[str, Space]:
         config = changed(start, probe)
         for key in probe:
             made[key].append(value_of(config, key))
-            if key in TASK and _task(config) != _task(start):
+            if key in entry(start.name).model_class().task and _task(config) != _task(start):
                 raise ConfigError(
                     f"{key} cannot be searched: it decides what a model learns from and is scored by, so the scores "
                     f"would not compare. Set it, and tune once for each value: --set {key}=VALUE."
@@ -205,9 +212,9 @@ def _checked(start: RunConfig, space: dict[str, Space]) -> dict[str, Space]:
     return {key: _made(key, kind, made[key]) for key, kind in space.items()}
 
 
-def _task(config: RunConfig) -> tuple[Any, ...] | None:
-    """Return what a model that may be one of ratings learns and predicts; None for the others, all of clicks."""
-    return tuple(value_of(config, key) for key in TASK) if hasattr(config.model, "ratings") else None
+def _task(config: RunConfig) -> tuple[Any, ...]:
+    """Return the values that decide what the model learns from and is scored by; the same for most models, all ()."""
+    return tuple(value_of(config, key) for key in entry(config.name).model_class().task)
 
 
 def _made(key: str, kind: Space, values: list[Any]) -> Space:

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 from recvae.config import RunConfig, run_config, value_of
 from recvae.defaults import Size
 from recvae.errors import InputError, WorkError, is_out_of_memory
-from recvae.experiments.inputs import learned_from, validate_with
-from recvae.experiments.measure import OnEpoch, OnStep, facts
+from recvae.experiments.facts import facts
+from recvae.experiments.measure import OnEpoch, OnStep, begin, validate_with
 from recvae.experiments.space import Plan
 from recvae.experiments.study import STUDY, Study, Trial, read_study
 from recvae.files import refuse_existing, writing
 from recvae.files.swap import clear_inside
 from recvae.options import Between, OneOf, Space
 from recvae.recommender import build
-from recvae.version import versions
+from recvae.training.versions import versions
 
 if TYPE_CHECKING:
     import optuna
@@ -162,12 +162,13 @@ def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
     """Return the SHA-256 of the files that trials depend on, none for a dataset that is in memory only."""
     matrices = ("train", "validation_in", "validation_out")
     read = [f"{name}.npz" for name in matrices]
-    for option, names in (
+    parts = plan.reads()
+    for part, names in (
         ("ratings", [f"{name}_ratings.npz" for name in matrices]),
         ("item_tags", ["item_tags.csv"]),
-        ("user_attributes", ["user_tags.csv", "users.csv"]),
+        ("user_tags", ["user_tags.csv", "users.csv"]),
     ):
-        if f"model.{option}" in plan.space or any(getattr(start.model, option, None) for _, start in plan.starts):
+        if part in parts:
             read += names
     files = data.manifest.get("files", {})
     return {name: files[name] for name in read if name in files}
@@ -313,30 +314,28 @@ class _Runner:
     def run(self, study: Study, number: int, source: str, config: RunConfig, proposal: "optuna.Trial | None") -> Trial:
         """Fit one configuration and return its trial; without ``proposal`` it is never pruned."""
         self.events.on_trial(number, config)
-        model = build(config, self.device)
+        fit = begin(config, self.data, metric=study.plan.metric, validation=self.validation, device=self.device)
+        model = fit.model
         scores: list[list[Any]] = []
 
-        def on_epoch(report: Any) -> None:
-            self.events.on_epoch(report.to_dict())
-            if report.score is None:
+        def on_epoch(row: Mapping[str, Any]) -> None:
+            self.events.on_epoch(row)
+            epoch = row["epoch"]
+            if row["score"] is None:
                 return
-            scores.append([report.epoch, report.score])
+            scores.append([epoch, row["score"]])
             last = min(config.train.epochs, config.train.stop_after or config.train.epochs)
-            if proposal is None or report.epoch >= last:
+            if proposal is None or epoch >= last:
                 return
-            proposal.report(report.best_score, report.epoch)
-            if report.epoch >= PRUNE_AFTER * last and proposal.should_prune():
+            proposal.report(row["best_score"], epoch)
+            if epoch >= PRUNE_AFTER * last and proposal.should_prune():
                 raise _Pruned
 
-        hooks: dict[str, Any] = {}
-        if config.train is not None:
-            hooks = {"on_epoch": on_epoch, "on_step": self.events.on_step}
         state, value, error = "complete", None, None
-        given = learned_from(model, self.data)
         began = time.perf_counter()
         try:
-            model.fit(**given, validation=self.validation, **hooks)
-            value = self.validation(model) if config.train is None else model.metrics["validation"]
+            fit.run(on_step=self.events.on_step, on_epoch=on_epoch)
+            value = model.metrics["validation"]
         except _Pruned:
             state = "pruned"
         except Exception as failure:

@@ -98,7 +98,7 @@ class Blend(Recommender):
                     f"Model {place} ({component.name}) of the blend was trained on ratings, and a blend hands clicks "
                     "to its models. Leave it out, or train it with model.ratings=false."
                 )
-            if getattr(component.config.model, "user_attributes", ()):
+            if "user_tags" in component.reads(component.config.model):
                 raise InputError(
                     f"Model {place} ({component.name}) of the blend was trained on users' attributes, and a blend "
                     "hands clicks alone to its models. Leave it out, or train it without model.user_attributes."

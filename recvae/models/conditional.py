@@ -13,16 +13,16 @@ that a condition means nothing before training, and are left out of the L2 term 
 nothing of all this exists, and the model is Mult-VAE.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recvae import defaults
 from recvae.arguments import items, shown
+from recvae.capabilities import HeldOut, Part, Prepared
 from recvae.errors import DataError, InputError, did_you_mean
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.neural import NeuralRecommender
@@ -167,6 +167,7 @@ class ConditionalVAE(NeuralRecommender):
     """
 
     name = "conditional-vae"
+    contends = False  # it needs more than clicks
     model_defaults = ConditionalVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     follows: ClassVar[defaults.Rule] = defaults.MULT
@@ -257,6 +258,37 @@ class ConditionalVAE(NeuralRecommender):
         """Return a user's conditions; of an unknown attribute, none."""
         return [f"{name}={attributes[name]}" for name in self.config.model.user_attributes if attributes.get(name)]
 
+    @classmethod
+    def reads(cls, options: Any) -> tuple[Part, ...]:
+        parts: tuple[tuple[Part, Any], ...] = (("item_tags", options.item_tags), ("user_tags", options.user_attributes))
+        return tuple(part for part, read in parts if read)
+
+    def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
+        """Return the arguments of :meth:`fit`, the items' tags and the users' attributes among them."""
+        options, inputs = self.config.model, super().training_inputs(data, refit=refit)
+        if options.item_tags:
+            if not data.item_tags:
+                raise InputError(
+                    f"{data.path or data.name} has no item tags to condition on. Prepare it again with --titles FILE "
+                    "that has tags in its third column, or train without them: --set model.item_tags=false"
+                )
+            inputs["item_tags"] = data.item_tags
+        if options.user_attributes:
+            splits = ("train", "validation") if refit else ("train",)  # the rows of refit_matrix
+            users = dict.fromkeys(user for split in splits for user in data.user_ids(split))
+            inputs["user_attributes"] = _attributes_of(users, data)
+        return inputs
+
+    def held_out_inputs(self, data: Prepared, split: str) -> HeldOut:
+        """Return the users of a split, with the conditions that their attributes are once the model is fitted."""
+        users = super().held_out_inputs(data, split)
+        if not self.config.model.user_attributes:
+            return users
+        attributes = _attributes_of(data.user_ids(split), data)
+        if not self.condition_names:
+            return users
+        return users._replace(query=users.query.under(self.conditions_of(attributes)))
+
     def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
         """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for those there cannot be.
 
@@ -307,16 +339,17 @@ class ConditionalVAE(NeuralRecommender):
 
     def scores(self, histories: Any, conditions: Any = None) -> Tensor:
         """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
-        batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
-        return self.network.logits(under(batch, conditions))
+        return self.network.logits(self.batch(histories, conditions))
 
 
-def under(batch: Batch, conditions: Any) -> Batch:
-    """Return a batch under conditions, CSR (B, C), or as it is where they are None."""
-    if conditions is None:
-        return batch
-    dense = torch.from_numpy(conditions.toarray().astype(np.float32))
-    return replace(batch, conditions=dense.to(batch.values.device))
+def _attributes_of(users: Iterable[str], data: Prepared) -> list[Mapping[str, str]]:
+    """Return the attributes of each user, none for an unknown one; :class:`InputError` where nobody has any."""
+    if not data.user_tags:
+        raise InputError(
+            f"{data.path or data.name} has no user attributes to condition on. Prepare it again with --user-tags FILE, "
+            "or train without model.user_attributes."
+        )
+    return [data.user_tags.get(user, {}) for user in users]
 
 
 def _checked_tags(item_tags: Tags) -> Tags:

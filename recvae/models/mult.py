@@ -250,6 +250,7 @@ class MultVAE(NeuralRecommender):
     """Variational autoencoder with a multinomial likelihood and an annealed KL; Liang et al. 2018."""
 
     name = "mult-vae"
+    introduced = True
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     follows: ClassVar[defaults.Rule] = defaults.MULT

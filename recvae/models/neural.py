@@ -92,8 +92,13 @@ class NeuralRecommender(Recommender):
         """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
         return type(self).build(self.n_items, self.config.model, self.config.seed)
 
+    def batch(self, histories: Any, conditions: Any = None) -> Batch:
+        """Return canonical CSR rows (b, n_items), under conditions, CSR (b, C) or None, as the network takes them."""
+        batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
+        return batch if conditions is None else batch.under(conditions)
+
     def scores(self, histories: Any) -> Tensor:
-        return self.network.logits(Batch.of(histories, self.device, weighted=self.config.model.weighted))
+        return self.network.logits(self.batch(histories))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()

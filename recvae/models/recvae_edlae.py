@@ -67,6 +67,8 @@ class RecVAEEDLAE(NeuralRecommender):
     """RecVAE with EDLAE's linear path beside it, after VASP (Vančura and Kordík 2021)."""
 
     name = "recvae-edlae"
+    introduced = True
+    about_likelihood = "The linear path takes part in ranking, not in the likelihood: log p(x) is that of RecVAE."
     model_defaults = RecVAEEDLAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4, average=0.7, patience=10)
     follows: ClassVar[defaults.Rule] = defaults.RECVAE_EDLAE

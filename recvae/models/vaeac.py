@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from recvae import defaults
 from recvae.arguments import whole_number
+from recvae.capabilities import Part, Prepared
 from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.matrices import as_csr, canonical
@@ -315,6 +316,8 @@ class VAEAC(NeuralRecommender):
     """
 
     name = "vaeac"
+    contends = False  # its business is ratings
+    task = ("model.ratings", "model.likelihood")
     model_defaults = VAEACOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     follows: ClassVar[defaults.Rule] = defaults.MULT
@@ -331,6 +334,32 @@ class VAEAC(NeuralRecommender):
             config = replace(config, model=replace(config.model, weighted=True))
         super()._configure(config, device)
 
+    @classmethod
+    def reads(cls, options: Any) -> tuple[Part, ...]:
+        return ("ratings",) if options.ratings else ()
+
+    @property
+    def predicts_ratings(self) -> bool:
+        return self.of_ratings and bool(self.config.model.likelihood == "gaussian")
+
+    @property
+    def named_value(self) -> float:
+        """The value, in a history, of an item that is only named: of ratings the least that counts as liked."""
+        return float(self.config.model.liked_from) if self.of_ratings else 1.0
+
+    def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
+        """Return the arguments of :meth:`fit`, the ratings in place of the clicks where the model is of ratings.
+
+        Raises :class:`InputError` where other ratings count as liked than those that are the dataset's clicks.
+        """
+        least = data.manifest.get("filters", {}).get("min_rating")
+        if self.of_ratings and least is not None and least > 0 and least != self.named_value:
+            raise InputError(
+                f"The clicks of {data.path or data.name} are ratings from {least} on, and this model calls those from "
+                f"{self.named_value} on liked: set model.liked_from={least}."
+            )
+        return super().training_inputs(data, refit=refit)
+
     def _prepare(self, matrix: Any) -> None:
         o = self.config.model
         if o.ratings:
@@ -339,7 +368,7 @@ class VAEAC(NeuralRecommender):
                     f"There is nothing to learn: none of the training ratings is {o.liked_from} or more, the least "
                     "that counts as liked. Set model.liked_from to a rating of this scale."
                 )
-            self.network.set_offsets(Batch.of(matrix, self.device, weighted=True))
+            self.network.set_offsets(self.batch(matrix))
 
     @torch.no_grad()
     def predict_ratings(self, histories: Any, where: Any, *, samples: int = 0) -> Any:
@@ -364,7 +393,7 @@ class VAEAC(NeuralRecommender):
         parts: list[Tensor] = []
         for start in range(0, where.shape[0], _USERS_AT_ONCE):
             users = slice(start, start + _USERS_AT_ONCE)
-            batch = Batch.of(histories[users], self.device, weighted=True)
+            batch = self.batch(histories[users])
             asked = Batch.of(where[users], self.device)
             code = self.network.coder(batch, noise)
             draws = [self.network.expected(batch, asked, code()) for _ in range(samples or 1)]

@@ -285,6 +285,7 @@ class VampVAE(NeuralRecommender):
     """Variational autoencoder with a VampPrior, a hierarchy of two codes and gates; Kim and Suh 2019."""
 
     name = "vamp-vae"
+    contends = False  # it takes hours where the others take minutes
     model_defaults = VampVAEOptions()
     train_defaults = TrainOptions(epochs=400, batch_size=200, learning_rate=5e-4, patience=50)
     follows: ClassVar[defaults.Rule] = defaults.VAMP

@@ -7,7 +7,7 @@ made, and no step waits for the device: the number of clicks in every batch is r
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -102,6 +102,11 @@ class Batch:
         else:
             out.view(-1).index_put_((self.cells,), values)  # cells are distinct: in any order
         return out
+
+    def under(self, conditions: Any) -> "Batch":
+        """Return the batch under conditions, a sparse matrix (B, C) of 0 and 1."""
+        dense = torch.from_numpy(conditions.toarray().astype(np.float32))
+        return replace(self, conditions=dense.to(self.values.device))
 
     def repeated(self, times: int) -> "Batch":
         """Return all of these users ``times`` over, one copy of the batch after the other."""

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from recvae import version
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError, WorkError
 from recvae.files import refuse_existing, writing
 from recvae.files.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
 from recvae.nn.network import Network
-from recvae.training import run_folder, seals
+from recvae.training import run_folder, seals, versions
 from recvae.training.fixed import Fixed
 from recvae.training.loop import EpochReport, TrainState, is_scheduled
 from recvae.training.records import Later, Run
@@ -326,7 +325,7 @@ def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
 def _later(run: Run, done: int) -> tuple[Later, ...]:
     """Return the versions that a run went on with where they were others than before, those of now too."""
     later = tuple(part for part in run.resumed if part.epoch <= done)
-    now = version.versions()
+    now = versions.versions()
     before = later[-1].versions if later else run.versions
     return later if now == before else (*later, Later(epoch=done + 1, versions=now))
 

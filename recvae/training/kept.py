@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
-from recvae import version
 from recvae.arguments import flag, path_of
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError
 from recvae.files import whole_folder
 from recvae.files.swap import one_version
+from recvae.training import versions
 from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
 
@@ -114,7 +114,7 @@ class Kept(ABC):
             n_items=len(self.items),
             vocabulary=self.items.hash(),
             titles=self.items.titles_hash(),
-            versions=self.versions or version.versions(),
+            versions=self.versions or versions.versions(),
             best_epoch=self.best_epoch,
             metrics=self.metrics,
             dataset=self.dataset,

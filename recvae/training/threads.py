@@ -196,7 +196,7 @@ class SlowEpochs:
         quickest, self.quickest = self.quickest, min(seconds, self.quickest or seconds)
         others, wall = before.others(now), now.wall - before.wall
         own = (now.own - before.own) / wall / self.threads if wall > 0 else 1.0  # of each thread's time
-        times = 0.0 if quickest is None else seconds / quickest
+        times = seconds / quickest if quickest else 0.0  # 0: a coarse clock, or an epoch of no work
         slower = f"Epoch {epoch} took {times:.1f} times as long as the quickest before it. " if times >= SLOW else ""
         if self.said or self.threads == 1:
             return None

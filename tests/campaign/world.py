@@ -57,13 +57,13 @@ def warm_up() -> None:
     import eval
     import recvae
     from recvae import cli
-    from recvae.experiments import benchmark, diagnose, inputs, refit, study, tune
+    from recvae.experiments import benchmark, diagnose, measure, refit, study, tune
     from recvae.models import blend
     from recvae.registry import MODELS
     from recvae.reports import diagnosis_page, tables
     from recvae.training import run_folder
 
-    del pyarrow, benchmark, blend, cli, diagnosis_page, diagnose, inputs, refit, tables, study, tune, run_folder
+    del pyarrow, benchmark, blend, cli, diagnosis_page, diagnose, measure, refit, tables, study, tune, run_folder
     for package in (data_prep, eval, recvae):
         for name in package.__all__:
             getattr(package, name)

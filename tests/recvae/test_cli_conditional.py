@@ -16,9 +16,9 @@ from conftest import checkerboard
 from data_prep import Dataset, prepare_given, read_user_tags
 from eval import evaluate
 from recvae.errors import DataError, InputError
-from recvae.experiments import inputs
 from recvae.experiments.bounds import evidence
 from recvae.experiments.diagnose import diagnose
+from recvae.experiments.measure import validate_with
 from recvae.nn.batches import Batch
 from recvae.nn.noise import Noise
 from recvae.queries import Query
@@ -116,7 +116,7 @@ def test_conditions_that_there_are_not(cli, run, folder, files):
 
 def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
     model, data = load(run), Dataset.load(folder)
-    users = inputs.held_out(model, data, "test")
+    users = model.held_out_inputs(data, "test")
     tastes = [data.user_tags.get(user, {}).get("taste", "") for user in data.user_ids("test")]
     np.testing.assert_array_equal(users.query.conditions.toarray()[:, 3:], [[t == "even", t == "odd"] for t in tastes])
     assert not users.query.conditions.toarray()[:, :3].any()
@@ -126,7 +126,7 @@ def test_held_out_users_are_told_by_their_attributes(cli, run, folder):
     assert document["models"]["conditional-vae"]["metrics"]["ndcg@5"]["mean"] == pytest.approx(told)
     assert told != untold
     best = read_run(run).metrics["validation"]  # the epoch was chosen by users who were told of
-    assert inputs.validate_with(data, "ndcg@5")(model) == pytest.approx(best)
+    assert validate_with(data, "ndcg@5")(model) == pytest.approx(best)
     with pytest.raises(InputError, match="The conditions are 29 x 5, but there are 30 histories"):
         Query(users.query.histories, conditions=users.query.conditions[:29])
 
@@ -154,7 +154,7 @@ def test_diagnose_tells_the_users_attributes(run, folder, split):
 
 def test_refit_learns_from_the_validation_users_attributes(cli, run, folder, files):
     data = Dataset.load(folder)
-    given = inputs.learned_from(load(run), data, refit=True)
+    given = load(run).training_inputs(data, refit=True)
     assert len(given["user_attributes"]) == given["train"].shape[0] == 170
     assert given["user_attributes"][140] == data.user_tags.get(data.user_ids("validation")[0], {})
     assert cli("train", folder, "--refit", run, "--out", files / "refitted", "--quiet").status == 0

@@ -4,10 +4,18 @@ import json
 
 import pytest
 
-from data_prep import Dataset
+from data_prep import Dataset, sample
 from recvae.cli import main
-from recvae.cli.quickstart import FLAGSHIP, MODELS
+from recvae.cli.quickstart import models_shown
+from recvae.defaults import Size, recommended
 from recvae.recommender import load
+
+FLAGSHIP = "recvae-edlae"
+
+
+def test_the_recommended_model_is_among_the_five_that_are_shown():
+    assert models_shown() == [FLAGSHIP, "mult-vae", "ease", "implicit-als", "popularity"]
+    assert recommended(Size.of_training(sample().dataset().manifest)) == FLAGSHIP
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +29,9 @@ def test_models_beat_popularity_and_come_near_the_ceiling(cli, folder):
     assert answer.status == 0, answer.err
     for said in ("Who ranks best?", "the ceiling", "RecVAE", "Films for member", "has watched", "Next:"):
         assert said in answer.out
-    assert answer.err.count("trained") == len(MODELS)
+    assert answer.err.count("trained") == len(models_shown())
     document = json.loads((folder / "results.json").read_text())
-    assert set(document["models"]) == set(MODELS)
+    assert set(document["models"]) == set(models_shown())
     for name in (FLAGSHIP, "mult-vae"):
         assert document["times_popularity"][name] >= 1.5
         assert document["share_of_ceiling"][name] >= 0.8

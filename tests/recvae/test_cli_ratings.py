@@ -131,7 +131,7 @@ def test_a_benchmark_is_of_clicks(cli, folder, tmp_path):
     config.write_text('name = "vaeac"\nmodel = { ratings = true }\n')
     refused = cli("benchmark", folder, "--models", "vaeac,ease", "--config", config, "--out", tmp_path / "b")
     assert refused.status == 2
-    assert "'vaeac' has model.ratings=true, and a benchmark compares models of clicks" in refused.err
+    assert "'vaeac' learns from ratings, and a benchmark compares models of clicks" in refused.err
     assert "popularity" not in refused.err
     assert not (tmp_path / "b").exists()
 

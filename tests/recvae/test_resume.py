@@ -13,10 +13,9 @@ from sealing import reseal
 from small_models import BOARD, KINDS, equal, model
 
 import recvae
-from recvae import version
 from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
 from recvae.files import swap
-from recvae.training import run_folder
+from recvae.training import run_folder, versions
 from recvae.training.keepers import InFolder
 
 
@@ -335,11 +334,11 @@ def test_resume_warns_where_the_arithmetic_is_another(tmp_path, monkeypatch):
 
 
 def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, monkeypatch):
-    def versions():
+    def said():
         run = run_folder.read_run(tmp_path / "run")
         return run.versions, [(later.epoch, later.versions["torch"]) for later in run.resumed]
 
-    first = version.versions()
+    first = versions.versions()
     for epochs, torch_version, expected in (
         (2, first["torch"], []),
         (3, "99.0", [(3, "99.0")]),
@@ -347,9 +346,9 @@ def test_resume_keeps_the_versions_that_trained_and_adds_the_new_ones(tmp_path, 
         (5, "99.0", [(3, "99.0")]),
         (6, first["torch"], [(3, "99.0"), (6, first["torch"])]),
     ):
-        monkeypatch.setattr(version, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
+        monkeypatch.setattr(versions, "versions", lambda: {**first, "torch": torch_version})  # noqa: B023 - at once
         model("mult-dae", epochs=epochs).fit(BOARD, folder=tmp_path / "run", resume=True)
-        assert versions() == (first, expected)
+        assert said() == (first, expected)
     again = recvae.load(tmp_path / "run", "cpu")
     again.save(tmp_path / "copy")
     assert run_folder.read_run(tmp_path / "copy").resumed == run_folder.read_run(tmp_path / "run").resumed

@@ -18,7 +18,7 @@ from recvae.defaults import Size
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.experiments import study as studies
 from recvae.experiments import tune as tuning
-from recvae.experiments.inputs import validate_with
+from recvae.experiments.measure import validate_with
 from recvae.experiments.space import Plan, changed, plan
 from recvae.experiments.tune import Events, read_study, tune
 from recvae.options import Between, OneOf

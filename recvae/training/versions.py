@@ -1,6 +1,6 @@
-"""The version of recvae, said once (a test compares it with setup.cfg), and the versions that it computes with."""
+"""The versions that a run's bits depend on."""
 
-__version__ = "0.1.0"
+from recvae import __version__
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,28 @@
+"""What a run or a table says of the dataset that it is about, and whether two of them are of one split."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_prep.dataset import Dataset
+
+
+def facts(data: "Dataset", **more: Any) -> dict[str, Any]:
+    """Return what a run or a table says of its dataset, as plain values, with ``more`` added."""
+    manifest = data.manifest
+    return {
+        "name": data.name,
+        "vocabulary": data.vocabulary_hash,
+        **{key: manifest[key] for key in ("filters", "protocol", "counts") if key in manifest},
+        **more,
+    }
+
+
+def other_split(told: Mapping[str, Any], data: "Dataset") -> bool:
+    """Return whether the facts that a run keeps of its dataset are of another split than ``data``.
+
+    Equal columns do not make the same split: the clicks that one holds out may be training clicks of the other. A run
+    that was trained from Python without facts tells nothing.
+    """
+    ours = facts(data)
+    return any(told[key] != ours.get(key) for key in ("filters", "protocol", "counts") if key in told)
