@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -130,7 +130,7 @@ def whole_ids(ids: Iterable[str]) -> list[str]:
     return [text[:-2] for text in texts] if all(map(_WHOLE_FLOAT.fullmatch, texts)) else texts
 
 
-def _whole(values: npt.NDArray[np.floating[Any]], label: str, name: str) -> npt.NDArray[np.int64]:
+def _whole(values: npt.NDArray[np.floating], label: str, name: str) -> npt.NDArray[np.int64]:
     """Return ids that came as floats as int64 (n,); raise :class:`DataError` for one that is not whole, or rounded."""
     uneven = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
     if uneven.size:
@@ -148,7 +148,7 @@ def _whole(values: npt.NDArray[np.floating[Any]], label: str, name: str) -> npt.
     return values.astype(np.int64)
 
 
-def _as_text(values: Any, label: str, name: str) -> Any:
+def _as_text(values: "pa.ChunkedArray | pa.Array", label: str, name: str) -> "pa.ChunkedArray | pa.Array":
     import pyarrow as pa
 
     try:

@@ -16,7 +16,6 @@ The folder (format version 1) is a contract that everything else reads:
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -28,7 +27,16 @@ from data_prep.matrices import check_matrix, save_matrix
 from data_prep.splits import Split
 from recvae.arguments import flag, path_of, shown
 from recvae.errors import FormatError, InputError
-from recvae.files import file_hash, recover, same_vocabulary, vocabulary_hash, whole_folder, write_table
+from recvae.files import (
+    Document,
+    JsonObject,
+    file_hash,
+    recover,
+    same_vocabulary,
+    vocabulary_hash,
+    whole_folder,
+    write_table,
+)
 
 _ITEMS = ("index", "item_id", "title")
 _USERS = ("split", "row", "user_id")
@@ -49,7 +57,7 @@ class Dataset:
 
     def __init__(
         self,
-        manifest: dict[str, Any],
+        manifest: JsonObject,
         *,
         folder: DatasetFolder | None = None,
         split: Split | None = None,
@@ -81,7 +89,7 @@ class Dataset:
         split: Split,
         *,
         name: str,
-        about: Mapping[str, Any] | None = None,
+        about: Document | None = None,
         titles: Mapping[str, str] | None = None,
         item_tags: Tags | None = None,
         user_tags: UserTags | None = None,
@@ -97,7 +105,7 @@ class Dataset:
             raise InputError(f"A split is what data_prep.make_split makes, and not {shown(split)}.")
         for matrix in MATRICES:
             check_matrix(f"The {matrix} matrix", getattr(split, matrix))
-        manifest: dict[str, Any] = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
+        manifest: JsonObject = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
         manifest["counts"] = {
             "items": len(split.item_ids),
             "users": {part: len(split.user_ids[part]) for part in SPLITS},
@@ -375,7 +383,7 @@ class Dataset:
             if matrix.shape != expected or matrix.nnz != self._entries(name):
                 raise FormatError(f"The {name} matrix is {matrix.shape}, and users and items make {expected}. {AGAIN}")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """Return users, clicks, density, activity and popularity quantiles and what was dropped, as plain data."""
         from data_prep.describe import describe
 

@@ -1,9 +1,11 @@
 """A dataset in numbers: users, items, clicks, density, and the quantiles of activity and popularity."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def describe(dataset: "Dataset") -> dict[str, Any]:
+def describe(dataset: "Dataset") -> JsonObject:
     """Return the dataset in numbers, as plain data for JSON.
 
     ``splits`` has for "train" the users, clicks, density and clicks per user; for "validation" and "test" the users,
@@ -21,7 +23,7 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
     train = dataset.train
     popularity = np.bincount(train.indices, minlength=dataset.n_items)
     popular = np.sort(popularity)[::-1][: -(-dataset.n_items // 10)]
-    splits: dict[str, Any] = {
+    splits: JsonObject = {
         "train": {
             "users": train.shape[0],
             "clicks": int(train.nnz),
@@ -62,7 +64,7 @@ def _share(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else 0.0
 
 
-def _quantiles(values: npt.NDArray[Any]) -> dict[str, float]:
+def _quantiles(values: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return named quantiles and the mean of counts; all 0 where there are none."""
     if not values.size:
         return dict.fromkeys((*_QUANTILES, "mean"), 0.0)

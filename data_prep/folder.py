@@ -8,14 +8,14 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from scipy.sparse import csr_array
 
 from data_prep.manifest import AGAIN, OPTIONAL, REQUIRED, read_manifest
 from data_prep.matrices import read_matrix
 from recvae.errors import FormatError, InputError
-from recvae.files import parse_table
+from recvae.files import JsonObject, parse_table
 
 
 class DatasetFolder:
@@ -38,7 +38,7 @@ class DatasetFolder:
                 what = "is not a dataset folder: it has no manifest.json"
             raise FormatError(f"{path} {what}. Give the folder that recvae prepare wrote.")
         self.path = path
-        self.manifest: dict[str, Any] = read_manifest(self._manifest_file)
+        self.manifest: JsonObject = read_manifest(self._manifest_file)
         self._opened = copy.deepcopy(self.manifest)  # ``manifest`` is the user's to change
         self._digests: dict[str, str] = self._opened["files"]
         for name in self.names:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.dataset import Dataset
 from data_prep.doubts import Warn, doubts_about, doubts_about_titles
@@ -17,6 +17,7 @@ from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_titles, read_user_tags
 from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     from data_prep.readers import Frame
@@ -30,7 +31,7 @@ class _Raw:
 
     name: str
     data: Interactions
-    source: dict[str, Any]
+    source: JsonObject
     titles: Titles = field(default_factory=Titles)
     user_tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -181,7 +182,7 @@ def filter_interactions(
     return data, dropped
 
 
-def _release(name_or_file: Any) -> Release | None:
+def _release(name_or_file: object) -> Release | None:
     """Return the known dataset that is meant, or None for a file or frame; raise :class:`InputError` for neither."""
     if not isinstance(name_or_file, str) or is_stdin(name_or_file):
         return None
@@ -212,7 +213,7 @@ def _read_release(
 
 
 def _read_other(
-    source: Any,
+    source: "ByteSource | Frame",
     user_column: str | None,
     item_column: str | None,
     progress: Progress | None,

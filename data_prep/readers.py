@@ -8,7 +8,7 @@ no quoting. Rows are numbered from 1 in messages, any header not counted.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from data_prep.columns import Columns, check_columns, from_table, one_line
 from data_prep.interactions import Interactions
@@ -148,7 +148,7 @@ def _from_frame(frame: "Frame", want: Columns, label: str) -> Interactions:
     return from_table(table, want, label)
 
 
-def _series(series: Any, label: str, name: str) -> "pa.Array":
+def _series(series: "pd.Series", label: str, name: str) -> "pa.Array":
     """Turn one pandas column into an Arrow array; a column that mixes texts and numbers becomes text."""
     import pyarrow as pa
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from recvae.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import csv
 
 _BLOCK = 1 << 22
 _HEAD = 1 << 20
@@ -32,7 +33,7 @@ class _Text:
         """Return what Arrow is to read: single-byte separators."""
         return Separated(stream, self.separator, str(self.file)) if self.long else stream
 
-    def parse_options(self) -> Any:
+    def parse_options(self) -> "csv.ParseOptions":
         import pyarrow.csv as pc
 
         return pc.ParseOptions(
@@ -41,7 +42,7 @@ class _Text:
             newlines_in_values=not self.long,  # a quoted id may hold a line break
         )
 
-    def read_options(self, **options: Any) -> Any:
+    def read_options(self, **options: object) -> "csv.ReadOptions":
         import pyarrow.csv as pc
 
         return pc.ReadOptions(column_names=self.columns, block_size=_BLOCK, **options)
@@ -72,7 +73,9 @@ class _Text:
             raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
         return table.schema
 
-    def read(self, types: dict[str, Any], progress: Progress | None = None, *, threads: bool = True) -> "pa.Table":
+    def read(
+        self, types: "dict[str, pa.DataType]", progress: Progress | None = None, *, threads: bool = True
+    ) -> "pa.Table":
         """Read the columns named in ``types``; Arrow's own exceptions come through."""
         import pyarrow as pa
         import pyarrow.csv as pc
@@ -117,7 +120,7 @@ def from_text(
     schema = text.first_block()
     check_columns(file, want, schema.names, separator)
     code = pa.dictionary(pa.int32(), pa.string())
-    types: dict[str, Any] = {want.user: code, want.item: code}
+    types: dict[str, pa.DataType] = {want.user: code, want.item: code}
     if want.rating is not None:
         types[want.rating] = pa.float64()
     if want.time is not None:
@@ -137,7 +140,7 @@ def from_text(
     return from_table(table, want, str(file))
 
 
-def _diagnose(text: _Text, want: Columns, types: dict[str, Any]) -> DataError | None:
+def _diagnose(text: _Text, want: Columns, types: "dict[str, pa.DataType]") -> DataError | None:
     """Read a file that Arrow refused once more, without conversions, and say which row is at fault."""
     import pyarrow as pa
 

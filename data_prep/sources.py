@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_rows, titles_from_rows
 from recvae.errors import DataError, InputError, WorkError, did_you_mean
-from recvae.files import file_hash
+from recvae.files import JsonObject, file_hash
 
 _URL = "https://files.grouplens.org/datasets/movielens/"
 _CITATION = (
@@ -174,7 +174,7 @@ class Found:
                 return {row[0]: dict(zip(variant.names, row[1:], strict=False)) for row in rows}
         return {}
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """Return the manifest's entry for the source, with the SHA-256 of the archive or of the ratings file."""
         file = self.archive or self.ratings()[1].path
         return {

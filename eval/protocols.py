@@ -28,6 +28,7 @@ from eval.metrics import (
 from eval.significance import Metric, summarize
 from recvae.arguments import function, shown, whole_number
 from recvae.errors import ConfigError, DataError, InputError
+from recvae.files import JsonObject
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Ranker", "evaluate", "validator"]
 
@@ -75,7 +76,7 @@ class Evaluation:
     rank_seconds: float
     score_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the JSON form of everything but the per-user values; a number that is not defined becomes None."""
         return {
             "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
@@ -253,7 +254,7 @@ def _one_per_user_metric(metric: str) -> MetricName:
 def _ranked(ranker: Ranker, histories: csr_array, k: int, conditions: csr_array | None) -> npt.NDArray[np.int32]:
     """Ask for lists of k items, at most the catalogue, and check rows and scores."""
     n, n_items = histories.shape
-    asked: dict[str, Any] = {} if conditions is None else {"conditions": conditions}
+    asked: dict[str, csr_array] = {} if conditions is None else {"conditions": conditions}
     name = type(ranker).__name__
     if not callable(getattr(ranker, "recommend", None)):
         raise InputError(f"Only what has a function 'recommend' can be evaluated, and {shown(ranker)} has none.")

@@ -14,7 +14,6 @@ paired t test, with C - 1 degrees of freedom; it is not corrected for the number
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -206,7 +205,7 @@ def _vector(values: npt.ArrayLike, name: str) -> Floats:
     return vector
 
 
-def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Floats, npt.NDArray[Any] | None]:
+def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Floats, npt.NDArray[np.generic] | None]:
     """Drop NaN values together with their clusters."""
     vector = _vector(values, "values")
     present = ~np.isnan(vector)
@@ -221,7 +220,7 @@ def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Flo
     return vector[present], groups[present]
 
 
-def _grouped(values: Floats, clusters: npt.NDArray[Any] | None) -> tuple[Floats, Floats]:
+def _grouped(values: Floats, clusters: npt.NDArray[np.generic] | None) -> tuple[Floats, Floats]:
     """Sum and size of each cluster -> (C,), (C,); without clusters every value is its own."""
     if clusters is None:
         return values, np.ones(len(values))

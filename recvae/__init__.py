@@ -5,7 +5,6 @@ use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi`` says th
 """
 
 from importlib import import_module
-from typing import Any
 
 from recvae.registry import HOMES
 from recvae.version import __version__ as __version__
@@ -21,10 +20,11 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'recvae' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    value: object = getattr(import_module(_HOME[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

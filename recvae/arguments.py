@@ -41,7 +41,7 @@ def real_number(name: str, value: object) -> float:
     return number
 
 
-def function(name: str, value: Any) -> None:
+def function(name: str, value: object) -> None:
     """Raise :class:`InputError` for an argument that is neither None nor can be called."""
     if value is not None and not callable(value):
         raise InputError(f"{name} must be a function, and is {shown(value)}.")
@@ -56,7 +56,7 @@ def flag(name: str, value: object) -> bool:
     raise InputError(f"{name} must be True or False, and is {shown(value)}.")
 
 
-def items(name: str, values: Any) -> list[Any]:
+def items(name: str, values: object) -> list[Any]:
     """Return the members of ``values``; raise :class:`InputError` for a text and for what has no members."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} must be a list, not one text such as {shown(values)}. Write [{shown(values)}].")
@@ -65,7 +65,7 @@ def items(name: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def path_of(value: Any) -> Path:
+def path_of(value: object) -> Path:
     """Return a path; raise :class:`InputError` for what is none, and for one that the operating system cannot have."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InputError(f"A path is a text or a pathlib.Path, not {shown(value)}.")

@@ -11,7 +11,10 @@ of four smaller data sets (docs/log.md); docs/models/README.md has the table wit
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Rule = Mapping[str, Callable[["Size"], int | float]]
 """By ``section.key``, the function that gives an option's default."""
@@ -29,7 +32,7 @@ class Size:
     clicks: int
 
     @classmethod
-    def of(cls, matrix: Any) -> "Size":
+    def of(cls, matrix: "csr_array") -> "Size":
         """Return the size of a sparse matrix (n_users, n_items), every entry a click."""
         users, items = matrix.shape
         return cls(max(1, int(users)), max(1, int(items)), max(1, int(matrix.nnz)))

@@ -3,14 +3,17 @@
 NumPy only: the evaluation needs it too.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recvae.errors import DataError
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
-def check_indices(matrix: Any, name: str) -> None:
+
+def check_indices(matrix: "csr_array", name: str) -> None:
     """Raise :class:`DataError` for a CSR whose row pointers, columns and values do not fit one another and its shape.
 
     ``name`` begins the sentence, such as "The matrix". Some reductions over the columns and the row pointers: they are

@@ -3,18 +3,19 @@
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, metadata
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from recvae.defaults import Rule
 from recvae.errors import InputError, did_you_mean
+from recvae.options import OptionSet, TrainOptions
 
 
 class Declared(Protocol):
-    """The part of a model's class that its configuration is checked against: option sets with their defaults."""
+    """The part of a model's class that a configuration is checked against: option sets with their defaults."""
 
     name: ClassVar[str]
-    model_defaults: ClassVar[Any]
-    train_defaults: ClassVar[Any]
+    model_defaults: ClassVar[OptionSet]
+    train_defaults: ClassVar[TrainOptions | None]
     follows: ClassVar[Rule]
 
 
@@ -23,7 +24,7 @@ Kind = TypeVar("Kind", bound=Declared)
 
 @dataclass(frozen=True)
 class Entry:
-    """A model's home, what it is called in print, and its paper."""
+    """A model's name, its class, its title in tables, and its paper."""
 
     name: str
     home: str  # module:class, imported on first use: only ImplicitALS needs implicit
@@ -85,7 +86,7 @@ MODELS = {
     )
 }
 
-# What is made of trained models instead of being trained: it loads and ranks like any model, and nothing fits it.
+# Models that are made of trained models: they load and rank like any model, and cannot be fitted.
 JOINED = {"blend": Entry("blend", "recvae.models.blend:Blend", "Blend", "a weighted sum of trained models' scores")}
 
 
@@ -96,7 +97,7 @@ _REGISTERED: dict[str, Entry] = {}
 
 
 def register(kind: type[Kind], *, title: str = "", paper: str = "") -> type[Kind]:
-    """Make a model of one's own known in this process by its ``name``, and return its class: a class decorator too.
+    """Enter a model class under its ``name`` in this process, and return the class: it can be used as a decorator.
 
     ``kind`` is a subclass of :class:`recvae.recommender.Recommender`; ``title`` and ``paper`` are for tables. Raises
     :class:`InputError` where another class has the name. A package does the same without a call, by an entry point of
@@ -117,10 +118,10 @@ def models() -> dict[str, Entry]:
 
 @cache
 def _installed() -> dict[str, Entry]:
-    """Return the models that installed packages name; their classes are imported on first use, as ours are."""
+    """Return the models that installed packages name; their classes are imported on first use."""
     found = {}
     for point in metadata.entry_points(group=GROUP):
-        if point.name not in MODELS and point.name not in JOINED:  # ours cannot be replaced from outside
+        if point.name not in MODELS and point.name not in JOINED:  # this project's models cannot be replaced
             package = point.dist.name if point.dist else point.module
             found[point.name] = Entry(point.name, point.value, point.attr, f"from the package {package}")
     return found

@@ -29,7 +29,8 @@ from scipy.sparse import csr_array, csr_matrix, random_array
 from recvae.config import run_config
 from recvae.errors import DataError, FormatError, InputError
 from recvae.models.neural import NeuralRecommender
-from recvae.nn.batches import Batch, Clicks
+from recvae.nn.batches import Batch, Clicks, Matrix
+from recvae.nn.network import Network
 from recvae.nn.noise import Noise
 from recvae.recommender import Recommender, load
 
@@ -53,7 +54,7 @@ def random_clicks(users: int, items: int, density: float = 0.1, seed: int = 0) -
     return matrix
 
 
-def in_form(matrix: csr_array, form: str) -> Any:
+def in_form(matrix: csr_array, form: str) -> Matrix:
     """Return the same clicks in one of :data:`FORMS`."""
     if form == "int64 indices":
         return csr_array((matrix.data, matrix.indices.astype("i8"), matrix.indptr.astype("i8")))
@@ -227,7 +228,7 @@ class NeuralConformance(Conformance):
     weighs: ClassVar[bool] = True  # whether its likelihood has a meaning for clicks that weigh more than others
 
     @pytest.fixture
-    def network(self, fitted: Recommender) -> Any:
+    def network(self, fitted: Recommender) -> Network:
         """Return the network of the fitted model."""
         assert isinstance(fitted, NeuralRecommender)
         return fitted.network
@@ -253,7 +254,7 @@ class NeuralConformance(Conformance):
                     assert parameter.grad is None, label
         assert {id(p) for phase in network.phases() for p in phase.parameters} == {id(p) for p in network.parameters()}
 
-    def test_predicting_is_deterministic_whatever_the_module_mode(self, network: Any) -> None:
+    def test_predicting_is_deterministic_whatever_the_module_mode(self, network: Network) -> None:
         """Neither dropout nor sampling is left on."""
         batch = Batch.of(checkerboard())
         with torch.no_grad():

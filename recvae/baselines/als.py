@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -22,6 +24,9 @@ from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 from recvae.training.forks import after_fork
 from recvae.training.tensors import Expected
+
+if TYPE_CHECKING:
+    from implicit.cpu.als import AlternatingLeastSquares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +62,14 @@ class ImplicitALS(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
+    def learn(self, matrix: csr_array) -> None:
         self.counts = item_counts(matrix)
         als = self._als()
         with one_blas_thread(wait=True), self._solvable():
             als.fit(_clicks(matrix), show_progress=False)
         self._hold(als, als.item_factors)
 
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         self.als.num_threads = torch.get_num_threads()  # of now: a forked process has one, whatever its parent had
         with one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
@@ -75,7 +80,7 @@ class ImplicitALS(Recommender):
         return {"item_factors": self.factors, "counts": self.counts}
 
     def expected(self) -> Mapping[str, Expected]:
-        factors = Expected((self.n_items, self.config.model.factors))
+        factors = Expected((self.n_items, self.config.options(ImplicitALSOptions).factors))
         return {"item_factors": factors, "counts": Expected((self.n_items,), low=0)}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -85,10 +90,10 @@ class ImplicitALS(Recommender):
     def similarity(self, items: Tensor) -> Tensor:
         return cosines(self.factors, items)
 
-    def _als(self) -> Any:
+    def _als(self) -> "AlternatingLeastSquares":
         from implicit.cpu.als import AlternatingLeastSquares
 
-        options = self.config.model
+        options = self.config.options(ImplicitALSOptions)
         with one_blas_thread():  # the constructor warns where BLAS has more
             return AlternatingLeastSquares(
                 factors=options.factors,
@@ -105,20 +110,18 @@ class ImplicitALS(Recommender):
         try:
             yield
         except ValueError as error:
-            regularization = self.config.model.regularization
+            regularization = self.config.options(ImplicitALSOptions).regularization
             raise WorkError(
                 f"implicit cannot solve for the factors ({error}). Use a model.regularization above {regularization}."
             ) from error
 
-    def _hold(self, als: Any, item_factors: Any) -> None:
+    def _hold(self, als: "AlternatingLeastSquares", item_factors: NDArray[np.float32]) -> None:
         als.item_factors = item_factors
         self.als, self.factors = als, torch.from_numpy(item_factors)
 
 
-def _clicks(matrix: Any) -> Any:
+def _clicks(matrix: csr_array) -> csr_matrix:
     """Return binarised clicks as the csr_matrix that implicit wants."""
-    from scipy.sparse import csr_matrix
-
     ones = np.ones(len(matrix.indices), dtype=np.float32)
     return csr_matrix((ones, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)), shape=matrix.shape)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
@@ -71,8 +72,8 @@ class ItemKNN(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
-        options = self.config.model
+    def learn(self, matrix: csr_array) -> None:
+        options = self.config.options(ItemKNNOptions)
         self.counts = item_counts(matrix)
         self._hold(
             nearest_neighbours(
@@ -84,9 +85,7 @@ class ItemKNN(Recommender):
             )
         )
 
-    def scores(self, histories: Any) -> Tensor:
-        from scipy.sparse import csr_array
-
+    def scores(self, histories: csr_array) -> Tensor:
         ones = np.ones(len(histories.indices), dtype=np.float32)
         clicks = csr_array((ones, histories.indices, histories.indptr), shape=histories.shape)
         scores = torch.from_numpy((clicks @ self.weights).toarray())
@@ -109,8 +108,6 @@ class ItemKNN(Recommender):
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        from scipy.sparse import csr_array
-
         self.counts = tensors["counts"]
         parts = tuple(tensors[name].numpy() for name in ("similarities", "neighbours", "offsets"))
         self._hold(csr_array(parts, shape=(self.n_items, self.n_items)))
@@ -122,19 +119,19 @@ class ItemKNN(Recommender):
         found[np.repeat(np.arange(len(items)), np.diff(rows.indptr)), rows.indices] = torch.from_numpy(rows.data)
         return found
 
-    def _hold(self, neighbours: Any) -> None:
+    def _hold(self, neighbours: csr_array) -> None:
         self.neighbours = neighbours
         self.weights = neighbours.T.tocsr()  # by clicked item, as a history needs them
 
 
-def nearest_neighbours(matrix: Any, neighbours: int, *, shrinkage: float, asymmetry: float, activity: float) -> Any:
+def nearest_neighbours(
+    matrix: csr_array, neighbours: int, *, shrinkage: float, asymmetry: float, activity: float
+) -> csr_array:
     """Return the nearest items of each item: CSR (n_items, n_items), float32, row j the s_ij of j's neighbours i.
 
     ``matrix`` CSR (n_users, n_items), binarised. A row holds at most ``neighbours`` entries, best first, and fewer
     where fewer items share a user with j. Similarities are compared in float32, equal ones go to the lower item.
     """
-    from scipy.sparse import csr_array
-
     n_items = matrix.shape[1]
     clicks = csr_array((np.ones(len(matrix.indices)), matrix.indices, matrix.indptr), shape=matrix.shape)
     lengths = np.diff(matrix.indptr).astype(np.float64)

@@ -1,12 +1,15 @@
 """From what a person calls an item, an id or a title or a part of one, to its column."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from recvae.errors import InputError, did_you_mean, nearest
+from recvae.files import Document, JsonObject
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from recvae.recommender import Recommender
@@ -90,7 +93,7 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
 
 
-def item_rows(model: "Recommender", ids: Any, scores: Any) -> list[dict[str, Any]]:
+def item_rows(model: "Recommender", ids: "NDArray[np.int32]", scores: "NDArray[np.float32]") -> list[JsonObject]:
     """Return one ranked list, padding left out, as plain values: rank, item_id, title, score."""
     return [
         {"rank": rank, "item_id": model.items.ids[i], "title": model.items.titles[i], "score": round(float(score), 6)}
@@ -99,7 +102,7 @@ def item_rows(model: "Recommender", ids: Any, scores: Any) -> list[dict[str, Any
     ]
 
 
-def items_table(rows: Sequence[Mapping[str, Any]], score: str = "score") -> "Table":
+def items_table(rows: Sequence[Document], score: str = "score") -> "Table":
     """Return a ranked list for the terminal; without titles the column is left out."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

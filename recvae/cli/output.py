@@ -5,16 +5,18 @@ Lists are Parquet, CSV or JSON lines with the columns user, rank, item_id, title
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recvae.errors import InputError, WorkError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from recvae.training.vocabulary import Vocabulary
 
@@ -27,8 +29,8 @@ class Block:
     """Ranked lists of some users: ids int32 and scores float32, (b, k), padded with -1 and -inf."""
 
     users: Sequence[str | None]
-    ids: Any
-    scores: Any
+    ids: "NDArray[np.int32]"
+    scores: "NDArray[np.float32]"
 
 
 def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> None:
@@ -117,7 +119,7 @@ def _table(block: Block, items: "Vocabulary", schema: "pa.Schema") -> "pa.Table"
 
 
 @contextmanager
-def _writer(path: Path, suffix: str, schema: "pa.Schema") -> Iterator[Any]:
+def _writer(path: Path, suffix: str, schema: "pa.Schema") -> Iterator[Callable[["pa.Table"], object]]:
     """Yield a function that appends a table to a new file."""
     if suffix == ".parquet":
         import pyarrow.parquet as pq

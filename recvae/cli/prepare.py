@@ -10,6 +10,7 @@ import typer
 from recvae.cli.options import Debug, Json, Overwrite, Quiet
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount
+from recvae.files import Document
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -204,8 +205,8 @@ def _given(
     name: str | None,
     train: Path | None,
     test: Path | None,
-    of_splitting: Mapping[str, Any],
-    shares: Mapping[str, Any],
+    of_splitting: Mapping[str, object],
+    shares: Mapping[str, float],
 ) -> tuple[Path, Path] | None:
     """Return the two files of data that arrive split, None for other data; refuse what does not belong together."""
     from recvae.errors import InputError
@@ -240,7 +241,7 @@ def next_commands(folder: Path, data: "Dataset") -> list[str]:
     ]
 
 
-def summary(data: "Dataset", about: dict[str, Any]) -> list[str]:
+def summary(data: "Dataset", about: Document) -> list[str]:
     """Return lines that say what was read, dropped and kept, and how it was split."""
     manifest = data.manifest
     source, splits = manifest.get("source", {}), about["splits"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclass
@@ -86,9 +86,10 @@ class Forgiving:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def _stream(self) -> Any:
+    def _stream(self) -> TextIO:
         stream = getattr(sys, self._name)
-        return getattr(stream, "rich_proxied_file", stream)  # a progress bar stands in its place
+        behind: TextIO = getattr(stream, "rich_proxied_file", stream)  # where a progress bar stands in its place
+        return behind
 
     def write(self, text: str) -> int:
         """Print ``text`` if that is possible."""

@@ -6,17 +6,18 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from recvae.cli.process import Forgiving
 from recvae.errors import OtherMachineWarning, RecvaeError, WorkError
+from recvae.files import Document
 from recvae.reports.text import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 
 class Interrupted(RecvaeError):  # noqa: N818 - it is no error
@@ -62,7 +63,7 @@ class Terminal:
         """Print commands to go on with."""
         self.note("\nNext:", *(f"  {command}" for command in commands))
 
-    def document(self, value: Mapping[str, Any]) -> None:
+    def document(self, value: Document) -> None:
         """Print the JSON document, where one is asked for; errors as :meth:`result`."""
         if self.json:
             _need_stdout()
@@ -104,12 +105,13 @@ class Terminal:
     @contextmanager
     def amounts(self, *, bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
         """Yield ``progress(what, done, total)``: a bar per ``what`` on a terminal; elsewhere a line, for bytes only."""
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
         if self.quiet or not self.err.is_terminal:
+            named: set[str] = set()
 
             def line(what: str, done: int, total: int | None) -> None:
-                if bytes and what not in tasks:
-                    tasks[what] = None
+                if bytes and what not in named:
+                    named.add(what)
                     self.say(f"{what} ...")
 
             yield line
@@ -148,7 +150,7 @@ class Epochs:
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done + done / total)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Document) -> None:
         """Show one epoch, given as the plain values of an EpochReport."""
         self.done = row["epoch"]
         if self.bar is None:
@@ -161,7 +163,7 @@ class Epochs:
         self.bar.update(self.task, completed=row["epoch"], about=about)
 
 
-def epoch_line(row: Mapping[str, Any], metric: str) -> str:
+def epoch_line(row: Document, metric: str) -> str:
     """Return one epoch as a line: losses, KL and its weight, the validation metric, a star for a new best, seconds."""
     phases: dict[str, dict[str, float]] = row["phases"]
     parts = [f"epoch {row['epoch']:>{len(str(row['epochs']))}}/{row['epochs']}"]
@@ -198,7 +200,7 @@ def amount(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def to_json(value: Mapping[str, Any]) -> str:
+def to_json(value: Document) -> str:
     """Return JSON for stdout; escaped where stdout cannot carry a character, or a terminal would obey it."""
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     return visible_json(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
@@ -287,7 +289,7 @@ class Follower:
         if self.display is not None:
             self.display.step(done, total)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Document) -> None:
         """Show an epoch that is done."""
         if self.display is not None:
             self.display.epoch(row)

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from recvae.files.swap import (
 )
 
 __all__ = [
+    "Document",
+    "JsonObject",
     "file_hash",
     "fill_json",
     "fill_table",
@@ -53,6 +55,11 @@ __all__ = [
     "write_text",
     "writing",
 ]
+
+Document = Mapping[str, Any]
+"""A JSON object that is read: its reader knows, or has checked, the types of the fields."""
+JsonObject = dict[str, Any]
+"""A JSON object that is being made."""
 
 # csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
 _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
@@ -187,13 +194,13 @@ def _encoded(text: str, name: str) -> bytes:
         raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {name}. Rename it.") from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN and infinities are refused."""
     with whole_file(path) as temporary:
         fill_json(temporary, value, path.name)
 
 
-def fill_json(path: Path, value: Any, name: str) -> None:
+def fill_json(path: Path, value: object, name: str) -> None:
     """Write as :func:`write_json` does to a temporary file, of what will be called ``name``."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.write_bytes(_encoded(text, name))

@@ -13,10 +13,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, items, path_of, shown
@@ -48,7 +49,7 @@ NOT_TRAINED = (
 )
 
 Weights = tuple[float, ...]
-Score = Callable[[Any], Tensor]
+Score = Callable[[csr_array], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Blend(Recommender):
     def __init__(
         self,
         components: Sequence[Recommender],
-        histories: Any,
+        histories: csr_array,
         weights: Sequence[float] | None = None,
         *,
         device: str = "auto",
@@ -121,13 +122,13 @@ class Blend(Recommender):
     def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
         """Return a blend that :meth:`load` is to fill; raise :class:`InputError` where one would be trained."""
         blend = super().from_config(config, device)
-        if not config.model.weights:
+        if not config.options(BlendOptions).weights:
             raise InputError(NOT_TRAINED)
         return blend
 
     def fit(
         self,
-        train: Any,
+        train: csr_array,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
@@ -144,8 +145,7 @@ class Blend(Recommender):
     @property
     def weights(self) -> Weights:
         """One weight per component; their sum is 1."""
-        weights: Weights = self.config.model.weights
-        return weights
+        return self.config.options(BlendOptions).weights
 
     def with_weights(self, weights: Sequence[float]) -> Self:
         """Return a blend of the same components, which it shares, with other weights."""
@@ -155,7 +155,7 @@ class Blend(Recommender):
         other.metrics = {}
         return other
 
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         """Return the weighted sum of the components' scores, float32 (b, n_items), of canonical CSR rows."""
         total = None
         for score, weight, spread in zip(self.scorers, self.weights, self.spreads, strict=True):
@@ -218,7 +218,7 @@ class Blend(Recommender):
 
     def expected(self) -> Mapping[str, Expected]:
         """Return the form of :meth:`tensors`; a spread is above 0."""
-        n = len(self.config.model.components)
+        n = len(self.config.options(BlendOptions).components)
         spreads = Expected((n,), torch.float64, low=math.ulp(0.0))
         return {"weights": Expected((n,), torch.float64, low=0), "spreads": spreads}
 
@@ -248,7 +248,7 @@ class Blend(Recommender):
     def _read(cls, folder: Path, device: str) -> Self:
         """Return the blend of a run folder; raise :class:`FormatError` where it or a component is damaged."""
         blend = super()._read(folder, device)
-        names, seals = blend.config.model.components, (read_facts(folder) or {}).get("components", [])
+        names, seals = blend.config.options(BlendOptions).components, (read_facts(folder) or {}).get("components", [])
         if len(names) != len(seals):
             raise FormatError(f"{folder / WEIGHTS} does not fit the blend that {folder / RUN} names. Blend again.")
         components = []
@@ -269,7 +269,7 @@ class Blend(Recommender):
         self.alike_spreads = {}
 
     @torch.no_grad()
-    def _spread(self, place: int, histories: Any) -> float:
+    def _spread(self, place: int, histories: csr_array) -> float:
         """Return the standard deviation of a component's scores around each user's mean, some users at a time."""
         rows = max(1, SCORES_IN_MEMORY // self.n_items)
         variance = 0.0
@@ -300,7 +300,7 @@ def normalised(weights: Sequence[float], n: int) -> Weights:
     return values if math.isclose(total, 1, rel_tol=1e-12) else tuple(value / total for value in values)
 
 
-def _not_empty(histories: Any, n_items: int) -> Any:
+def _not_empty(histories: csr_array, n_items: int) -> csr_array:
     """Return the rows of a CSR that hold clicks; raise :class:`InputError` where there are none, or of other items."""
     matrix = canonical(histories)
     if matrix.shape[1] != n_items:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from recvae import defaults
@@ -179,8 +180,13 @@ class ConditionalVAE(NeuralRecommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
+    @property
+    def options(self) -> ConditionalVAEOptions:
+        """The model's options."""
+        return self.config.options(ConditionalVAEOptions)
+
     def fit(
-        self, train: Any, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
+        self, train: csr_array, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
     ) -> Self:
         """Train as :meth:`NeuralRecommender.fit` does, on conditions too.
 
@@ -198,9 +204,9 @@ class ConditionalVAE(NeuralRecommender):
         finally:
             self._given = self._tables = None, None
 
-    def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
+    def _begin_fit(self, train: csr_array, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> csr_array:
         matrix = super()._begin_fit(train, item_ids, titles)
-        options: ConditionalVAEOptions = self.config.model
+        options = self.options
         item_tags, user_attributes = self._given
         tags = self._tags(item_tags) if options.item_tags and item_tags is not None else []
         values = self._values(user_attributes, matrix.shape[0]) if options.user_attributes else []
@@ -227,7 +233,7 @@ class ConditionalVAE(NeuralRecommender):
         for item in self.items.ids:
             for tag in dict.fromkeys(item_tags.get(item, ())):
                 counts[tag] = counts.get(tag, 0) + 1
-        least = self.config.model.min_items
+        least = self.options.min_items
         tags = sorted(tag for tag, count in counts.items() if count >= least)
         if not tags:
             raise InputError(
@@ -238,7 +244,7 @@ class ConditionalVAE(NeuralRecommender):
 
     def _values(self, user_attributes: Attributes | None, n_users: int) -> list[str]:
         """Return the names of the attributes' values, attribute by attribute."""
-        wanted = self.config.model.user_attributes
+        wanted = self.options.user_attributes
         twice = [name for n, name in enumerate(wanted) if name in wanted[:n]]
         if twice:
             raise InputError(f"model.user_attributes lists '{twice[0]}' twice. Name each attribute once.")
@@ -255,15 +261,15 @@ class ConditionalVAE(NeuralRecommender):
 
     def _names(self, attributes: Mapping[str, str]) -> list[str]:
         """Return a user's conditions; of an unknown attribute, none."""
-        return [f"{name}={attributes[name]}" for name in self.config.model.user_attributes if attributes.get(name)]
+        return [f"{name}={attributes[name]}" for name in self.options.user_attributes if attributes.get(name)]
 
-    def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
+    def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
         """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for those there cannot be.
 
         These are names that the model does not have, and two values of one attribute: training has seen neither.
         """
         encoded = super().encode_conditions(names)
-        for attribute in self.config.model.user_attributes:
+        for attribute in self.options.user_attributes:
             for of_user in names:
                 values = [name for name in dict.fromkeys(of_user) if name.startswith(f"{attribute}=")]
                 if len(values) > 1:
@@ -271,12 +277,12 @@ class ConditionalVAE(NeuralRecommender):
                     raise InputError(f"A user has one '{attribute}', not both {both}. Ask under one of them.")
         return encoded
 
-    def conditions_of(self, user_attributes: Attributes) -> Any:
+    def conditions_of(self, user_attributes: Attributes) -> csr_array | None:
         """Return the conditions that users' attributes are, CSR (n, C); None for a model without any of users.
 
         A value that nobody in training had is as good as unknown.
         """
-        if not self.config.model.user_attributes:
+        if not self.options.user_attributes:
             return None
         known = set(self.condition_names)
         return self.encode_conditions([[n for n in self._names(row) if n in known] for row in user_attributes])
@@ -291,10 +297,9 @@ class ConditionalVAE(NeuralRecommender):
             yield from (b"None",) if table is None else _written(table, len(self.condition_names))
 
     def _bare_network(self) -> ConditionalVAENetwork:
-        options, seed = self.config.model, self.config.seed
-        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names))
+        return ConditionalVAENetwork(self.n_items, self.options, self.config.seed, len(self.condition_names))
 
-    def _prepare(self, matrix: Any) -> None:
+    def _prepare(self, matrix: csr_array) -> None:
         of_items, of_users = self._tables
         tags = attributes = None
         if of_items is not None:
@@ -305,13 +310,13 @@ class ConditionalVAE(NeuralRecommender):
             attributes = torch.tensor([[*row, *[rest] * (width - len(row))] for row in of_users], dtype=torch.int64)
         self.network.learn_from(tags, attributes)
 
-    def scores(self, histories: Any, conditions: Any = None) -> Tensor:
+    def scores(self, histories: csr_array, conditions: csr_array | None = None) -> Tensor:
         """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
-        batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
+        batch = Batch.of(histories, self.device, weighted=self.weighted)
         return self.network.logits(under(batch, conditions))
 
 
-def under(batch: Batch, conditions: Any) -> Batch:
+def under(batch: Batch, conditions: csr_array | None) -> Batch:
     """Return a batch under conditions, CSR (B, C), or as it is where they are None."""
     if conditions is None:
         return batch

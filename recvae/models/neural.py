@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, function, path_of
+from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.network import Network
 from recvae.recommender import Recommender, Validation, cosines
-from recvae.training.loop import EpochReport, Hooks, train
+from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
 
 
@@ -25,7 +27,7 @@ class NeuralRecommender(Recommender):
 
     def fit(
         self,
-        train: Any,
+        train: csr_array,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
@@ -63,26 +65,33 @@ class NeuralRecommender(Recommender):
             keep_best=keeper.keep_best,
             keep_state=keeper.keep_state,
         )
-        clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
+        clicks = Clicks(matrix, self.device, weighted=self.weighted)
         try:
             state = keeper.begin()
             if not keeper.has_fixed:
                 self._fix(matrix)
             self._prepare(matrix)
-            run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
+            run_training(
+                self.network, clicks, self.config.options(TrainOptions), seed=self.config.seed, hooks=hooks, state=state
+            )
         finally:
             self.network.release()
             keeper.end()
         return self
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the values of a matrix are the clicks' weights: the option ``weighted`` of each of these models."""
+        return bool(value_of(self.config, "model.weighted"))
+
     def given(self) -> Iterable[bytes]:
         """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
         return ()
 
-    def _fix(self, matrix: Any) -> None:
+    def _fix(self, matrix: csr_array) -> None:
         """Fill in, at the start of a run, the tensors that :attr:`fixed` names, from the clicks."""
 
-    def _prepare(self, matrix: Any) -> None:
+    def _prepare(self, matrix: csr_array) -> None:
         """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
 
     def _network(self) -> Network:
@@ -92,8 +101,8 @@ class NeuralRecommender(Recommender):
         """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
         return type(self).build(self.n_items, self.config.model, self.config.seed)
 
-    def scores(self, histories: Any) -> Tensor:
-        return self.network.logits(Batch.of(histories, self.device, weighted=self.config.model.weighted))
+    def scores(self, histories: csr_array) -> Tensor:
+        return self.network.logits(Batch.of(histories, self.device, weighted=self.weighted))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()

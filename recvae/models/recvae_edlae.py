@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae import defaults
@@ -78,6 +79,6 @@ class RecVAEEDLAE(NeuralRecommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _fix(self, matrix: Any) -> None:
-        options = self.config.model
+    def _fix(self, matrix: csr_array) -> None:
+        options = self.config.options(RecVAEEDLAEOptions)
         self.network.path.copy_(edlae_weights(matrix, options.path_dropout, options.path_l2))

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from recvae import defaults
@@ -25,7 +26,7 @@ from recvae.arguments import whole_number
 from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.models.neural import NeuralRecommender
-from recvae.nn.batches import Batch, as_csr, canonical
+from recvae.nn.batches import Batch, Matrix, as_csr, canonical
 from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians
 from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
 from recvae.nn.likelihoods import multinomial_log_likelihood, scores_at
@@ -325,13 +326,14 @@ class VAEAC(NeuralRecommender):
         super().__init__(**options)
 
     def _configure(self, config: RunConfig, device: str) -> None:
-        check(config.model)
-        if config.model.ratings:  # their values are what it is about
-            config = replace(config, model=replace(config.model, weighted=True))
+        options = config.options(VAEACOptions)
+        check(options)
+        if options.ratings:  # their values are what it is about
+            config = replace(config, model=replace(options, weighted=True))
         super()._configure(config, device)
 
-    def _prepare(self, matrix: Any) -> None:
-        o = self.config.model
+    def _prepare(self, matrix: csr_array) -> None:
+        o = self.config.options(VAEACOptions)
         if o.ratings:
             if o.likelihood == "multinomial" and not (matrix.data >= o.liked_from).any():
                 raise InputError(
@@ -341,7 +343,7 @@ class VAEAC(NeuralRecommender):
             self.network.set_offsets(Batch.of(matrix, self.device, weighted=True))
 
     @torch.no_grad()
-    def predict_ratings(self, histories: Any, where: Any, *, samples: int = 0) -> Any:
+    def predict_ratings(self, histories: csr_array, where: Matrix, *, samples: int = 0) -> csr_array:
         """Return the ratings expected of users, CSR float32 (n, n_items), at the entries that ``where`` stores.
 
         ``histories``: CSR (n, n_items), the ratings that are known of each user; ``where``: CSR of the same shape, its
@@ -350,7 +352,7 @@ class VAEAC(NeuralRecommender):
         not predict ratings or shapes do not fit.
         """
         self._need_fit()
-        if self.config.model.likelihood != "gaussian":
+        if self.config.options(VAEACOptions).likelihood != "gaussian":
             raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
         samples = whole_number("samples", samples, least=0, most=MOST_SAMPLES)
         histories, where = canonical(histories), _entries(where)
@@ -373,10 +375,8 @@ class VAEAC(NeuralRecommender):
         return predicted
 
 
-def _entries(where: Any) -> Any:
+def _entries(where: Matrix) -> csr_array:
     """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
-    from scipy.sparse import csr_array
-
     where = as_csr(where)
     ones = np.ones(len(where.indices), np.float32)
     return canonical(csr_array((ones, where.indices, where.indptr), shape=where.shape))

@@ -9,16 +9,20 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse, sparray, spmatrix
 from torch import Tensor
 
 from recvae.errors import DataError
 from recvae.matrices import check_indices
 from recvae.nn.noise import Noise
+
+Matrix: TypeAlias = "sparray | spmatrix | NDArray[np.generic]"
+"""A users x items matrix in any of the forms that :func:`as_csr` converts."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Batch:
         return len(self.users)
 
     @classmethod
-    def of(cls, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> "Batch":
+    def of(cls, matrix: csr_array, device: torch.device | str = "cpu", *, weighted: bool = False) -> "Batch":
         """Return all rows of a canonical CSR (B, n_items) as one batch; ``weighted`` as for :class:`Clicks`."""
         n_users, n_items = matrix.shape
         users = np.arange(n_users)
@@ -127,13 +131,13 @@ class Clicks:
     the click's weight, otherwise it counts as 1. Raises :class:`DataError` where a weight is negative, NaN or infinite.
     """
 
-    def __init__(self, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
-        matrix = canonical(matrix)
-        self.n_users, self.n_items = matrix.shape
-        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
+    def __init__(self, matrix: Matrix, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
+        csr = canonical(matrix)
+        self.n_users, self.n_items = csr.shape
+        self.indptr = torch.from_numpy(csr.indptr.astype(np.int64)).to(device)
         self.device = self.indptr.device  # with its number, so that it compares equal to the tensors' own
-        self.indices = torch.from_numpy(matrix.indices.astype(np.int32)).to(self.device)
-        self.weights = torch.from_numpy(_float32_weights(matrix)).to(self.device) if weighted else None
+        self.indices = torch.from_numpy(csr.indices.astype(np.int32)).to(self.device)
+        self.weights = torch.from_numpy(_float32_weights(csr)).to(self.device) if weighted else None
 
     def __len__(self) -> int:
         return int(self.n_users)
@@ -186,32 +190,30 @@ def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False)
     return full + (1 if rest and not (drop_last and full) else 0)
 
 
-def canonical(matrix: Any) -> Any:
+def canonical(matrix: Matrix) -> csr_array:
     """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
 
     Where anything is to be summed that is neither float32 nor float64, the sums are in float64: 128 + 128 is 0 in eight
     bits. Raises :class:`DataError` where it is not two-dimensional, its indices do not fit its shape, or an entry is
     negative, NaN or infinite.
     """
-    matrix = as_csr(matrix)
-    data = matrix.data
+    csr = as_csr(matrix)
+    data = csr.data
     positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, in two readings
     if not positive:
-        _refuse_weights(matrix, ~(np.isfinite(data) & (data >= 0)))
-    if not (positive and matrix.has_canonical_format):
-        matrix = matrix.astype(_wide(matrix.dtype), copy=True)  # never change what the caller holds
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-    return matrix
+        _refuse_weights(csr, ~(np.isfinite(data) & (data >= 0)))
+    if not (positive and csr.has_canonical_format):
+        csr = csr.astype(_wide(csr.dtype), copy=True)  # the caller's matrix is never changed
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    return csr
 
 
-def as_csr(matrix: Any) -> Any:
+def as_csr(matrix: Matrix) -> csr_array:
     """Return a matrix of numbers as a csr_array whose indices fit its shape, itself where it is one.
 
     Raises :class:`DataError` where it is no such matrix.
     """
-    from scipy.sparse import csr_array, issparse
-
     if not issparse(matrix) and not isinstance(matrix, np.ndarray):
         raise DataError(
             f"Expected a users x items scipy.sparse matrix, got {type(matrix).__name__}. "
@@ -227,10 +229,8 @@ def as_csr(matrix: Any) -> Any:
     return matrix
 
 
-def _converted(matrix: Any) -> Any:
+def _converted(matrix: sparray) -> csr_array:
     """Return a matrix of another form as a csr_array; raise :class:`DataError` where its arrays do not fit."""
-    from scipy.sparse import csr_array
-
     try:
         matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some forms sum on the way, in the type that they have
         form = getattr(matrix, "format", "dense")
@@ -244,19 +244,19 @@ def _converted(matrix: Any) -> Any:
         raise DataError(f"The matrix cannot be read as users x items: {error}.") from error
 
 
-def _wide(dtype: Any) -> Any:
+def _wide(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     """Return the type in which weights of ``dtype`` are summed."""
     return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
 
 
-def _float32_weights(matrix: Any) -> NDArray[np.float32]:
+def _float32_weights(matrix: csr_array) -> NDArray[np.float32]:
     """Return the click weights as float32; raise :class:`DataError` for one whose square that cannot hold."""
     _refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))
     weights: NDArray[np.float32] = matrix.data.astype(np.float32)
     return weights
 
 
-def _refuse_weights(matrix: Any, wrong: NDArray[np.bool_]) -> None:
+def _refuse_weights(matrix: csr_array, wrong: NDArray[np.bool_]) -> None:
     """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
     if wrong.any():
         place = int(wrong.argmax())

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Context = Any  # of an autograd function: torch declares none of the attributes that forward leaves there for backward
 Precision = Literal["float32", "tf32", "bf16"]
 _rounding: ContextVar[bool] = ContextVar("rounding", default=False)
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from recvae.errors import InputError
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import GradientMemory, gathered_sum, product, rounding
+from recvae.nn.kernels import Context, GradientMemory, gathered_sum, product, rounding
 from recvae.options import option
 
 # A log-likelihood with the decoder's last layer inside: (code, weight, bias, batch, memory) -> one value per user.
@@ -80,7 +80,9 @@ class _Multinomial(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory) -> Tensor:
+    def forward(
+        ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory
+    ) -> Tensor:
         needs_code, needs_weight = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         ctx.rounded = rounding()
         code2, bias2 = code / LN_2, bias / LN_2
@@ -110,7 +112,7 @@ class _Multinomial(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         code, weight, bias = ctx.saved_tensors
         code2, bias2 = code / LN_2, bias / LN_2
 
@@ -145,7 +147,9 @@ class _Bernoulli(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory) -> Tensor:
+    def forward(
+        ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory
+    ) -> Tensor:
         needs_code, needs_weight = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         ctx.batch, ctx.memory, ctx.rounded, ctx.kept = batch, memory, rounding(), []
         keep = needs_weight and _few_enough_to_keep(code, weight)
@@ -167,7 +171,7 @@ class _Bernoulli(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         code, weight, bias = ctx.saved_tensors
 
         def share(tile: slice, kept: tuple[Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -205,7 +209,13 @@ class _Gaussian(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory, confidence: float
+        ctx: Context,
+        code: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        batch: Batch,
+        memory: GradientMemory,
+        confidence: float,
     ) -> Tensor:
         gram = product(weight.T, weight.T, rounded=False)  # W'W, (K, K)
         shift = bias @ weight  # W'b, (K,)
@@ -222,7 +232,7 @@ class _Gaussian(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         code, weight, bias, slope = ctx.saved_tensors
         code_gradient = None if ctx.code_gradient is None else ctx.code_gradient * grad[:, None]
         if not any(ctx.needs_input_grad[1:3]):
@@ -254,14 +264,14 @@ class _ScoresAt(torch.autograd.Function):
     """Scores of clicks; indexing's own gradient is added up in whatever order the threads come."""
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    def forward(ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
         ctx.batch = batch
         ctx.save_for_backward(code, weight)
         return _scores_of_clicks(code, weight, bias, batch)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         code, weight = ctx.saved_tensors
         batch: Batch = ctx.batch
         needs_code, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -284,7 +294,7 @@ def _scores_of_clicks(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) 
 
 
 def _gradients(
-    ctx: Any, grad: Tensor, share: Callable[[slice, Any], tuple[Tensor, Tensor]]
+    ctx: Context, grad: Tensor, share: Callable[[slice, Any], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients to code, weight and bias of a likelihood that is made tile by tile.
 

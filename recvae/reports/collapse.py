@@ -6,8 +6,9 @@ weight that counts and a KL that fell or stayed; a run that was stopped early ha
 weight with which no dimension can be too dear.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from recvae.files import Document, JsonObject
 
 ACTIVE_VARIANCE = 0.01
 """A dimension is active where the posterior mean varies by more than this over users; Burda et al. 2016, section 5."""
@@ -23,9 +24,7 @@ GROWTH = 1.1
 """Undertrained, not collapsed: the KL grew by more than this factor in the second half of the epochs."""
 
 
-def verdict(
-    active: int, dimensions: int, information: float, training: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
+def verdict(active: int, dimensions: int, information: float, training: Sequence[Document] = ()) -> JsonObject:
     """Say whether the code is "healthy", "partly collapsed", "collapsed" or "undertrained", and why.
 
     ``training``: what :func:`recvae.experiments.diagnose.training` returns of the run's epochs. Without it
@@ -68,7 +67,7 @@ def verdict(
     }
 
 
-def thresholds(verdict: Mapping[str, Any]) -> str:
+def thresholds(verdict: Document) -> str:
     """Return the sentence that says where a verdict's borders are."""
     at = verdict["thresholds"]
     return (
@@ -81,7 +80,7 @@ def thresholds(verdict: Mapping[str, Any]) -> str:
     )
 
 
-def _unfinished(training: Sequence[Mapping[str, Any]], empty: bool) -> str | None:
+def _unfinished(training: Sequence[Document], empty: bool) -> str | None:
     """Return what shows that a code was not emptied but never filled, up to the epoch that was kept; else None.
 
     A small weight shows it of an empty code only: a long run may well leave some dimensions without use.

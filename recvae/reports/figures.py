@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval import LIST_SET
 from recvae.errors import InputError
-from recvae.files import whole_file
+from recvae.files import Document, whole_file
 from recvae.reports.results import main_metric, ranked_models
 from recvae.reports.text import visible
 
@@ -41,7 +41,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def comparison(results: Mapping[str, Any], path: Path) -> None:
+def comparison(results: Document, path: Path) -> None:
     """Draw each metric's mean with its 95 % interval for all models, one panel per metric, and write it to ``path``.
 
     ``results``: the shape of :mod:`recvae.reports.results`. Models are sorted by the main metric, the best on top;
@@ -79,9 +79,7 @@ def comparison(results: Mapping[str, Any], path: Path) -> None:
         figure.supxlabel(note, fontsize=8, color=_GREY)
 
 
-def training_curves(
-    rows: Sequence[Mapping[str, Any]], path: Path, *, metric: str = "validation", title: str = ""
-) -> None:
+def training_curves(rows: Sequence[Document], path: Path, *, metric: str = "validation", title: str = "") -> None:
     """Draw a run's loss, KL divergence, KL weight and validation metric over epochs, and write it to ``path``.
 
     ``rows``: the objects of metrics.jsonl (:class:`recvae.training.loop.EpochReport`); curves that no row has are left
@@ -123,8 +121,8 @@ def training_curves(
 
 
 def search(
-    trials: Sequence[Mapping[str, Any]],
-    spaces: Mapping[str, Mapping[str, Any]],
+    trials: Sequence[Document],
+    spaces: Mapping[str, Document],
     path: Path,
     *,
     metric: str = "validation",
@@ -188,7 +186,7 @@ def _figure(path: Path) -> Iterator["Figure"]:
 # Models compared.
 
 
-def _comparison_title(results: Mapping[str, Any]) -> str:
+def _comparison_title(results: Document) -> str:
     """Dataset and number of users."""
     users = {parts.get("users") for model in results["models"].values() for parts in model["metrics"].values()}
     users.discard(None)
@@ -196,7 +194,7 @@ def _comparison_title(results: Mapping[str, Any]) -> str:
     return ", ".join(part for part in (str(results["dataset"].get("name") or ""), counted) if part)
 
 
-def _value(model: Mapping[str, Any], metric: str) -> float | None:
+def _value(model: Document, metric: str) -> float | None:
     """The mean of a metric, None where the model has none."""
     value = model["metrics"].get(metric, {}).get("mean")
     return None if value is None else float(value)
@@ -210,7 +208,7 @@ def _straggler(means: Sequence[float]) -> float | None:
     return low
 
 
-def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> bool:
+def _dots(panel: "Axes", metric: str, models: Sequence[Document]) -> bool:
     """One dot per model with its error bar and its value, from top to bottom; True where one is off the axis."""
     means = [_value(model, metric) for model in models]
     present = [mean for mean in means if mean is not None]
@@ -249,7 +247,7 @@ def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> bo
 # Training curves.
 
 
-def _phase_curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, list[int], list[float]]]:
+def _phase_curves(rows: Sequence[Document], key: str) -> list[tuple[str, list[int], list[float]]]:
     """One curve (label, epochs, values) for each training phase that records ``key``."""
     names = dict.fromkeys(name for row in rows for name in row.get("phases", {}))
     curves = []
@@ -262,7 +260,7 @@ def _phase_curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str
     return curves
 
 
-def _score_curve(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[int], list[float]]]:
+def _score_curve(rows: Sequence[Document]) -> list[tuple[str, list[int], list[float]]]:
     """The validation metric of the epochs that have one."""
     points = [(row["epoch"], float(row["score"])) for row in rows if row.get("score") is not None]
     return [("", [epoch for epoch, _ in points], [score for _, score in points])] if points else []
@@ -302,14 +300,14 @@ def _mark_best(panel: "Axes", curve: tuple[str, list[int], list[float]], best: i
 # Searches.
 
 
-def _trial_score(trial: Mapping[str, Any]) -> float | None:
+def _trial_score(trial: Document) -> float | None:
     """A complete trial's value, the best score of one that was not, None where it had none."""
     if trial["value"] is not None:
         return float(trial["value"])
     return max((float(score) for _, score in trial["scores"]), default=None)
 
 
-def _points(panel: "Axes", points: Sequence[tuple[Any, Mapping[str, Any], float]], floor: float, best: int) -> None:
+def _points(panel: "Axes", points: Sequence[tuple[Any, Document, float]], floor: float, best: int) -> None:
     """One mark per trial: full where it is complete, pale where not, a triangle below the axis, coloured if best."""
     for place, trial, score in points:
         complete = trial["value"] is not None
@@ -329,7 +327,7 @@ def _points(panel: "Axes", points: Sequence[tuple[Any, Mapping[str, Any], float]
     panel.set_axisbelow(True)
 
 
-def _best_so_far(panel: "Axes", trials: Sequence[Mapping[str, Any]]) -> None:
+def _best_so_far(panel: "Axes", trials: Sequence[Document]) -> None:
     """A line through the best value after each trial."""
     numbers, line = [], []  # type: tuple[list[int], list[float]]
     for trial in trials:
@@ -349,14 +347,14 @@ def _best_so_far(panel: "Axes", trials: Sequence[Mapping[str, Any]]) -> None:
     panel.locator_params(axis="x", integer=True)
 
 
-def _place(space: Mapping[str, Any], value: Any) -> float | None:
+def _place(space: Document, value: Any) -> float | None:
     """Where a setting is on its axis, None where it has no place there."""
     if "values" in space:
         return space["values"].index(value) if value in space["values"] else None
     return None if value is None or (space["log"] and value <= 0) else float(value)
 
 
-def _option_axis(panel: "Axes", key: str, space: Mapping[str, Any]) -> None:
+def _option_axis(panel: "Axes", key: str, space: Document) -> None:
     """The axis of one searched option."""
     panel.set_title(key, loc="left")
     if "values" in space:

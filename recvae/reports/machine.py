@@ -6,7 +6,9 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     pass
@@ -18,7 +20,7 @@ _PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas", "pyarrow", "implicit
 # The machine.
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     """Return what a timing depends on: date, Python, platform, CPU, cores, memory, versions of packages.
 
     ``date`` is UTC, ISO 8601; ``cores`` those this process may use; ``threads`` torch's number, where

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval import Evaluation, compare
 from recvae.errors import FormatError, InputError
-from recvae.files import read_json, write_json
+from recvae.files import Document, JsonObject, read_json, write_json
 
 if TYPE_CHECKING:
     pass
@@ -29,16 +29,16 @@ class ModelResult:
     train_seconds: float | None = None
     rank_seconds: float | None = None
     peak_memory_mb: float | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Document = field(default_factory=dict)
 
 
 def results(
     models: Mapping[str, ModelResult],
-    dataset: Mapping[str, Any],
-    environment: Mapping[str, Any],
+    dataset: Document,
+    environment: Document,
     *,
     metric: str = MAIN_METRIC,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the results shape for ``models`` by name, in the order given.
 
     ``metric`` is the main metric, by which the best model is found and ``versus_best`` is measured; where no model has
@@ -60,7 +60,7 @@ def results(
     return {"models": shapes, "dataset": dict(dataset), "environment": dict(environment)}
 
 
-def _model_shape(model: ModelResult) -> dict[str, Any]:
+def _model_shape(model: ModelResult) -> JsonObject:
     """One model's part of the results shape, without the comparison."""
     evaluation = model.evaluation.to_dict()
     fields = {
@@ -74,22 +74,22 @@ def _model_shape(model: ModelResult) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def write_results(path: Path, value: Mapping[str, Any]) -> None:
+def write_results(path: Path, value: Document) -> None:
     """Write results.json, whole or not at all."""
     write_json(path, value)
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> JsonObject:
     """Read results.json; raise :class:`~recvae.errors.FormatError` where it is missing or has another shape."""
     value = read_json(path)
     wrong = _shape_mistake(value)
     if wrong:
         raise FormatError(f"{path} is not a results file: {wrong}. Make it with 'recvae benchmark' or 'evaluate'.")
-    checked: dict[str, Any] = value
+    checked: JsonObject = value
     return checked
 
 
-def _shape_mistake(value: Any) -> str:
+def _shape_mistake(value: object) -> str:
     """Say what is wrong with the results shape; empty where nothing is."""
     if not isinstance(value, dict):
         return "it holds no JSON object"
@@ -118,11 +118,11 @@ def _shape_mistake(value: Any) -> str:
     return ""
 
 
-def _number_or_none(value: Any) -> bool:
+def _number_or_none(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 
-def main_metric(results: Mapping[str, Any]) -> str:
+def main_metric(results: Document) -> str:
     """Return the metric that models are sorted by: the one compared in, else ndcg@100, else the first there is."""
     models = results["models"].values()
     compared = [model["versus_best"]["metric"] for model in models if model.get("versus_best")]
@@ -130,13 +130,13 @@ def main_metric(results: Mapping[str, Any]) -> str:
     return str(next(iter(compared), MAIN_METRIC if MAIN_METRIC in names or not names else names[0]))
 
 
-def ranked_models(results: Mapping[str, Any]) -> list[str]:
+def ranked_models(results: Document) -> list[str]:
     """Return the models' names, the best in the main metric first, those without it last."""
     metric = main_metric(results)
     return sorted(results["models"], key=lambda name: -_mean(results["models"][name], metric))
 
 
-def _mean(model: Mapping[str, Any], metric: str) -> float:
+def _mean(model: Document, metric: str) -> float:
     """The mean of a metric, -inf where the model has none."""
     mean = model["metrics"].get(metric, {}).get("mean")
     return -math.inf if mean is None else float(mean)

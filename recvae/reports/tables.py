@@ -10,11 +10,12 @@ to the model that is best in the main metric, on the same users, with its 95 % b
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval import LIST_SET
+from recvae.files import Document
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +42,7 @@ class _Column:
         return [*first.replace(" less", "\nless").split("\n"), second]
 
 
-def _columns(results: Mapping[str, Any]) -> list[_Column]:
+def _columns(results: Document) -> list[_Column]:
     """The columns for which any model has a value, after the one with the names."""
     names = ranked_models(results)
     models = [results["models"][name] for name in names]
@@ -61,7 +62,7 @@ def _columns(results: Mapping[str, Any]) -> list[_Column]:
     return columns
 
 
-def _metric_column(metric: str, models: Sequence[Mapping[str, Any]]) -> _Column:
+def _metric_column(metric: str, models: Sequence[Document]) -> _Column:
     """Mean and standard error; the highest mean is the best, except where more is not better (coverage, rmse)."""
     means = [_mean(model, metric) for model in models]
     name, _, k = metric.partition("@")
@@ -74,7 +75,7 @@ def _metric_column(metric: str, models: Sequence[Mapping[str, Any]]) -> _Column:
     return _Column((name, f"@{k}" if k else ""), cells, [mean == top and math.isfinite(mean) for mean in means])
 
 
-def _difference(versus: Mapping[str, Any] | None) -> tuple[str, str]:
+def _difference(versus: Document | None) -> tuple[str, str]:
     """The paired difference to the best and its interval."""
     if versus is None:
         return "best", ""
@@ -98,7 +99,7 @@ def _amount(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def caption(results: Mapping[str, Any]) -> str:
+def caption(results: Document) -> str:
     """Return a line that says what the numbers of the tables are."""
     users = {
         parts.get("users")
@@ -114,7 +115,7 @@ def caption(results: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def markdown_table(results: Mapping[str, Any]) -> str:
+def markdown_table(results: Document) -> str:
     """Return the results as a Markdown table with a caption, models by the main metric, the best values bold.
 
     Columns that no model has a value for are left out; a cell without a value is empty.
@@ -133,7 +134,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return f"{table}\n\n{caption(results)}\n"
 
 
-def rich_table(results: Mapping[str, Any], *, width: int | None = None) -> "Table":
+def rich_table(results: Document, *, width: int | None = None) -> "Table":
     """Return the results as a :class:`rich.table.Table`: as :func:`markdown_table`, with errors on a second line.
 
     Six models with three metrics and all costs take 77 characters. Where ``width``, the console's, is given and too

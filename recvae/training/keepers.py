@@ -4,19 +4,20 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae import version
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError, WorkError
-from recvae.files import refuse_existing, writing
+from recvae.files import Document, JsonObject, refuse_existing, writing
 from recvae.files.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
 from recvae.nn.network import Network
 from recvae.training import run_folder, seals
 from recvae.training.fixed import Fixed
-from recvae.training.loop import EpochReport, TrainState, is_scheduled
+from recvae.training.loop import EpochReport, TrainOptions, TrainState, is_scheduled
 from recvae.training.records import Later, Run
 from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
@@ -35,10 +36,14 @@ class Trained(Protocol):
     versions: dict[str, str]
     resumed: tuple[Later, ...]
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the values of the training matrix are used."""
+
     def run(self) -> Run:
         """Return what run.json says of the model."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """Return what the weights' file says of itself."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -68,7 +73,7 @@ class InMemory:
     def keep_best(self, report: EpochReport) -> None:
         """Copy the weights; the last epoch's stay where they are."""
         note_best(self.model, report)
-        options = self.model.config.train
+        options = self.model.config.options(TrainOptions)
         last = report.epoch == options.epochs and not options.average  # an average takes its place only after the run
         trained = self.model.network.named_parameters()
         self.best = None if last else {name: value.detach().clone() for name, value in trained}
@@ -91,12 +96,12 @@ class InFolder:
     the best weights of a longer run are kept in resume/best.safetensors, until that has better ones.
     """
 
-    def __init__(self, model: Trained, folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
+    def __init__(self, model: Trained, folder: Path, matrix: csr_array, *, resume: bool, overwrite: bool) -> None:
         self.model, self.folder = model, target(folder)
         self.home = self.folder  # where the files are now
         self.resume, self.overwrite = resume, overwrite
-        self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted, given=model.given())
-        self.rows: list[dict[str, Any]] = []
+        self.clicks = _fingerprint(matrix, weighted=model.weighted, given=model.given())
+        self.rows: list[JsonObject] = []
         self.has_weights = False
         self.new = self.begun = False  # whether the files in ``home`` are this call's, and whether there are any
         self.held = ExitStack()
@@ -144,7 +149,7 @@ class InFolder:
         if facts["clicks"] != self.clicks:
             other = "clicks or tags" if self.model.condition_names else "clicks"
             raise InputError(f"{self.folder} was trained on other {other}; resuming needs the same.")
-        if done > self.model.config.train.epochs:
+        if done > self.model.config.options(TrainOptions).epochs:
             raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
         self.rows = facts["rows"]
         if self.rows[-1]["best_epoch"]:  # weights that are damaged are found now, and not after hours
@@ -161,14 +166,14 @@ class InFolder:
 
     def _note(self, state: TrainState) -> None:
         """Remember whether a run that is in ``state`` goes on."""
-        options, values = self.model.config.train, state.values
+        options, values = self.model.config.options(TrainOptions), state.values
         last = min(options.epochs, options.stop_after or options.epochs)
         out_of_patience = bool(options.patience) and values["since_best"] >= options.patience
         self.finished = values["done"] >= last or out_of_patience
 
     def _forget_extra(self, state: TrainState) -> None:
         """Take back the validation of a last epoch that is not the last any more, unless it was scheduled anyway."""
-        options, row, values = self.model.config.train, self.rows[-1], state.values
+        options, row, values = self.model.config.options(TrainOptions), self.rows[-1], state.values
         if row["score"] is not None and not is_scheduled(row["epoch"], options):
             if "arithmetic" not in values:  # a state of the time when it was counted with the others
                 if row["best"]:
@@ -204,7 +209,11 @@ class InFolder:
     def keep_best(self, report: EpochReport) -> None:
         """Write the weights, which carry their own facts, and run.json."""
         with self._named():
-            if report.score is not None and not is_scheduled(report.epoch, self.model.config.train) and self.rows:
+            if (
+                report.score is not None
+                and not is_scheduled(report.epoch, self.model.config.options(TrainOptions))
+                and self.rows
+            ):
                 self._keep_aside(self.rows[-1]["best_epoch"])
             note_best(self.model, report)
             try:
@@ -316,7 +325,7 @@ def under_way(folder: Path) -> Path:
     return begun if all((place / run_folder.RUN).is_file() for place in (folder, begun)) else folder
 
 
-def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
+def tied_to_epochs(config: Document) -> list[str]:
     """Return the options whose schedule goes over all epochs, so that more of them make another run from the start."""
     schedules = {"model.anneal": ("share", "cyclical"), "train.decay": ("cosine",)}
     values = _flat(config)
@@ -337,7 +346,7 @@ def note_best(model: Trained, report: EpochReport) -> None:
     model.metrics = {} if report.score is None else {"validation": report.score}
 
 
-def _fingerprint(matrix: Any, *, weighted: bool, given: Iterable[bytes]) -> str:
+def _fingerprint(matrix: csr_array, *, weighted: bool, given: Iterable[bytes]) -> str:
     """Return a digest of a canonical CSR, of its values only where they are used, and of what else was given."""
     digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
     digest.update(matrix.indptr.astype("<i8").data)
@@ -349,9 +358,9 @@ def _fingerprint(matrix: Any, *, weighted: bool, given: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(config: Document) -> JsonObject:
     """Return nested values by dotted name, lists for tuples as in JSON."""
-    flat: dict[str, Any] = {}
+    flat: JsonObject = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}

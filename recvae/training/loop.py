@@ -10,51 +10,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recvae.arguments import shown
 from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
+from recvae.files import JsonObject
 from recvae.nn.batches import Batch, Clicks, number_of_batches
 from recvae.nn.kernels import has_float64, precision
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.schedules import cosine_rate
-from recvae.options import Between, OneOf, option
+from recvae.options import TrainOptions as TrainOptions
 from recvae.training.tensors import Expected, wrong_form
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How a network is trained; the defaults are those that both papers share."""
-
-    epochs: int = option(200, "Number of epochs.", ge=1)
-    batch_size: int = option(500, "Users per update.", search=OneOf(50, 100, 200, 500), ge=1)
-    learning_rate: float = option(1e-3, "Adam's step size.", search=Between(1e-4, 3e-3, log=True), gt=0)
-    adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
-    drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
-    precision: Literal["float32", "tf32", "bf16"] = option(
-        "float32",
-        "Of matrix products in training: 'float32', 'tf32' (CUDA devices), or 'bf16', operands rounded to bfloat16.",
-    )
-    patience: int = option(
-        0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
-    )
-    validate_every: int = option(1, "Epochs between validations (the last epoch always has one).", ge=1)
-    decay: Literal["constant", "cosine"] = option(
-        "constant", "The learning rate: constant, or falling to 0 along half a cosine over all epochs."
-    )
-    average: float = option(
-        0.0,
-        "Where above 0, the weights validated and kept are a running average over epochs with this decay an epoch.",
-        ge=0,
-        lt=1,
-    )
-    stop_after: int = option(
-        0, "Stop after this many epochs, while schedules go on as for 'epochs'; 0 goes through all of them.", ge=0
-    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +40,7 @@ class EpochReport:
     best_epoch: int
     best_score: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for JSON."""
         return asdict(self)
 
@@ -81,7 +50,7 @@ class TrainState:
     """All that the next epoch depends on, as tensors by name and plain values; enough to continue bit for bit."""
 
     tensors: dict[str, Tensor]
-    values: dict[str, Any] = field(default_factory=dict)
+    values: JsonObject = field(default_factory=dict)
     source: str = "The state"  # where it comes from, for sentences
 
 
@@ -153,7 +122,7 @@ class _Loop:
         """
         l2 = self.network.l2()
         names = {parameter: name for name, parameter in self.network.named_parameters()}
-        groups: dict[float, list[Any]] = {}
+        groups: dict[float, list[nn.Parameter]] = {}
         for parameter in phase.parameters:
             groups.setdefault(2 * l2.get(names[parameter], 0.0), []).append(parameter)
         return torch.optim.Adam(
@@ -281,7 +250,7 @@ class _Loop:
     def state(self) -> TrainState:
         """Return the state after the last whole epoch; the tensors share the network's memory."""
         tensors = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
-        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         for phase, optimiser in self.optimisers.items():
             for parameter, slots in optimiser.state.items():
                 for slot, value in slots.items():
@@ -344,7 +313,7 @@ class _Loop:
         expected = {f"network.{name}": Expected(*of_one) for name, of_one in form.items()}
         if self.average:
             expected |= {f"average.{name}": Expected(*of_one) for name, of_one in form.items()}
-        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         for phase in self.phases if done else ():
             for name in (names[parameter] for parameter in phase.parameters):
                 expected[f"adam.{phase.name}.{name}.step"] = Expected(())
@@ -359,21 +328,21 @@ def is_scheduled(epoch: int, options: TrainOptions) -> bool:
     return epoch % options.validate_every == 0
 
 
-def arithmetic(device: torch.device) -> dict[str, Any]:
+def arithmetic(device: torch.device) -> JsonObject:
     """Return what the bits of a run on ``device`` depend on beside seed and versions."""
     if device.type == "cpu":
         return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
     return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _listed(values: JsonObject) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _number(score: Any) -> float:
+def _number(score: object) -> float:
     """Return what a validation gave; raise :class:`InputError` where that is no number."""
     try:
-        return float(score)
+        return float(score)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(
             f"The validation gave {shown(score)}. It must return one number, the higher the better."

@@ -5,11 +5,12 @@ is refused with a sentence and no field of another type gets further.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recvae.errors import FormatError
+from recvae.files import JsonObject
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -45,14 +46,14 @@ class Run(Record):
     """What run.json says of a trained model."""
 
     model: str
-    config: dict[str, Any]
+    config: JsonObject
     n_items: Count
     vocabulary: str  # hash
     titles: str  # hash
     versions: dict[str, str]  # that the run began with
     best_epoch: Count | None
     metrics: dict[str, float]
-    dataset: dict[str, Any]
+    dataset: JsonObject
     resumed: tuple[Later, ...] = Field((), strict=False)  # with other versions
     sealed: bool = False  # whether the folder has a seal; those of older versions have none
 
@@ -62,8 +63,8 @@ class ConfigShape(Record):
 
     model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
 
-    model: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    model: JsonObject = {}
+    train: JsonObject = {}
 
 
 class _Refit(Record):

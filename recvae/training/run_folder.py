@@ -29,6 +29,8 @@ from torch import Tensor
 from recvae.arguments import shown
 from recvae.errors import DataError, FormatError, InputError, RecvaeError, WorkError
 from recvae.files import (
+    Document,
+    JsonObject,
     fill_json,
     fill_table,
     from_json,
@@ -75,7 +77,7 @@ _TYPES = {
     "U8": torch.uint8,
 }
 
-Facts = dict[str, Any]
+Facts = JsonObject
 Forms = Mapping[str, Expected]
 
 
@@ -239,17 +241,17 @@ def read_state(folder: Path) -> tuple[TrainState, Facts] | None:
     return TrainState(tensors, facts.pop("values"), str(path)), facts
 
 
-def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_metrics(folder: Path, rows: Sequence[Document]) -> None:
     """Write metrics.jsonl."""
     with seals.sealed_files(folder, METRICS, beside=files_of(folder)) as (temporary,):
         _fill_metrics(temporary, rows)
 
 
-def _fill_metrics(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _fill_metrics(path: Path, rows: Sequence[Document]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8", newline="\n")
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[JsonObject]:
     """Return metrics.jsonl's rows, none where there is no such file."""
     path = folder / METRICS
     if not path.is_file():
@@ -397,7 +399,7 @@ def _unreadable(path: Path) -> FormatError:
     return FormatError(f"{path} is missing, truncated or not a recvae file. Train again.")
 
 
-def _numbered(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _numbered(rows: Sequence[Document], path: Path) -> None:
     """Raise :class:`FormatError` unless the rows are of epochs 1, 2 and so on."""
     if [row["epoch"] for row in rows] != list(range(1, len(rows) + 1)):
         raise FormatError(f"{path} was altered: its rows are not of epochs 1, 2 and so on. Train again.")
@@ -409,6 +411,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
-        digest.update(data)
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
