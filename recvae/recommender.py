@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recvae import version
 from recvae.arguments import flag, function, items, path_of, shown
-from recvae.config import RunConfig, run_config
+from recvae.config import RunConfig, run_config, value_of
 from recvae.defaults import Rule, Size
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError, did_you_mean, listed
 from recvae.files import whole_folder
@@ -162,7 +162,7 @@ class Recommender(ABC):
     @property
     def named_value(self) -> float:
         """What an item that is only named stands for in a history: a click, or the least rating that is liked."""
-        return float(self.config.model.liked_from) if self.of_ratings else 1.0
+        return float(value_of(self.config, "model.liked_from")) if self.of_ratings else 1.0
 
     # --- what everybody uses -----------------------------------------------------------------------------------
 

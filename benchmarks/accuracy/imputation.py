@@ -18,7 +18,7 @@ from benchmarks.accuracy.tables import imputation, value
 from benchmarks.harness import parser, write_record
 from data_prep import Dataset
 from eval import evaluate, rating_errors, resampled_means, summarize
-from recvae.config import resolve
+from recvae.config import resolve, value_of
 from recvae.experiments.inputs import R2
 from recvae.experiments.measure import measure
 
@@ -130,7 +130,7 @@ def main() -> None:
         found = {"bias": rating_errors(bias, shown, hidden)}
         values: dict[str, Any] = {}
         for name, config in configs.items():
-            gaussian = config.name == "vaeac" and config.model.likelihood == "gaussian"
+            gaussian = config.name == "vaeac" and value_of(config, "model.likelihood") == "gaussian"
             model, result = measure(config, data, METRICS, metric=R2 if gaussian else METRICS[0], device="cpu")
             seconds, validation = result.train_seconds, model.metrics.get("validation")
             split[name] = {"epoch": model.best_epoch, "validation": validation, "seconds": seconds}

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval import summarize
+from recvae.config import value_of
 from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
 from recvae.experiments.groups import recall_by_group
@@ -193,7 +194,7 @@ def _frozen(network: Network) -> Iterator[None]:
 
 def _batches(model: "Recommender", clicks: Any, conditions: Any) -> list[Batch]:
     """Return users' clicks (n, n_items), some users at a time, under what is known of them, CSR (n, C) or None."""
-    weighted = model.config.model.weighted
+    weighted = value_of(model.config, "model.weighted")
     batches = []
     for start in range(0, clicks.shape[0], _USERS_AT_ONCE):
         part = slice(start, start + _USERS_AT_ONCE)

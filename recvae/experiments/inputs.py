@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from eval import ratings_validator, validator
+from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.models.conditional import ConditionalVAE
 
@@ -60,7 +61,7 @@ def held_out(model: "Recommender", data: "Dataset", split: str) -> HeldOut:
 
 def predicts_ratings(model: "Recommender") -> "TypeGuard[VAEAC]":
     """Return whether a model predicts ratings, beside ranking by them."""
-    return model.of_ratings and bool(model.config.model.likelihood == "gaussian")
+    return model.of_ratings and bool(value_of(model.config, "model.likelihood") == "gaussian")
 
 
 def default_metric(model: "Recommender", otherwise: str) -> str:
@@ -102,7 +103,7 @@ def _histories(model: "Recommender | None", data: "Dataset", split: str) -> Any:
 
 def _conditions(model: ConditionalVAE, data: "Dataset", *, refit: bool) -> dict[str, Any]:
     """Return what a conditional VAE learns from beside the clicks."""
-    options, place = model.config.model, data.path or data.name
+    options, place = model.options, data.path or data.name
     given: dict[str, Any] = {}
     if options.item_tags:
         if not data.item_tags:
@@ -125,7 +126,7 @@ def known_of_users(model: Any, data: "Dataset", split: str) -> Any:
 
     Raises :class:`InputError` where the model knows attributes and the dataset has none.
     """
-    if not isinstance(model, ConditionalVAE) or not model.config.model.user_attributes:
+    if not isinstance(model, ConditionalVAE) or not model.options.user_attributes:
         return None
     tags = _user_tags(data)
     return model.conditions_of([tags.get(user, {}) for user in data.user_ids(split)])

@@ -30,7 +30,7 @@ from recvae.experiments.space import Plan
 from recvae.experiments.study import STUDY, Study, Trial, read_study
 from recvae.files import refuse_existing, writing
 from recvae.files.swap import clear_inside
-from recvae.options import Between, OneOf, Space
+from recvae.options import Between, OneOf, Space, TrainOptions
 from recvae.recommender import build
 from recvae.version import versions
 
@@ -321,7 +321,8 @@ class _Runner:
             if report.score is None:
                 return
             scores.append([report.epoch, report.score])
-            last = min(config.train.epochs, config.train.stop_after or config.train.epochs)
+            options = config.options(TrainOptions)
+            last = min(options.epochs, options.stop_after or options.epochs)
             if proposal is None or report.epoch >= last:
                 return
             proposal.report(report.best_score, report.epoch)
