@@ -19,6 +19,7 @@ from recvae.training import run_folder, seals
 from recvae.training.fixed import Fixed
 from recvae.training.loop import EpochReport, TrainOptions, TrainState, is_scheduled
 from recvae.training.records import Later, Run
+from recvae.training.tensor_files import Facts
 from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
 
@@ -269,9 +270,7 @@ class InFolder:
         self.model.network.load_state_dict(tensors)
         seals.narrow(self.folder)
 
-    def _put_in_place(
-        self, best: int, tensors: dict[str, Tensor], facts: run_folder.Facts
-    ) -> tuple[dict[str, Tensor], run_folder.Facts]:
+    def _put_in_place(self, best: int, tensors: dict[str, Tensor], facts: Facts) -> tuple[dict[str, Tensor], Facts]:
         """Put the best weights that were kept aside in the place of those that a shorter run ended with."""
         of_kept = run_folder.read_facts(self.folder, run_folder.BEST)
         if of_kept is None or of_kept["best_epoch"] != best:
