@@ -17,8 +17,8 @@ def describe(dataset: "Dataset") -> JsonObject:
     """Return the dataset in numbers, as plain data for JSON.
 
     ``splits`` has for "train" the users, clicks, density and clicks per user; for "validation" and "test" the users,
-    fold-in and held-out clicks, their quantiles per user, and the users without held-out items (they are ranked but
-    not averaged). ``popularity`` is training clicks per item and the share of clicks on the most popular tenth.
+    fold-in and held-out clicks, their quantiles per user, and the users without held-out items (they get lists, and are
+    left out of averages). ``popularity`` is training clicks per item and the share of clicks on the most popular tenth.
     """
     train = dataset.train
     popularity = np.bincount(train.indices, minlength=dataset.n_items)

@@ -1,4 +1,4 @@
-"""Sentences about data that can be used, and are probably not used as was meant."""
+"""Warnings about data that can be used, and are probably not used as the user meant."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ def doubts_about_titles(file: object, texts: Titles, split: Split) -> Iterator[s
 
 
 def _begins_with_header(data: Interactions, columns: Sequence[str]) -> bool:
-    """Say whether the first row has a column's name, or words where all other rows have numbers."""
+    """Return whether the first row has a column's name, or words where all other rows have numbers."""
     names = {name.strip().lower() for name in columns}
     first = data.user_ids[data.user[0]], data.item_ids[data.item[0]]
     if any(text.strip().lower() in names for text in first):

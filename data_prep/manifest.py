@@ -1,4 +1,4 @@
-"""What a dataset folder holds, by name, and the manifest: written with a seal, checked when it is read.
+"""The files of a dataset folder, by name, and the manifest, which is written with a seal and checked when it is read.
 
 The seal, the manifest's last entry, is the SHA-256 of the file's own bytes with 64 zeros in the seal's place. Manifests
 of the first version have none, and end with the list of files.
@@ -24,7 +24,7 @@ OPTIONAL = ("item_tags.csv", "user_tags.csv", *(f"{name}.npz" for name in RATING
 AGAIN = "Prepare the dataset again."
 
 _NO_SEAL = "0" * 64
-_MOST_BYTES = 1 << 24  # a manifest has a few thousand
+_MOST_BYTES = 1 << 24  # a manifest has a few thousand bytes
 
 
 def write_manifest(file: Path, manifest: Document) -> None:
@@ -67,7 +67,7 @@ def _finite(text: str) -> float:
 
 
 def check_about(manifest: Document) -> None:
-    """Raise :class:`InputError` where what is said about a dataset could not be read from its manifest again."""
+    """Raise :class:`InputError` where a dataset's description could not be read from its manifest again."""
     if not _about_fits(manifest):
         raise InputError(
             "A dataset's name must be text and its source, filters and protocol dicts; dropped and before_split are"
@@ -76,7 +76,7 @@ def check_about(manifest: Document) -> None:
 
 
 def _check(file: Path, manifest: object) -> None:
-    """Raise :class:`FormatError` unless a manifest is of our kind and version and has what is read from it."""
+    """Raise :class:`FormatError` unless a manifest is of this kind and version and has the entries that are read."""
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise FormatError(f"{file} is not a dataset's manifest. Give the folder that recvae prepare wrote.")
     version = manifest.get("format_version")
@@ -104,7 +104,7 @@ def _check(file: Path, manifest: object) -> None:
 
 
 def _about_fits(manifest: Document) -> bool:
-    """Say whether the entries that describe a dataset are of the kinds that are read."""
+    """Return whether the entries that describe a dataset have the types that their readers expect."""
     parts = [manifest.get(key, {}) for key in ("source", "filters", "protocol", "dropped", "before_split")]
     if not all(isinstance(part, dict) for part in parts) or not isinstance(manifest.get("name"), str):
         return False

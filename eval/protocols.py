@@ -2,8 +2,8 @@
 
 This is step 4 of the strong-generalisation protocol of Liang et al. 2018 (arXiv 1802.05814, section 4.2); it serves
 any split that gives a fold-in and a held-out matrix with the same rows. Anything with a ``recommend`` method of the
-shape of :class:`Ranker` can be evaluated. What is scored is what ``recommend`` returns, so what is measured is what
-is served.
+shape of :class:`Ranker` can be evaluated. The metrics score the lists that ``recommend`` returns, which are the lists
+that users get.
 """
 
 import time
@@ -39,7 +39,7 @@ _BATCH_SIZE = 2048
 
 
 class Ranker(Protocol):
-    """What the evaluator asks of a model or a baseline."""
+    """The method of a model or baseline that the evaluation calls."""
 
     def recommend(
         self,
@@ -254,11 +254,11 @@ def _one_per_user_metric(metric: str) -> MetricName:
 def _ranked(ranker: Ranker, histories: csr_array, k: int, conditions: csr_array | None) -> npt.NDArray[np.int32]:
     """Ask for lists of k items, at most the catalogue, and check rows and scores."""
     n, n_items = histories.shape
-    asked: dict[str, csr_array] = {} if conditions is None else {"conditions": conditions}
+    more: dict[str, csr_array] = {} if conditions is None else {"conditions": conditions}
     name = type(ranker).__name__
     if not callable(getattr(ranker, "recommend", None)):
         raise InputError(f"Only what has a function 'recommend' can be evaluated, and {shown(ranker)} has none.")
-    answer = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True, **asked)
+    answer = ranker.recommend(histories, max(1, min(k, n_items)), exclude_seen=True, **more)
     if not (isinstance(answer, tuple) and len(answer) == 2 and all(isinstance(part, np.ndarray) for part in answer)):
         raise InputError(f"{name}.recommend gave {shown(answer)}; it must give two arrays, ids and scores.")
     ids, scores = answer

@@ -1,4 +1,4 @@
-"""How sure a result is: standard errors, bootstrap intervals, and paired comparison on the same users.
+"""The uncertainty of a result: standard errors, bootstrap intervals, and paired comparison on the same users.
 
 Values come as one float64 per user, NaN for a user without held-out items; NaN users are left out everywhere. Where the
 same user occurs more than once (several splits, several seeds), the values are not independent: ``clusters`` then
@@ -36,7 +36,7 @@ class Metric:
     """A mean over users.
 
     ``se`` is its standard error, NaN where it is not defined (fewer than two users, or a metric of a whole list set);
-    ``users`` counts the users it is taken over.
+    ``users`` counts the users in the mean.
     """
 
     mean: float
@@ -52,8 +52,8 @@ class Metric:
 class Comparison:
     """The paired difference a - b on the same users.
 
-    ``difference`` and ``se``: its mean and standard error; ``low``, ``high``: percentile bootstrap interval of the
-    mean at ``level``; ``p``: two-sided paired t test of "the mean difference is 0"; ``users``: how many differences
+    ``difference`` and ``se``: its mean and standard error; ``low``, ``high``: percentile bootstrap interval of the mean
+    at ``level``; ``p``: two-sided paired t test of "the mean difference is 0"; ``users``: the number of differences
     (values, not clusters).
     """
 
@@ -109,8 +109,8 @@ def resampled_means(
 ) -> Floats:
     """Return the means of several quantities over the same resampled users, float64 (draws, len(columns)).
 
-    For intervals of a number that is made of several means, such as their ratio, or a difference of roots: compute the
-    number from each row and take its quantiles. ``columns``: vectors (n,), entry i of each about the same user, NaN
+    For the interval of a function of several means, such as a ratio or a difference of roots: compute it from each row
+    and take its quantiles. ``columns``: vectors (n,), entry i of each about the same user, NaN
     where the user has no such value; options as in :func:`bootstrap_interval`. A mean over no value is NaN.
 
     Raises :class:`~recvae.errors.ConfigError` for fewer than 100 draws and :class:`~recvae.errors.InputError` for wrong

@@ -1,4 +1,4 @@
-"""Arguments of the Python interface: each is looked at before any work, and a wrong one is named in a sentence."""
+"""Checks of arguments of the Python interface, before any work; an error names the argument."""
 
 import math
 import numbers
@@ -57,7 +57,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def items(name: str, values: object) -> list[Any]:
-    """Return the members of ``values``; raise :class:`InputError` for a text and for what has no members."""
+    """Return the members of ``values``; raise :class:`InputError` for a text and for a value without members."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} must be a list, not one text such as {shown(values)}. Write [{shown(values)}].")
     if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
@@ -66,7 +66,7 @@ def items(name: str, values: object) -> list[Any]:
 
 
 def path_of(value: object) -> Path:
-    """Return a path; raise :class:`InputError` for what is none, and for one that the operating system cannot have."""
+    """Return ``value`` as a path; raise :class:`InputError` if it is no path, or none that the system can have."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InputError(f"A path is a text or a pathlib.Path, not {shown(value)}.")
     path = Path(value)

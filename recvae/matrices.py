@@ -1,4 +1,4 @@
-"""Whether the arrays of a sparse matrix fit one another. SciPy's own code reads and writes wherever they point.
+"""A check that the arrays of a sparse matrix fit one another: SciPy reads and writes memory wherever they point.
 
 NumPy only: the evaluation needs it too.
 """
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def check_indices(matrix: "csr_array", name: str) -> None:
     """Raise :class:`DataError` for a CSR whose row pointers, columns and values do not fit one another and its shape.
 
-    ``name`` begins the sentence, such as "The matrix". Some reductions over the columns and the row pointers: they are
-    looked at as they are, whatever SciPy has noted of the matrix before.
+    ``name`` begins the sentence, such as "The matrix". The arrays themselves are checked, in a few passes, whatever
+    flags SciPy has set on the matrix.
     """
     indptr, indices, data = matrix.indptr, matrix.indices, matrix.data
     n_rows, n_columns = matrix.shape

@@ -11,8 +11,8 @@ A package that brings a model runs the suite over it with pytest, in a test file
         kind = NearestTaste
 
 The suite fits the model on a checkerboard of 60 users and 40 items: even users like even items, odd users odd ones, and
-each user has clicked on 60 % of the liked ones. ``settings`` are the options with which the model learns that in a
-moment. A model with a network that the training loop trains takes :class:`NeuralConformance`.
+each user has clicked on 60 % of the liked ones. ``settings`` are options with which the model learns this quickly. A
+model with a network that the training loop trains takes :class:`NeuralConformance`.
 
 Needs pytest, which ``pip install "recvae[test]"`` brings.
 """
@@ -38,7 +38,7 @@ FORMS = ("int64 indices", "csr_matrix", "boolean", "integer", "coo", "dense", "r
 
 
 def checkerboard(users: int = 60, items: int = 40, keep: float = 0.6, seed: int = 3) -> csr_array:
-    """Return float32 clicks of users who like every second item, and who each saw a random part of those they like."""
+    """Return float32 clicks of users who like every second item, each on a random part of the liked items."""
     u, i = np.indices((users, items))
     liked = (u % 2) == (i % 2)
     seen = np.random.default_rng(seed).random((users, items)) < keep
@@ -72,7 +72,7 @@ class Conformance:
 
     kind: ClassVar[type[Recommender]]
     settings: ClassVar[Mapping[str, Any]] = {}
-    personal: ClassVar[bool] = True  # whether a list depends on the history, beyond what it leaves out
+    personal: ClassVar[bool] = True  # whether lists depend on the history beyond its own items
 
     @classmethod
     def make(cls, **more: Any) -> Recommender:
@@ -150,7 +150,7 @@ class Conformance:
         fitted.save(tmp_path / "run", overwrite=True)
 
     def test_a_run_folder_of_another_model_is_refused(self, fitted: Recommender, tmp_path: Path) -> None:
-        """The class of another model says whose folder it is."""
+        """Loading by another model's class raises an error that names the folder's model."""
         from recvae.baselines.ease import EASE
         from recvae.baselines.popularity import Popularity
 
@@ -160,7 +160,7 @@ class Conformance:
             other.load(tmp_path / "run")
 
     def test_raw_ids(self, fitted: Recommender) -> None:
-        """Lists by raw ids are those by columns; an id that is not known is refused, or skipped where that is asked."""
+        """Lists by raw ids are those by columns; an unknown id is refused, or skipped with ``skip_unknown``."""
         ids, scores = fitted.recommend_ids([["i2", "i4"], []], k=5)
         assert [len(row) for row in ids] == [5, 5]
         assert not {"i2", "i4"} & set(ids[0])
@@ -222,10 +222,10 @@ class Conformance:
 
 
 class NeuralConformance(Conformance):
-    """The tests of a model with a network that :func:`recvae.training.loop.train` trains; it takes them all."""
+    """The tests of a model with a network that :func:`recvae.training.loop.train` trains."""
 
     kind: ClassVar[type[NeuralRecommender]]
-    weighs: ClassVar[bool] = True  # whether its likelihood has a meaning for clicks that weigh more than others
+    weighs: ClassVar[bool] = True  # whether its likelihood allows click weights
 
     @pytest.fixture
     def network(self, fitted: Recommender) -> Network:
@@ -255,7 +255,7 @@ class NeuralConformance(Conformance):
         assert {id(p) for phase in network.phases() for p in phase.parameters} == {id(p) for p in network.parameters()}
 
     def test_predicting_is_deterministic_whatever_the_module_mode(self, network: Network) -> None:
-        """Neither dropout nor sampling is left on."""
+        """Predicting has neither dropout nor sampling."""
         batch = Batch.of(checkerboard())
         with torch.no_grad():
             first = network.train().logits(batch)

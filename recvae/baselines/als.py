@@ -1,7 +1,7 @@
 """Implicit ALS: Hu, Koren and Volinsky, ICDM 2008, as the implicit library computes it.
 
-The library is given what it needs to be at its best: BLAS held to one thread while its own threads run, its own matrix
-type, and fold-in of users it never saw.
+For the library's best speed, BLAS has one thread while the library's own threads run, and matrices are of its type;
+users that were not in training are folded in.
 """
 
 import threading
@@ -70,7 +70,7 @@ class ImplicitALS(Recommender):
         self._hold(als, als.item_factors)
 
     def scores(self, histories: csr_array) -> Tensor:
-        self.als.num_threads = torch.get_num_threads()  # of now: a forked process has one, whatever its parent had
+        self.als.num_threads = torch.get_num_threads()  # read now: a forked process has one thread
         with one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
         scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T
@@ -101,12 +101,12 @@ class ImplicitALS(Recommender):
                 alpha=options.alpha,
                 iterations=options.iterations,
                 random_state=self.config.seed,
-                num_threads=torch.get_num_threads(),  # any number gives the same factors
+                num_threads=torch.get_num_threads(),  # the factors do not depend on the number
             )
 
     @contextmanager
     def _solvable(self) -> Iterator[None]:
-        """Say what to do where the library meets a system of equations that it cannot solve."""
+        """Turn the library's error for equations that cannot be solved into a sentence with a remedy."""
         try:
             yield
         except ValueError as error:
@@ -126,11 +126,11 @@ def _clicks(matrix: csr_array) -> csr_matrix:
     return csr_matrix((ones, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)), shape=matrix.shape)
 
 
-_limiting = threading.Lock()  # held by whoever holds BLAS to one thread
+_limiting = threading.Lock()  # held while BLAS is limited to one thread
 
 
 def _anew() -> None:
-    """Make the lock anew in a forked process: who held it is a thread of the parent process."""
+    """Make a new lock in a forked process: the old one may be held by a thread of the parent process."""
     global _limiting
     _limiting = threading.Lock()
 
@@ -140,11 +140,11 @@ after_fork(_anew)
 
 @contextmanager
 def one_blas_thread(*, wait: bool = False) -> Iterator[None]:
-    """Hold BLAS to one thread: implicit runs its own, and the two would fight for the cores.
+    """Limit BLAS to one thread: implicit runs threads of its own, and both would compete for the cores.
 
-    The limit is the process's, so one caller at a time sets it and puts back what was there: a second one would take
-    the first one's limit for that, and leave it behind. Who finds it set goes on under it, and without it once the
-    first one is done; with ``wait`` the caller waits for a limit of its own, as long work should.
+    The limit is one of the process, so one caller at a time sets and restores it: a second caller would record the
+    first one's limit as the value to restore. A caller that finds it set computes under it, and without it once the
+    first caller is done; with ``wait`` the caller waits and sets the limit itself, as long work should.
     """
     lock = _limiting
     mine = lock.acquire(blocking=wait)

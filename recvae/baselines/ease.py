@@ -97,7 +97,7 @@ def closed_form(matrix: csr_array, l2: float | NDArray[np.float64]) -> NDArray[n
         )
     diagonal = inverse.diagonal().copy()
     weights = np.empty((n_items, n_items), dtype=np.float32)
-    for start in range(0, n_items, TILE):  # LAPACK fills one triangle: rows from the lower one, the rest mirrored
+    for start in range(0, n_items, TILE):  # LAPACK fills the lower triangle; the upper one is its mirror image
         stop = min(n_items, start + TILE)
         block = np.empty((stop - start, n_items))
         block[:, :start] = inverse[start:stop, :start]

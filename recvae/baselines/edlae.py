@@ -1,8 +1,8 @@
 """EDLAE: Steck, "Autoencoders that don't overfit towards the Identity", NeurIPS 2020; the full-rank model.
 
 A linear autoencoder with dropout p whose loss counts the dropped entries alone, so that no item predicts itself. In
-expectation over the dropout that is EASE with a penalty of its own for each item: lambda + p / (1 - p) times its number
-of clicks, which is the diagonal of X'X. With p = 0 it is EASE.
+expectation over the dropout this is EASE with one penalty per item: lambda + p / (1 - p) times the item's number of
+clicks, which is the diagonal of X'X. With p = 0 it is EASE.
 """
 
 from dataclasses import dataclass

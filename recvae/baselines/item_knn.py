@@ -1,7 +1,7 @@
 """Item-kNN: an item's score is the sum of its similarities to those of its nearest neighbours that the user clicked.
 
-The neighbours are those of the item that is scored, by the cosine of the items' columns: Sarwar et al., WWW 2001.
-Users who click much say less with each click: Deshpande and Karypis, ACM TOIS 2004, divide each user's row by its norm.
+The neighbours are the scored item's, by the cosine of the items' columns: Sarwar et al., WWW 2001. A click of a user
+with many clicks counts less: Deshpande and Karypis, ACM TOIS 2004, divide each user's row by its norm.
 The cosine made asymmetric: Aiolli, RecSys 2013. Shrinkage: Bell and Koren, ICDM 2007.
 
     w_u   proportional to n_u^-activity, 1 on average over the clicks
@@ -25,7 +25,7 @@ from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
 
-ENTRIES = 1 << 19  # of the item-item product made at a time
+ENTRIES = 1 << 19  # of the item-item product that are computed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class ItemKNN(Recommender):
         self._hold(csr_array(parts, shape=(self.n_items, self.n_items)))
 
     def similarity(self, items: Tensor) -> Tensor:
-        """Return the similarities of the neighbours, and -inf for what is no neighbour."""
+        """Return the similarities of the neighbours, and -inf for other items."""
         rows = self.neighbours[items.numpy()]
         found = torch.full((len(items), self.n_items), -torch.inf)
         found[np.repeat(np.arange(len(items)), np.diff(rows.indptr)), rows.indices] = torch.from_numpy(rows.data)

@@ -26,7 +26,7 @@ class PopularityArguments(PopularityOptions, OfEveryModel):
 
 
 class Popularity(Recommender):
-    """Ranks items by their number of clicks in the training matrix, for everybody alike."""
+    """Ranks items by their number of clicks in the training matrix, for all users alike."""
 
     name = "popularity"
     model_defaults = PopularityOptions()

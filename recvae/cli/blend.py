@@ -131,7 +131,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _validation_clicks_are_unseen(runs: Sequence[Path], models: Sequence["Recommender"], *, searching: bool) -> bool:
-    """Return whether no model has learned from the validation clicks; refuse to choose weights by such."""
+    """Return whether no model has learned from the validation clicks; raise where weights are searched on them."""
     from recvae.errors import InputError
 
     seen = [run for run, model in zip(runs, models, strict=True) if "refit" in model.dataset]
@@ -144,7 +144,7 @@ def _validation_clicks_are_unseen(runs: Sequence[Path], models: Sequence["Recomm
 
 
 def _refit(models: Sequence["Recommender"]) -> JsonObject:
-    """Return what the first refitted model says of its refit: the blend has seen the validation clicks as it has."""
+    """Return the first refitted model's facts about its refit, for the blend."""
     return next(model.dataset["refit"] for model in models if "refit" in model.dataset)
 
 

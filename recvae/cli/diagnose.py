@@ -1,4 +1,4 @@
-"""``recvae diagnose``: what a trained model learned, in tables and as a page."""
+"""``recvae diagnose``: an analysis of a trained model, in tables and as a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +144,7 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "
 
 
 def _training(rows: Sequence[Document]) -> "Table":
-    """Some epochs, evenly spread; the first, the best and the last are always among them."""
+    """Return a table of some epochs, evenly spread, with the first, the best and the last."""
     epochs = list(dict.fromkeys(row["epoch"] for row in rows))
     step = -(-len(epochs) // _EPOCHS)
     shown = {*epochs[::step], epochs[-1], *(row["epoch"] for row in rows if row["best"])}

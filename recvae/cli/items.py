@@ -1,4 +1,4 @@
-"""From what a person calls an item, an id or a title or a part of one, to its column."""
+"""The column of an item from a user's text: an id, a title or a part of a title."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ def _bare(title: str) -> str:
 def find_item(model: "Recommender", asked: str) -> int | None:
     """Return the column of an id or title, or None where there is none.
 
-    Tried in turn, and the first way that finds anything decides: the id; the title; the title in any case; without its
-    year; its beginning; a part of it (not for a number, which is an id that is not known). Raises :class:`InputError`
-    where it could be several items.
+    Compared in turn until something matches: the id; the title; the title in any case; without its year; its beginning;
+    a part of it (the last two not for a number, which is an unknown id). Raises :class:`InputError` where several items
+    match.
     """
     if asked in model.columns:
         return model.columns[asked]
@@ -61,7 +61,7 @@ def find_item(model: "Recommender", asked: str) -> int | None:
 
 
 def find_items(model: "Recommender", asked: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return the columns of ids or titles, each once, and those that are not known."""
+    """Return the columns of ids or titles, each once, and the unknown ones."""
     columns: dict[int, None] = {}
     unknown = []
     for text in asked:
@@ -82,7 +82,7 @@ def unknown_items(model: "Recommender", unknown: Sequence[str]) -> str:
 
 def suggestion(model: "Recommender", asked: str) -> str:
     """Return a question with the nearest title, whatever its case, year and article, else with the nearest id."""
-    titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # of equals the first
+    titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # the first of equal ones is kept
     return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _FILE, _FILTERS, _SPLIT, _GIVEN = "A file's form", "Filters", "Split", "Data that arrive already split"
 _AS_GIVEN = "Data that arrive already split are taken as they are"
-_FILTERED = {  # what the filters took, by the manifest's words; the rest of what was dropped is the split's doing
+_FILTERED = {  # rows removed by filters, by the manifest's keys; the other keys are rows dropped by the split
     "rows_below_min_rating": "below the minimum rating",
     "duplicate_clicks": "duplicate clicks",
     "clicks_of_rare_items_or_users": "clicks of users or items with too few",
@@ -208,7 +208,7 @@ def _given(
     of_splitting: Mapping[str, object],
     shares: Mapping[str, float],
 ) -> tuple[Path, Path] | None:
-    """Return the two files of data that arrive split, None for other data; refuse what does not belong together."""
+    """Return the two files of data that arrive split, None for other data; raise for options that do not combine."""
     from recvae.errors import InputError
 
     if train is None and test is None:
@@ -228,7 +228,7 @@ def _given(
 
 
 def next_commands(folder: Path, data: "Dataset") -> list[str]:
-    """Return what one does with a new dataset folder: train the model for data of its size, and compare them all."""
+    """Return the next commands for a dataset folder: train the model for its size, and compare all models."""
     from recvae.config import shipped_for
     from recvae.defaults import Size, recommended
 
@@ -242,7 +242,7 @@ def next_commands(folder: Path, data: "Dataset") -> list[str]:
 
 
 def summary(data: "Dataset", about: Document) -> list[str]:
-    """Return lines that say what was read, dropped and kept, and how it was split."""
+    """Return lines about the rows that were read, dropped and kept, and about the split."""
     manifest = data.manifest
     source, splits = manifest.get("source", {}), about["splits"]
     before, dropped = manifest.get("before_split", {}), manifest.get("dropped", {})

@@ -2,10 +2,10 @@
 
     s(u, i) = sum_c  w_c * s_c(u, i) / d_c        w_c >= 0, sum_c w_c = 1
 
-d_c is the standard deviation of component c's scores around each user's mean, over all items and the given histories.
-It is one number a component, found once and kept: weights of different models compare, and one user's scores depend on
-nobody else. The weighted sum of scores is Fox and Shaw's linear combination ("Combination of Multiple Searches",
-TREC-2, 1994) and the weighted hybrid of Burke ("Hybrid Recommender Systems", UMUAI 2002).
+d_c is the standard deviation of component c's scores around each user's mean, over all items and the histories passed
+to the blend. It is one number per component, computed once: so the weights of different models can be compared, and one
+user's scores depend on no other user. The weighted sum of scores is Fox and Shaw's linear combination ("Combination of
+Multiple Searches", TREC-2, 1994) and the weighted hybrid of Burke ("Hybrid Recommender Systems", UMUAI 2002).
 """
 
 import copy
@@ -54,7 +54,7 @@ Score = Callable[[csr_array], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class BlendOptions:
-    """What a blend is made of."""
+    """Options of a blend: its components and their weights."""
 
     components: tuple[str, ...] = option((), "Names of the models, in order.")
     weights: tuple[float, ...] = option((), "Weight of each component, in order; their sum is 1.", ge=0)
@@ -76,7 +76,7 @@ class Blend(Recommender):
     components: Sequence[Recommender] = ()
     spreads: Sequence[float] = ()
     scorers: Sequence[Score] = ()
-    alike_spreads: dict[int, float]  # of similarities, by component
+    alike_spreads: dict[int, float]  # spreads of similarities, by component
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Blend(Recommender):
 
     @classmethod
     def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
-        """Return a blend that :meth:`load` is to fill; raise :class:`InputError` where one would be trained."""
+        """Return a blend for :meth:`load` to complete; raise :class:`InputError` for a configuration to be trained."""
         blend = super().from_config(config, device)
         if not config.options(BlendOptions).weights:
             raise InputError(NOT_TRAINED)
@@ -160,20 +160,20 @@ class Blend(Recommender):
         total = None
         for score, weight, spread in zip(self.scorers, self.weights, self.spreads, strict=True):
             if weight:
-                part = score(histories).to(self.device)  # a search keeps it: not to be changed
+                part = score(histories).to(self.device)  # not changed in place: a search for weights keeps it
                 total = part * (weight / spread) if total is None else total.add_(part, alpha=weight / spread)
         assert total is not None  # weights sum to 1
         return total
 
     @torch.no_grad()
     def similarity(self, items: Tensor) -> Tensor:
-        """Return how alike items are by all components, -inf where no component says anything.
+        """Return how alike items are by all components, -inf where no component has a similarity.
 
         sum_c w_c s_c(i, j) e / e_c: similarities of different models compare as scores do, each divided by its
         spread. e_c is the standard deviation of component c's similarities around each item's mean, over all others and
         at most :data:`SPREAD_ITEMS` evenly spaced items; e, the weighted mean of the e_c, keeps one component alone as
         it is. A pair without a similarity, as item-kNN has them, counts 0. Raises :class:`InputError` where a component
-        that has any weight cannot say what is alike.
+        with a weight above 0 has no similarities.
         """
         spreads = self._similarity_spreads()
         mean = math.fsum(weight * spreads[place] for place, weight in enumerate(self.weights) if weight)
@@ -187,12 +187,12 @@ class Blend(Recommender):
         return total.masked_fill_(nowhere, -torch.inf)
 
     def _alike(self, place: int, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a component's similarities, 0 where it has none, and where that is: (n, n_items) each."""
+        """Return a component's similarities, 0 where it has none, and a mask of those places: (n, n_items) each."""
         try:
             part = self.components[place].similarity(items).to(self.device)
         except InputError as error:
             raise InputError(f"The blend cannot say which items are alike. {error}") from error
-        none = part == -torch.inf  # neighbours only: the rest is not alike at all
+        none = part == -torch.inf  # a model of neighbours has no others
         return part.masked_fill_(none, 0.0), none
 
     def _similarity_spreads(self) -> dict[int, float]:
@@ -206,14 +206,14 @@ class Blend(Recommender):
                     some = chosen[start : start + at_once]
                     part = self._alike(place, some)[0].cpu().double()
                     itself = torch.zeros_like(part, dtype=torch.bool).scatter_(1, some[:, None], True)
-                    others = part[~itself].view(len(some), -1)  # an item is as like itself as nothing else is
+                    others = part[~itself].view(len(some), -1)  # without an item's similarity to itself
                     if others.shape[1]:
                         variance += float(others.var(dim=1, correction=0).sum()) / len(chosen)
                 known[place] = math.sqrt(variance)
         return known
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights and spreads, float64 (n_components,); what the components learned is in their own folders."""
+        """Return weights and spreads, float64 (n_components,); the components' tensors are in their own folders."""
         return {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("weights", "spreads")}
 
     def expected(self) -> Mapping[str, Expected]:
@@ -316,5 +316,5 @@ def _home(folder: Path, place: int, name: str) -> Path:
 
 
 def _seal(home: Path) -> dict[str, str]:
-    """Return what tells a component's run folder from any other: its settings, and its weights with their digest."""
+    """Return digests of a component's run.json and weights, by which its folder is recognised."""
     return {"run": file_hash(home / RUN), "weights": header_hash(home / WEIGHTS)}

@@ -19,7 +19,7 @@ from recvae.training.tensors import Expected, of_network
 
 
 class NeuralRecommender(Recommender):
-    """What the models with a network share."""
+    """A model with a network that the training loop trains."""
 
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
@@ -44,7 +44,7 @@ class NeuralRecommender(Recommender):
         ``resume=True`` continues bit for bit on the same device, with the same versions, number of threads and CPU
         instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
         continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
-        so far and KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
+        so far and KeyboardInterrupt reaches the caller. ``on_epoch`` and ``on_step`` report progress.
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
@@ -85,14 +85,14 @@ class NeuralRecommender(Recommender):
         return bool(value_of(self.config, "model.weighted"))
 
     def given(self) -> Iterable[bytes]:
-        """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
+        """Return the data beside the clicks from which the model learns, in parts: a resumed run compares them."""
         return ()
 
     def _fix(self, matrix: csr_array) -> None:
-        """Fill in, at the start of a run, the tensors that :attr:`fixed` names, from the clicks."""
+        """Compute from the clicks, at the start of a run, the tensors that :attr:`fixed` names."""
 
     def _prepare(self, matrix: csr_array) -> None:
-        """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
+        """Set, before training, the buffers that the network takes from the clicks (none by default)."""
 
     def _network(self) -> Network:
         return self._bare_network().to(self.device)

@@ -3,8 +3,8 @@
 The idea of two parallel paths, a variational autoencoder and a linear item-item model with a zero diagonal, is that of
 VASP (Vančura and Kordík, ICANN 2021, arXiv 2102.05774), which trains them through one loss. Here each path has the
 objective of its own paper: RecVAE its ELBO, EDLAE its closed form. Trained through one likelihood, the deep path learns
-what the linear one got wrong about the clicks it is shown, and that does not carry over to those it is not (docs/log.md
-has the figures).
+the errors of the linear one on the fold-in clicks, and these do not carry over to held-out clicks (docs/log.md has the
+figures).
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from recvae.training.loop import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class RecVAEEDLAEOptions(RecVAEOptions):
-    """Options of RecVAE with a linear path; those of the path are EDLAE's, and how much it counts."""
+    """Options of RecVAE with a linear path: those of RecVAE, EDLAE's for the path, and the path's weight."""
 
     path_weight: float = option(
         6.0, "Weight of the linear path's scores beside RecVAE's logits.", search=Between(2.0, 16.0, log=True), ge=0
@@ -42,7 +42,7 @@ class RecVAEEDLAEOptions(RecVAEOptions):
 class RecVAEEDLAENetwork(RecVAENetwork):
     """RecVAE, and a linear path that takes part in predicting.
 
-    ``path`` (I, I) is not trained by gradients: whoever builds the network fills it before training. It is a dense
+    ``path`` (I, I) is not trained by gradients: it must be set before training. It is a dense
     matrix, so memory grows with the square of the catalogue, as EDLAE's does.
     """
 
@@ -54,7 +54,7 @@ class RecVAEEDLAENetwork(RecVAENetwork):
         self.register_buffer("path", torch.zeros(n_items, n_items))
 
     def logits(self, batch: Batch) -> Tensor:
-        clicks = torch.ones_like(batch.values)  # the path is made of clicks without weights, and reads them so
+        clicks = torch.ones_like(batch.values)  # the path is learned from clicks without weights
         linear = gathered_sum(self.path, batch.columns, batch.offsets, clicks)  # (B, I)
         return super().logits(batch).add_(linear, alpha=self.path_weight)
 

@@ -34,7 +34,7 @@ class Batch:
     ``rows`` (N,) int64: position in the batch of each click's user. ``columns`` (N,) int64: item of each click.
     ``values`` (N,) float32: weight of each click, 1 where binarised.
     ``repeats``: whether a user may have an item more than once, all but one of them with value 0.
-    ``conditions`` (B, C) float32, 0 or 1: what a ranking is asked for, of models that have conditions; None is none.
+    ``conditions`` (B, C) float32, 0 or 1: the conditions of a ranking, for a model that has conditions, or None.
     """
 
     users: Tensor
@@ -97,7 +97,7 @@ class Batch:
         return self.values / norms[self.rows]
 
     def dense(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        """Scatter one value per click (N,) into a zeroed (B, I) matrix, in ``out`` where it is given."""
+        """Scatter one value per click (N,) into a zeroed (B, I) matrix, in the memory ``out`` if there is one."""
         if out is None:
             out = values.new_zeros(len(self), self.n_items)
         else:
@@ -109,7 +109,7 @@ class Batch:
         return out
 
     def repeated(self, times: int) -> "Batch":
-        """Return all of these users ``times`` over, one copy of the batch after the other."""
+        """Return the batch repeated ``times`` times, one copy after the other."""
         n_users, n_clicks = len(self), len(self.columns)
         copy = torch.arange(times, device=self.users.device)[:, None]
         return Batch(
@@ -135,7 +135,7 @@ class Clicks:
         csr = canonical(matrix)
         self.n_users, self.n_items = csr.shape
         self.indptr = torch.from_numpy(csr.indptr.astype(np.int64)).to(device)
-        self.device = self.indptr.device  # with its number, so that it compares equal to the tensors' own
+        self.device = self.indptr.device  # with its index, so that it equals the tensors' device
         self.indices = torch.from_numpy(csr.indices.astype(np.int32)).to(self.device)
         self.weights = torch.from_numpy(_float32_weights(csr)).to(self.device) if weighted else None
 
@@ -151,7 +151,7 @@ class Clicks:
         return moved
 
     def take(self, users: Tensor, n_clicks: int) -> Batch:
-        """Return the rows ``users`` (B,) int64, which hold ``n_clicks`` clicks in all (given, so as not to wait)."""
+        """Return the rows ``users`` (B,) int64, whose number of clicks ``n_clicks`` is passed so that nothing waits."""
         starts = self.indptr[users]
         lengths = self.indptr[users + 1] - starts
         offsets = torch.zeros(len(users) + 1, dtype=torch.int64, device=self.device)
@@ -170,7 +170,7 @@ class Clicks:
     def shuffled(self, batch_size: int, noise: Noise, *, drop_last: bool = False) -> Iterator[Batch]:
         """Yield all users in a fresh random order, ``batch_size`` at a time.
 
-        ``drop_last`` leaves out a last batch that is not full (never the only one).
+        ``drop_last`` leaves out a last batch that is not full, unless it is the only one.
         """
         return self._batches(noise.permutation(len(self)), batch_size, drop_last=drop_last)
 
@@ -179,7 +179,9 @@ class Clicks:
         ends = torch.cumsum(lengths, 0)
         n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
         last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
-        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()  # the pass's one wait
+        counts = (
+            ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()
+        )  # the only wait for the device in a pass
         for b, n_clicks in enumerate(counts):
             yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
 
@@ -193,13 +195,13 @@ def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False)
 def canonical(matrix: Matrix) -> csr_array:
     """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
 
-    Where anything is to be summed that is neither float32 nor float64, the sums are in float64: 128 + 128 is 0 in eight
-    bits. Raises :class:`DataError` where it is not two-dimensional, its indices do not fit its shape, or an entry is
+    Duplicates of a type other than float32 and float64 are summed in float64: in eight bits 128 + 128 is 0. Raises
+    :class:`DataError` where the matrix is not two-dimensional, its indices do not fit its shape, or an entry is
     negative, NaN or infinite.
     """
     csr = as_csr(matrix)
     data = csr.data
-    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, in two readings
+    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, at the cost of two passes
     if not positive:
         _refuse_weights(csr, ~(np.isfinite(data) & (data >= 0)))
     if not (positive and csr.has_canonical_format):
@@ -210,9 +212,9 @@ def canonical(matrix: Matrix) -> csr_array:
 
 
 def as_csr(matrix: Matrix) -> csr_array:
-    """Return a matrix of numbers as a csr_array whose indices fit its shape, itself where it is one.
+    """Return a matrix of numbers as a csr_array whose indices fit its shape: unchanged if it is one already.
 
-    Raises :class:`DataError` where it is no such matrix.
+    Raises :class:`DataError` for anything else.
     """
     if not issparse(matrix) and not isinstance(matrix, np.ndarray):
         raise DataError(
@@ -223,7 +225,9 @@ def as_csr(matrix: Matrix) -> csr_array:
         raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"The matrix holds values of type {matrix.dtype}; clicks are numbers.")
-    if not isinstance(matrix, csr_array) or matrix.dtype == np.float16:  # which SciPy holds but cannot work with
+    if (
+        not isinstance(matrix, csr_array) or matrix.dtype == np.float16
+    ):  # SciPy stores float16 but cannot compute with it
         matrix = _converted(matrix)
     check_indices(matrix, "The matrix")
     return matrix
@@ -232,7 +236,7 @@ def as_csr(matrix: Matrix) -> csr_array:
 def _converted(matrix: sparray) -> csr_array:
     """Return a matrix of another form as a csr_array; raise :class:`DataError` where its arrays do not fit."""
     try:
-        matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some forms sum on the way, in the type that they have
+        matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some formats sum duplicates in their own type
         form = getattr(matrix, "format", "dense")
         if form == "coo":
             if any((at < 0).any() or (at >= n).any() for at, n in zip(matrix.coords, matrix.shape, strict=True)):
@@ -250,7 +254,7 @@ def _wide(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
 
 
 def _float32_weights(matrix: csr_array) -> NDArray[np.float32]:
-    """Return the click weights as float32; raise :class:`DataError` for one whose square that cannot hold."""
+    """Return the click weights as float32; raise :class:`DataError` for a weight whose square float32 cannot hold."""
     _refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))
     weights: NDArray[np.float32] = matrix.data.astype(np.float32)
     return weights

@@ -29,7 +29,7 @@ USERS_AT_ONCE = 1 << 14  # in a product with X'X
 
 @dataclass(frozen=True, kw_only=True)
 class SlimOptions:
-    """Options of ImplicitSLIM; off by default, and otherwise the paper's for ML-20M but for the threshold."""
+    """Options of ImplicitSLIM, off by default; the other defaults but the threshold are the paper's for ML-20M."""
 
     slim_every: int = option(
         0,
@@ -44,10 +44,10 @@ class SlimOptions:
 
 
 def replace_embeddings(options: SlimOptions, epoch: int, clicks: Clicks, tables: Iterable[Tensor]) -> None:
-    """Replace each (I, K) table in place where ``epoch``, counted from 0, is one that ``slim_every`` names.
+    """Replace each (I, K) table in place before the first update of every ``slim_every``-th epoch.
 
-    Those are slim_every - 1, 2 slim_every - 1 and so on, before the epoch's first update. Raises :class:`InputError`
-    already in epoch 0 where no item has ``slim_threshold`` clicks.
+    ``epoch`` is counted from 0: tables are replaced in epochs slim_every - 1, 2 slim_every - 1 and so on. Raises
+    :class:`InputError`, in epoch 0 already, where no item has ``slim_threshold`` clicks.
     """
     if not options.slim_every:
         return
@@ -74,7 +74,7 @@ def implicit_slim(embeddings: Tensor, clicks: Clicks, *, l2: float, alpha: float
 
     Items with fewer than ``threshold`` clicks are zero in A. Everything is in float64, whatever the precision of
     training: the condition number of I + alpha P is 1e4 to 1e8 for trained embeddings of ML-1M, and with float32
-    products by X'X the result is right to three digits only. It has the dtype and the device of ``embeddings``. Time
+    products by X'X only three digits of the result are right. The result has ``embeddings``' dtype and device. Time
     O(clicks K + I K^2); memory, besides the result, four matrices (I, K) and one (USERS_AT_ONCE, K) in float64, and
     the clicks of USERS_AT_ONCE users. Embeddings and clicks are on one device, which has float64.
 

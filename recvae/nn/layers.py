@@ -64,7 +64,7 @@ class _GatheredSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Context, table: Tensor, batch: Batch, values: Tensor, memory: GradientMemory) -> Tensor:
-        used = values.nonzero().squeeze(1)  # what dropout left
+        used = values.nonzero().squeeze(1)  # clicks that dropout kept
         ends = torch.zeros(len(values) + 1, dtype=torch.int64, device=values.device)
         torch.cumsum(values != 0, 0, out=ends[1:])
         columns, values = batch.columns[used], values[used]
@@ -154,7 +154,7 @@ Init = Callable[[Tensor, Tensor, int, torch.Generator], None]
 def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> Linear:
     """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``.
 
-    On the default device 'meta' there is nothing to initialise, and no ``init`` does anything.
+    Where torch's default device is 'meta', tensors have no values and nothing is initialised.
     """
     here = torch.get_default_device()
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator

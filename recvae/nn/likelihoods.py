@@ -21,11 +21,11 @@ from recvae.options import option
 # A log-likelihood with the decoder's last layer inside: (code, weight, bias, batch, memory) -> one value per user.
 Likelihood = Callable[[Tensor, Tensor, Tensor, Batch, GradientMemory | None], Tensor]
 
-# One tile of a step's scores is small enough to stay in the cache between the operations on it (on a CPU), and no
-# smaller than keeps a device busy (elsewhere).
+# Scores in one tile: on a CPU few enough to stay in the cache between operations, elsewhere enough to keep a device
+# busy.
 TILE_SCORES = {"cpu": 1 << 18}
 TILE_SCORES_ELSEWHERE = 1 << 28
-# Exponentials are kept from the forward to the backward pass up to this many of them; beyond it they are made again.
+# Up to this many exponentials are kept from the forward to the backward pass; more are computed twice.
 KEPT_SCORES = {"cpu": 1 << 25}
 KEPT_SCORES_ELSEWHERE = 1 << 30
 LEAST_WIDTH = 256  # of a tile, in items
@@ -34,7 +34,7 @@ LN_2 = math.log(2)
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodOptions:
-    """Which likelihood a network has."""
+    """The choice of a network's likelihood."""
 
     likelihood: str = option(
         "multinomial",
@@ -47,7 +47,10 @@ class LikelihoodOptions:
 
 
 def likelihood(options: LikelihoodOptions, *, weighted: bool) -> Likelihood:
-    """Return the log-likelihood that options name; :class:`InputError` for ``weighted`` and one of clicks."""
+    """Return the log-likelihood that the options name.
+
+    Raises :class:`InputError` where clicks are ``weighted`` and the likelihood is of binary clicks alone.
+    """
     if weighted and options.likelihood in OF_CLICKS:
         raise InputError(
             f"The {options.likelihood.capitalize()} likelihood is of clicks, not of weights. Set weighted = false."
@@ -60,10 +63,10 @@ def multinomial_log_likelihood(
 ) -> Tensor:
     """Return sum_i x_ui log softmax(weight code_u + bias)_i, (B,); Liang et al. 2018, equation 2.
 
-    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,): the decoder's last layer is part of it, so that its scores can be
-    made and used up tile by tile of items. The softmax is exact, over all items. Not divided by the number of clicks;
-    the multinomial coefficient, a constant, is left out. A user without clicks has likelihood 0. Large catalogues hold
-    no (B, I) tensor at all. ``memory`` keeps the weight's gradient from step to step.
+    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,): the decoder's last layer is part of the function, so that scores
+    can be computed and used tile by tile of items. The softmax is exact, over all items. Not divided by the number of
+    clicks; the multinomial coefficient, a constant, is left out. A user without clicks has likelihood 0. Large
+    catalogues hold no (B, I) tensor at all. ``memory`` keeps the weight's gradient from step to step.
     """
     result: Tensor = _Multinomial.apply(code, weight, bias, batch, memory or GradientMemory())  # type: ignore[no-untyped-call]  # torch ships it without types
     return result
@@ -223,7 +226,7 @@ class _Gaussian(torch.autograd.Function):
         squares = ((of_all + shift) * code).sum(1) + bias.square().sum()  # sum_i f_ui^2, (B,)
         scores = _scores_of_clicks(code, weight, bias, batch)
         errors = batch.values.to(code.dtype) - scores
-        slope = confidence * errors + scores  # what a click adds to the likelihood's derivative by its score
+        slope = confidence * errors + scores  # the share of a click in the likelihood's derivative by its score
         clicked = gathered_sum(weight, batch.columns, batch.offsets, slope) if ctx.needs_input_grad[0] else None
         ctx.code_gradient = None if clicked is None else clicked - of_all
         ctx.batch, ctx.memory = batch, memory
@@ -261,7 +264,7 @@ def scores_at(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tenso
 
 
 class _ScoresAt(torch.autograd.Function):
-    """Scores of clicks; indexing's own gradient is added up in whatever order the threads come."""
+    """Scores of clicks, with gradients in a fixed order: torch's gradient of indexing adds in an order that varies."""
 
     @staticmethod
     def forward(ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
@@ -299,7 +302,7 @@ def _gradients(
     """Return the gradients to code, weight and bias of a likelihood that is made tile by tile.
 
     Its derivative by a score is x_ui grad_u + part_ui factor_u: ``share`` returns part (B, T) and factor (B,) of a tile
-    of items, from what the forward pass kept of it or, given None, once more.
+    of items, from the values that the forward pass kept of the tile, or computed again where these are None.
     """
     code, weight, _ = ctx.saved_tensors
     batch: Batch = ctx.batch
@@ -313,11 +316,11 @@ def _gradients(
     if tile_by_tile := _knows_at_once(offsets):
         weight_gradient = ctx.memory.whole(weight)
         ends = [0, *offsets[[tile.stop for tile in tiles]].tolist()]  # where each tile's clicks begin and end
-    else:  # to ask where they do would be to wait for the device
+    else:  # reading the ends of tiles would wait for the device
         weight_gradient = gathered_sum(code, rows, offsets, values)  # (I, K)
-    kept, ctx.kept = ctx.kept[::-1], []  # another time, they are made again
+    kept, ctx.kept = ctx.kept[::-1], []  # a second backward pass computes them again
     for n, tile in enumerate(tiles):
-        part, factor = share(tile, kept.pop() if kept else None)  # let go of one by one
+        part, factor = share(tile, kept.pop() if kept else None)  # each tile's memory is freed after its use
         # The transposed product is the faster one; its (K, tile) result is small.
         expected = product((code * factor[:, None]).T, part.T, rounded=ctx.rounded).T
         if tile_by_tile:
@@ -332,12 +335,12 @@ def _gradients(
 
 
 def _few_enough_to_keep(code: Tensor, weight: Tensor) -> bool:
-    """Return whether what the forward pass made of all scores is kept for the backward pass."""
+    """Return whether the exponentials of the forward pass are kept for the backward pass."""
     return len(code) * len(weight) <= KEPT_SCORES.get(code.device.type, KEPT_SCORES_ELSEWHERE)
 
 
 def _knows_at_once(values: Tensor) -> bool:
-    """Return whether reading values does not wait for a device."""
+    """Return whether the values can be read without waiting for a device."""
     return values.device.type == "cpu"
 
 
@@ -364,4 +367,4 @@ LIKELIHOODS: dict[str, Callable[[LikelihoodOptions], Likelihood]] = {
 }
 """Each likelihood by its name, made of the options."""
 OF_CLICKS = frozenset({"bernoulli"})
-"""Likelihoods of binary clicks alone."""
+"""The names of likelihoods that are of binary clicks alone."""

@@ -9,7 +9,7 @@ from recvae.options import Between, OneOf, option
 
 @dataclass(frozen=True, kw_only=True)
 class RampOptions:
-    """How the weight of the KL term grows. The defaults are Mult-VAE's; a model may have others."""
+    """The growth of the KL term's weight. The defaults are Mult-VAE's; a model may have others."""
 
     beta_cap: float = option(0.2, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
     anneal: str = option(

@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML page: tables, charts and the numbers as JSON, with nothing to load from anywhere.
+"""A diagnosis as one HTML page that loads nothing else: tables, charts, and the numbers as JSON.
 
 The page has no script, is read in light and in dark, on paper and by keyboard (tables fold with ``<details>``), and
 every title in it is escaped. The numbers are those of :mod:`recvae.experiments.diagnose`.
@@ -16,7 +16,7 @@ from recvae.reports.text import visible_json
 
 Rows = Sequence[Sequence[str]]
 
-_SMALL = 0.02  # nats: axes of single dimensions reach this far, or a collapsed code would look as tall as any
+_SMALL = 0.02  # nats: the least height of an axis, so that the bars of a collapsed code look small
 _STYLES = ("c0", "c2", "c3", "c1")
 _INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
 
@@ -59,7 +59,7 @@ svg .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 
 
 def page(diagnosis: Document) -> str:
-    """Return the whole page of a diagnosis, to which run, dataset and environment were added."""
+    """Return the page of a diagnosis that also has the entries run, dataset and environment."""
     name = f"{entry(diagnosis['model']).title} on {diagnosis['dataset']['name']}"
     sections = [
         ("training", "Training", _training(diagnosis["training"], diagnosis["validation_metric"])),
@@ -84,7 +84,7 @@ def page(diagnosis: Document) -> str:
 
 
 def reliability(likelihood: Document) -> str:
-    """Return the sentence that says how far the estimate of log p(x) can be trusted."""
+    """Return a sentence on the reliability of the estimate of log p(x)."""
     median, samples = likelihood["effective_samples"]["median"], likelihood["samples"]
     said = f"Half of the users have fewer than {median:,.1f} effective samples of {samples:,}"
     if median < 10:
@@ -379,5 +379,5 @@ def _short(title: str, most: int = 28) -> str:
 
 
 def _harmless(value: Document) -> str:
-    """Return JSON that cannot end the element it stands in."""
+    """Return JSON without "<", which could end the script element around it."""
     return visible_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c")

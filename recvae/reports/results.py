@@ -1,28 +1,23 @@
-"""The results shape: what every comparison of models writes, reads and sorts."""
+"""The results shape: the JSON object that every comparison of models writes, reads and sorts."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eval import Evaluation, compare
 from recvae.errors import FormatError, InputError
 from recvae.files import Document, JsonObject, read_json, write_json
-
-if TYPE_CHECKING:
-    pass
-
 
 MAIN_METRIC = "ndcg@100"  # the papers select and compare models by it
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What one model gave: its evaluation, and what it cost.
+    """The evaluation of one model, and its cost.
 
     ``train_seconds``: wall time of fitting; ``peak_memory_mb``: peak resident memory of the process, in 10^6 bytes;
-    ``rank_seconds``: where absent, the evaluation's; ``config``: JSON values. None means not measured.
+    ``rank_seconds``: if None, the evaluation's; ``config``: JSON values. None means not measured.
     """
 
     evaluation: Evaluation
@@ -39,7 +34,7 @@ def results(
     *,
     metric: str = MAIN_METRIC,
 ) -> JsonObject:
-    """Return the results shape for ``models`` by name, in the order given.
+    """Return the results shape for ``models`` by name, in their order.
 
     ``metric`` is the main metric, by which the best model is found and ``versus_best`` is measured; where no model has
     it, the first metric with a value per user. Raises :class:`~recvae.errors.InputError` where there is no model, or
@@ -61,7 +56,7 @@ def results(
 
 
 def _model_shape(model: ModelResult) -> JsonObject:
-    """One model's part of the results shape, without the comparison."""
+    """Return one model's part of the results shape, without the comparison."""
     evaluation = model.evaluation.to_dict()
     fields = {
         "metrics": evaluation["metrics"],
@@ -90,7 +85,7 @@ def read_results(path: Path) -> JsonObject:
 
 
 def _shape_mistake(value: object) -> str:
-    """Say what is wrong with the results shape; empty where nothing is."""
+    """Return the first fault in the results shape, '' where there is none."""
     if not isinstance(value, dict):
         return "it holds no JSON object"
     for key in ("models", "dataset", "environment"):
@@ -123,7 +118,7 @@ def _number_or_none(value: object) -> bool:
 
 
 def main_metric(results: Document) -> str:
-    """Return the metric that models are sorted by: the one compared in, else ndcg@100, else the first there is."""
+    """Return the metric that models are sorted by: the metric of the comparison, else ndcg@100, else the first."""
     models = results["models"].values()
     compared = [model["versus_best"]["metric"] for model in models if model.get("versus_best")]
     names = [name for model in models for name in model["metrics"]]
@@ -137,6 +132,6 @@ def ranked_models(results: Document) -> list[str]:
 
 
 def _mean(model: Document, metric: str) -> float:
-    """The mean of a metric, -inf where the model has none."""
+    """Return the mean of a metric, -inf where the model has none."""
     mean = model["metrics"].get(metric, {}).get("mean")
     return -math.inf if mean is None else float(mean)

@@ -1,7 +1,7 @@
 """The training loop: phases, validation, early stopping, exact resume.
 
-The loop is silent and writes nothing itself: progress, best weights and resumable states go to the callables it is
-given. It never waits for the device within a pass; losses and the finiteness flag are read once an epoch.
+The loop prints and writes nothing: progress, best weights and resumable states go to its :class:`Hooks`. It never waits
+for the device within a pass; losses and the finiteness flag are read once an epoch.
 """
 
 import math
@@ -28,7 +28,7 @@ from recvae.training.tensors import Expected, wrong_form
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch did. Losses are means per user over the epoch; ``phases`` maps each phase to its own."""
+    """The result of one epoch. ``phases`` has for each phase the losses, as means per user over the epoch."""
 
     epoch: int  # from 1
     epochs: int
@@ -36,7 +36,7 @@ class EpochReport:
     seconds: float
     phases: dict[str, dict[str, float]]
     score: float | None  # the validation metric, where this epoch had a validation
-    best: bool  # a new best
+    best: bool  # whether it is the best so far
     best_epoch: int
     best_score: float | None
 
@@ -47,16 +47,16 @@ class EpochReport:
 
 @dataclass
 class TrainState:
-    """All that the next epoch depends on, as tensors by name and plain values; enough to continue bit for bit."""
+    """The state of a run after an epoch, as tensors by name and plain values, to continue bit for bit."""
 
     tensors: dict[str, Tensor]
     values: JsonObject = field(default_factory=dict)
-    source: str = "The state"  # where it comes from, for sentences
+    source: str = "The state"  # its origin, for error sentences
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls. ``validate`` scores the network as it stands: higher is better."""
+    """The functions that the loop calls. ``validate`` scores the network with its present weights: higher is better."""
 
     validate: Callable[[], float] | None = None
     on_step: Callable[[int, int], None] | None = None  # updates done in this epoch, updates in an epoch
@@ -76,11 +76,11 @@ def train(
 ) -> EpochReport | None:
     """Train ``network`` on ``clicks`` and return the last epoch's report (None where ``state`` was already finished).
 
-    The network is left with the last epoch's weights, or their average where that is kept; ``hooks.keep_best`` sees
-    each best one. With ``state`` the run continues after the epoch that the state was taken at. Raises
-    :class:`InputError` where there is nothing to train on, :class:`FormatError` where ``state`` is of another network,
+    The network is left with the weights of the last epoch, or with their average if ``options.average`` is set;
+    ``hooks.keep_best`` is called with each best network. With ``state`` the run continues after the state's epoch.
+    Raises :class:`InputError` for a matrix without users, :class:`FormatError` where ``state`` is of another network,
     and :class:`WorkError` where a loss or a validation score is not finite. Warns with :class:`OtherMachineWarning`
-    where ``state`` was made with other arithmetic than this process has.
+    where ``state`` was made with another number of threads or another processor than this process has.
     """
     if not len(clicks):
         raise InputError("The training matrix has no users.")
@@ -95,7 +95,7 @@ def train(
     finally:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
-            parameter.grad = None  # of a step that was interrupted
+            parameter.grad = None  # an interrupted step leaves gradients
     return report
 
 
@@ -116,7 +116,7 @@ class _Loop:
         self.best_epoch, self.best_score, self.since_best = 0, None, 0  # type: tuple[int, float | None, int]
 
     def _optimiser(self, phase: Phase) -> torch.optim.Adam:
-        """Return an Adam for the phase's parameters, whose state lives through the run.
+        """Return an Adam for the phase's parameters; it is used for the whole run.
 
         The gradient of lambda * sum of squares is 2 lambda w, which is what Adam's coupled weight decay adds.
         """
@@ -166,7 +166,7 @@ class _Loop:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the average towards this epoch's weights; the first epochs count alike, so that none is a start."""
+        """Update the running average: it is the plain mean at first, so that the first epoch has no extra weight."""
         if self.average:
             share = max(1 - self.options.average, 1 / self.done)
             for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
@@ -174,7 +174,7 @@ class _Loop:
 
     @torch.no_grad()
     def exchange_average(self) -> None:
-        """Put the average, where there is one, in the network's place and the network's weights in the average's."""
+        """Exchange the network's weights and their average, where there is one."""
         for mean, parameter in zip(self.average, self.network.parameters() if self.average else (), strict=True):
             weights = parameter.clone()
             parameter.copy_(mean)
@@ -203,7 +203,7 @@ class _Loop:
         loss = self.network.loss(phase.name, batch, beta, self.noise)
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)  # at once: no gradient outlives its step
+        optimiser.zero_grad(set_to_none=True)  # so that the gradients' memory is free
         for memory in self.memories:
             memory.reclaim()
         self.step += 1
@@ -224,7 +224,7 @@ class _Loop:
             best = scheduled = True  # without validation the latest weights are the ones to keep
         if best:
             best_epoch, best_score = self.done, score
-        if scheduled:  # a last epoch's extra validation is no part of the state: a longer run does not have it
+        if scheduled:  # not for a last epoch's extra validation, which a longer run does not have
             self.best_epoch, self.best_score = best_epoch, best_score
             self.since_best = 0 if best else self.since_best + 1
         report = EpochReport(
@@ -270,14 +270,14 @@ class _Loop:
         return TrainState(tensors, values)
 
     def restore(self, state: TrainState) -> None:
-        """Continue from what :meth:`state` returned; raise :class:`InputError` where that was on another device."""
+        """Continue from a :meth:`state`; raise :class:`InputError` where it was on another type of device."""
         device = state.values["device"]
         if device != self.clicks.device.type:
             raise InputError(
                 f"The run was on '{device}', and its random numbers can go on only there. Use device='{device}'."
             )
         was, now = state.values.get("arithmetic"), arithmetic(self.clicks.device)
-        if was is not None and was != now:  # older states do not say
+        if was is not None and was != now:  # states of older versions lack it
             warnings.warn(
                 f"{state.source} was made with {_listed(was)}; here it goes on with {_listed(now)}. What follows is as "
                 "good, but not bit for bit what it would have been.",
@@ -290,7 +290,7 @@ class _Loop:
             raise FormatError(f"{state.source} is another model's, or was altered: it {wrong}. Train again.")
         parameters = dict(self.network.named_parameters())
         of_network = {name: state.tensors[f"network.{name}"] for name in parameters}
-        self.network.load_state_dict(of_network, strict=False)  # what is not trained is as it was built
+        self.network.load_state_dict(of_network, strict=False)  # tensors that are not trained are as built
         for name, value in state.tensors.items():
             if name.startswith("adam."):
                 _, phase, rest = name.split(".", 2)
@@ -308,7 +308,7 @@ class _Loop:
         self.since_best = state.values["since_best"]
 
     def _expected(self, done: int) -> dict[str, Expected]:
-        """Return what a state after ``done`` epochs holds."""
+        """Return the form of the tensors in a state after ``done`` epochs."""
         form = {name: (tuple(value.shape), value.dtype) for name, value in self.network.named_parameters()}
         expected = {f"network.{name}": Expected(*of_one) for name, of_one in form.items()}
         if self.average:
@@ -324,12 +324,12 @@ class _Loop:
 
 
 def is_scheduled(epoch: int, options: TrainOptions) -> bool:
-    """Return whether a run validates after this epoch however many epochs it has."""
+    """Return whether ``validate_every`` schedules a validation after this epoch."""
     return epoch % options.validate_every == 0
 
 
 def arithmetic(device: torch.device) -> JsonObject:
-    """Return what the bits of a run on ``device`` depend on beside seed and versions."""
+    """Return the properties of this machine on which, beside seed and versions, a run's bits depend."""
     if device.type == "cpu":
         return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
     return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
@@ -340,7 +340,7 @@ def _listed(values: JsonObject) -> str:
 
 
 def _number(score: object) -> float:
-    """Return what a validation gave; raise :class:`InputError` where that is no number."""
+    """Return a validation's result as a float; raise :class:`InputError` where it is no number."""
     try:
         return float(score)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -354,7 +354,7 @@ class _Meter:
 
     def __init__(self, device: torch.device) -> None:
         double = has_float64(device)
-        # Total, nll and kl, weighted by users; without float64, what each sum lost to rounding is kept beside it.
+        # Total, nll and kl, weighted by users; without float64, the rounding error of each sum is kept in ``lost``.
         self.sums = torch.zeros(3, dtype=torch.float64 if double else torch.float32, device=device)
         self.lost = None if double else torch.zeros_like(self.sums)
         self.finite = torch.ones((), dtype=torch.bool, device=device)

@@ -1,7 +1,7 @@
-"""What the JSON of a run folder may hold, declared once and checked by pydantic when a file is read.
+"""The fields of the JSON in a run folder, declared once and checked by pydantic when a file is read.
 
-A digest says that a file is as it was written; this says that what was written is of use, so that a file from elsewhere
-is refused with a sentence and no field of another type gets further.
+A digest proves that a file is as it was written. These records prove that its fields have the right types, so that a
+file from elsewhere is refused with a sentence.
 """
 
 from pathlib import Path
@@ -19,13 +19,13 @@ Kind = TypeVar("Kind", bound="Record")
 
 
 class Record(BaseModel):
-    """Fields of given types and no others."""
+    """Fields of the declared types and no others."""
 
     model_config = _STRICT
 
 
 def checked(kind: type[Kind], value: object, path: Path, remedy: str = "Train again.") -> Kind:
-    """Return ``value``, of the JSON in ``path``, as a ``kind``; raise :class:`FormatError` where it is none."""
+    """Return ``value``, the JSON in ``path``, as a ``kind``; raise :class:`FormatError` where it does not fit."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -36,30 +36,30 @@ def checked(kind: type[Kind], value: object, path: Path, remedy: str = "Train ag
 
 
 class Later(Record):
-    """Versions that a run went on with from an epoch on."""
+    """The versions with which a run was continued, from an epoch on."""
 
     epoch: Count
     versions: dict[str, str]
 
 
 class Run(Record):
-    """What run.json says of a trained model."""
+    """The content of run.json."""
 
     model: str
     config: JsonObject
     n_items: Count
     vocabulary: str  # hash
     titles: str  # hash
-    versions: dict[str, str]  # that the run began with
+    versions: dict[str, str]  # at the beginning of the run
     best_epoch: Count | None
     metrics: dict[str, float]
     dataset: JsonObject
-    resumed: tuple[Later, ...] = Field((), strict=False)  # with other versions
-    sealed: bool = False  # whether the folder has a seal; those of older versions have none
+    resumed: tuple[Later, ...] = Field((), strict=False)  # each time with other versions
+    sealed: bool = False  # whether the folder has a seal; older versions made none
 
 
 class ConfigShape(Record):
-    """The sections of a configuration; what is in them is for :func:`recvae.config.run_config` to check."""
+    """The sections of a configuration; :func:`recvae.config.run_config` checks their options."""
 
     model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
 
@@ -76,7 +76,7 @@ class _Refit(Record):
 
 
 class DatasetFacts(Record):
-    """What is read of the facts that a run keeps of its dataset; there may be more."""
+    """The facts about its dataset that are read from a run; the file may hold more."""
 
     model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
 
@@ -86,7 +86,7 @@ class DatasetFacts(Record):
 
 
 class WeightFacts(Record):
-    """What a weights file says of itself."""
+    """The facts in the header of a weights file."""
 
     model: str
     vocabulary: str
@@ -98,7 +98,7 @@ class WeightFacts(Record):
 
 
 class FixedFacts(Record):
-    """What the file of the tensors that no epoch changes says of itself: nothing but their digest."""
+    """The facts in the header of a file of fixed tensors: there are none beside the digest."""
 
 
 class _Phase(Record):
@@ -135,7 +135,7 @@ class StateValues(Record):
 
 
 class StateFacts(Record):
-    """What the file of a resumable state says of itself."""
+    """The facts in the header of a resumable state."""
 
     values: StateValues
     rows: list[Row]
