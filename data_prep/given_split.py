@@ -78,7 +78,7 @@ def prepare_given(
     numbers of dropped clicks with the reasons. The dataset is called ``name``, else after the training file, or after
     its folder where the file is called train. Files may be pipes, and ``warn`` is called, as in :func:`prepare`.
 
-    Raises :class:`InputError` or its child :class:`DataError` for what cannot be used.
+    Raises :class:`InputError` or its child :class:`DataError` for options or data that cannot be used.
     """
     min_rating = check_min_rating(min_rating)
     check_name(name)

@@ -1,4 +1,4 @@
-"""From a name or a file to a dataset: read, filter, split. What ``recvae prepare NAME|FILE`` calls."""
+"""From a name or a file to a dataset: read, filter, split. ``recvae prepare NAME|FILE`` calls :func:`prepare`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,8 +77,8 @@ def prepare(
     ``ratings`` the ratings of the split's users are kept beside their clicks (:mod:`data_prep.ratings`); no click
     changes its place.
 
-    Raises :class:`InputError` or its child :class:`DataError` for what cannot be used, and :class:`WorkError` for a
-    failed download.
+    Raises :class:`InputError` or its child :class:`DataError` for options or data that cannot be used, and
+    :class:`WorkError` for a failed download.
     """
     min_rating = check_min_rating(min_rating)
     min_items_per_user = whole_number("The minimum number of items per user", min_items_per_user, least=0)

@@ -33,9 +33,9 @@ Source = TypeVar("Source")
 
 @contextmanager
 def rereadable(source: str | Path | ByteSource, progress: Progress | None = None) -> Iterator[ByteSource]:
-    """Yield a file as one that can be opened any number of times; a regular file as it is, anything else as a copy.
+    """Yield a source that can be opened repeatedly: a regular file itself, a copy of any other source.
 
-    Raises :class:`InputError` for a pipe that cannot be read, or that nobody writes to within ``WRITER_SECONDS``,
+    Raises :class:`InputError` for a pipe that cannot be read, or has no writer within ``WRITER_SECONDS``,
     :class:`DataError` for one of more than ``LIMIT`` bytes and :class:`WorkError` where the copy does not fit the disk.
     """
     if isinstance(source, ByteSource):

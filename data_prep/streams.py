@@ -163,7 +163,7 @@ def most_unpacked(packed: int) -> int:
 
 
 def _unpacked(stream: "Stream", how: str) -> IO[bytes]:
-    """Return a reader of what is packed in ``stream``."""
+    """Return a reader of the unpacked bytes of ``stream``."""
     source: IO[bytes] = stream  # type: ignore[assignment]  # it has the methods that are called
     if how == "gzip":
         return gzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[return-value]

@@ -112,7 +112,7 @@ def read_rows(file: ByteSource, separator: str | None = None, encoding: str = "u
     try:
         with file.open() as stream:
             # Line ends are kept: those within quotes belong to the title.
-            text = io.TextIOWrapper(stream, encoding, newline="" if quoted else "\n")  # type: ignore[type-var]  # it has what is called
+            text = io.TextIOWrapper(stream, encoding, newline="" if quoted else "\n")  # type: ignore[type-var]  # it has the methods that are called
             for row in csv.reader(text, delimiter=separator) if quoted else _split_lines(text, separator):
                 if row:
                     rows += 1

@@ -1,7 +1,7 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
 The public objects, :class:`Recommender`, :func:`load` and the class of every registered model, are imported on first
-use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi`` says the same to editors and type checkers.
+use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi`` declares them for editors and type checkers.
 """
 
 from importlib import import_module

@@ -17,7 +17,7 @@ def shown(value: object) -> str:
     """Return a value for a sentence: its repr on one line, cut where it is long, or its type where it has none."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 - of whatever object somebody put there; and Python prints no number of 5,000 digits
+    except Exception:  # noqa: BLE001 - the repr of any object may fail, and Python prints no number of 5,000 digits
         return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 

@@ -170,7 +170,7 @@ def load_toml(path: Path) -> JsonObject:
 
 
 def from_toml(text: str) -> JsonObject:
-    """Return what TOML text holds; raise ValueError, also where it is too deep or has a number too long to be read."""
+    """Return the table of TOML text; raise ValueError, also for deep nesting and numbers too long to be read."""
     try:
         return tomllib.loads(text)
     except RecursionError:

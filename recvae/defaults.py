@@ -1,4 +1,4 @@
-"""Defaults that follow the data: values of options that nobody set, from the size of the training matrix.
+"""Defaults that follow the data: the values of unset options, from the size of the training matrix.
 
 A value that suits 100,000 users is wrong for 700: at 500 users an update, MovieLens-100K has two updates a pass. So a
 model has a table of the options whose default is a function of the size (``Recommender.follows``); tables and functions

@@ -112,7 +112,7 @@ def register(kind: type[Kind], *, title: str = "", paper: str = "") -> type[Kind
 
 
 def models() -> dict[str, Entry]:
-    """Return all models that can be trained, by name: those of this project, of installed packages, and registered."""
+    """Return all models that can be trained, by name: this project's, installed packages' and registered ones."""
     return {**MODELS, **_installed(), **_REGISTERED}
 
 

@@ -97,7 +97,7 @@ class Conformance:
             assert set(ids[user] % 2) == {user % 2}, f"user {user} got {ids[user]}"
 
     def test_batch_equals_one_by_one(self, fitted: Recommender) -> None:
-        """A user's scores do not depend on the users who are ranked beside."""
+        """A user's scores do not depend on the other users of a batch."""
         histories = random_clicks(23, 40, 0.2, seed=5)
         _, scores = fitted.recommend(histories, k=40, exclude_seen=False)
         for user in range(23):
@@ -160,7 +160,7 @@ class Conformance:
             other.load(tmp_path / "run")
 
     def test_raw_ids(self, fitted: Recommender) -> None:
-        """Lists by raw ids are those by columns; an unknown id is refused, or skipped with ``skip_unknown``."""
+        """Lists of raw ids equal lists of columns; an unknown id is refused, or skipped with ``skip_unknown``."""
         ids, scores = fitted.recommend_ids([["i2", "i4"], []], k=5)
         assert [len(row) for row in ids] == [5, 5]
         assert not {"i2", "i4"} & set(ids[0])
@@ -175,7 +175,7 @@ class Conformance:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_any_form_of_matrix(self, form: str, fitted: Recommender) -> None:
-        """The same clicks give the same lists, whatever their matrix is made of."""
+        """The same clicks give the same lists, in any format of matrix."""
         board = checkerboard()
         given, plain = fitted.recommend(in_form(board, form), k=5), fitted.recommend(board, k=5)
         for one, two in zip(given, plain, strict=True):
@@ -263,7 +263,7 @@ class NeuralConformance(Conformance):
             assert torch.equal(first, network.logits(batch))
 
     def test_click_weights_matter_only_when_asked_for(self) -> None:
-        """The values of the training matrix change what is learned where ``weighted`` is set, and nothing else."""
+        """The values of the training matrix change the learned tensors if and only if ``weighted`` is set."""
         if not self.weighs:
             with pytest.raises(InputError, match="weights"):
                 self.make(weighted=True).fit(checkerboard())

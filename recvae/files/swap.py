@@ -27,8 +27,8 @@ from recvae.errors import InputError, RecvaeError, WorkError
 from recvae.files.locks import BusyError, lock
 
 PART = ".part"  # how the names of unfinished files and folders end; they begin with a dot
-OLD = ".old"  # and those of folders that hold what is being replaced
-NEXT = ".next"  # and those of runs that are to replace another
+OLD = ".old"  # the end of the names of folders that hold a replaced output
+NEXT = ".next"  # the end of the names of runs that will replace another
 READS_FOR = 5.0  # seconds that a reader tries to see one version of a folder that is being replaced
 
 _PRIVATE = "[a-z0-9_]{8}"  # the random part of tempfile's names
@@ -287,7 +287,7 @@ def _clear(folder: Path, pattern: str) -> None:
 
 
 def one_version(folder: Path, read: Callable[[], _Value]) -> _Value:
-    """Return what ``read`` returns of ``folder``, all of it from one version of the folder.
+    """Return the result of ``read``, which reads ``folder``, from one version of the folder.
 
     Where the folder was replaced meanwhile, it is read again, for some seconds. Raises the errors of ``read``, and
     :class:`WorkError` where the folder keeps being replaced.
@@ -313,7 +313,7 @@ def one_version(folder: Path, read: Callable[[], _Value]) -> _Value:
 
 @contextmanager
 def _identity(folder: Path) -> Iterator[tuple[int, int] | None]:
-    """Yield what tells a folder from all others, None where there is none; no other folder is the same in the body."""
+    """Yield the device and inode of a folder, None where it is missing; no other folder gets them in the body."""
     descriptor = None
     if os.name == "posix":  # the inode of an open folder is not reused
         with suppress(OSError):

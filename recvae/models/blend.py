@@ -64,7 +64,7 @@ class Blend(Recommender):
     """Ranks by the weighted sum of the scores of ``components``, fitted models of one catalogue.
 
     ``histories``: CSR (n, n_items), such as the validation users' fold-in clicks; each component's spread is measured
-    on those that are not empty (an empty one is answered with popularity, on a scale of its own). ``weights``: one per
+    on the histories that are not empty (an empty one is ranked by popularity, on another scale). ``weights``: one per
     component, divided by their sum; equal ones where none are given. A component of weight 0 is not asked for scores.
     Raises :class:`InputError` for fewer than two components, one of ratings or of users' attributes, other catalogues,
     weights or histories that do not fit, and a component that scores all items alike; :class:`WorkError` for one whose

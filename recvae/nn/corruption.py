@@ -2,7 +2,7 @@
 
 Without latent noise that is a denoising autoencoder (Vincent et al. 2008). With it, it is the denoising VAE of Im, Ahn,
 Memisevic and Bengio, AAAI 2017, arXiv 1511.06406. The corruption p(x~ | x) turns the posterior into a mixture,
-q~(z | x) = sum_x~ q(z | x~) p(x~ | x), whose density nobody can compute; what is maximised is
+q~(z | x) = sum_x~ q(z | x~) p(x~ | x), whose density cannot be computed; the objective is
 
     L_dvae = E_{p(x~ | x)} E_{q(z | x~)} [ log p(x, z) - log q(z | x~) ],
 

@@ -4,13 +4,13 @@ With X the clicks (users x items), W the embeddings (width x items), G = X'X + l
 
 - SLIM without its diagonal in closed form is B = I - G^-1 diag(G^-1)^-1 (EASE). ImplicitSLIM takes D for the diagonal
   of G^-1, so that I - B = G^-1 D^-1.
-- Locally linear embedding asks for V whose columns are what B makes of the others, and not far from W:
+- Locally linear embedding seeks V whose columns are near V B, sums of the other columns, and near W's:
   V = argmin |V - V B|^2 + alpha |(V - W) A'|^2, where A is W with the columns of rarely clicked items set to zero.
 - Its gradient vanishes at V = alpha W A'A (S^-1 + alpha A'A)^-1 with S = G D D G. By Woodbury's identity that is
   V = alpha W A' (I + alpha A S A')^-1 A S, which inverts a matrix of the width only.
 
-The paper writes C for A S, P for C A', and C - P (I / alpha + P)^-1 C, a difference of nearly equal numbers, for what
-is (I + alpha P)^-1 C here. P is made as H H' with H = A G D, and G never: its products multiply by X and X' in turn.
+The paper writes C for A S, P for C A', and C - P (I / alpha + P)^-1 C, a difference of nearly equal numbers, for
+(I + alpha P)^-1 C. P is made as H H' with H = A G D, and G never: its products multiply by X and X' in turn.
 """
 
 from collections.abc import Iterable

@@ -140,7 +140,7 @@ class GradientMemory:
             buffer is not None
             and (buffer.shape, buffer.dtype, buffer.device) != (parameter.shape, parameter.dtype, parameter.device)
         ):
-            self._buffer = self._rows = None  # whoever still holds the old memory keeps it
+            self._buffer = self._rows = None  # the old memory belongs to its present holder
         self._lent = True
         return free
 

@@ -1,6 +1,6 @@
 """Priors p(z) of the code: objects, chosen by their names in PRIORS, that work with any variational network here.
 
-A prior says log p(z) of a batch's users, for the KL term and for the instruments. Some priors need the network's
+A prior computes log p(z) of a batch's users, for the KL term and for diagnosis. Some priors need the network's
 encoder: RecVAE's composite prior uses the posterior at its last update, the VampPrior the posterior of pseudo-inputs.
 They call it through :class:`Encoder` and :class:`RowEncoder`, and use nothing else of the network.
 
@@ -61,7 +61,7 @@ class Prior(ABC):
         """Return log p(z) of the batch's users as a function; with ``noise``, as in training."""
 
     def update(self, encoder: Encoder, clicks: Clicks, batch_size: int, *, trained: bool, current: bool) -> None:
-        """Keep whatever the prior needs of the encoder; called before each phase.
+        """Keep the state of the encoder that the prior needs; called before each phase.
 
         ``trained``: the phase changes the encoder; ``current``: the encoder has not changed since the last update.
         """

@@ -118,7 +118,7 @@ class _Loop:
     def _optimiser(self, phase: Phase) -> torch.optim.Adam:
         """Return an Adam for the phase's parameters; it is used for the whole run.
 
-        The gradient of lambda * sum of squares is 2 lambda w, which is what Adam's coupled weight decay adds.
+        The gradient of lambda * sum of squares is 2 lambda w, the term that Adam's coupled weight decay adds.
         """
         l2 = self.network.l2()
         names = {parameter: name for name, parameter in self.network.named_parameters()}

@@ -144,7 +144,7 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], facts: Facts) -> 
 
 
 def write_best(folder: Path, run: Run, tensors: Mapping[str, Tensor] | None = None, facts: Facts | None = None) -> None:
-    """Write model.safetensors and run.json; without tensors, the former is what :func:`keep_aside` kept."""
+    """Write model.safetensors and run.json; without tensors, the former is the file of :func:`keep_aside`."""
     with seals.sealed_files(folder, WEIGHTS, RUN, beside=files_of(folder)) as (weights, of_run):
         if tensors is None:
             shutil.copyfile(folder / BEST, weights)

@@ -75,7 +75,7 @@ def read_seal(folder: Path) -> Forms | None:
 
 @contextmanager
 def sealed_files(folder: Path, *names: str, beside: Sequence[str]) -> Iterator[tuple[Path, ...]]:
-    """Yield a temporary path for each name; when the body succeeds, seal what it wrote and rename in this order.
+    """Yield a temporary path for each name; when the body succeeds, seal the files and rename them in this order.
 
     ``beside`` names the files that a seal covers. The first files of a folder are written without a seal; :func:`seal`,
     or the next writing, makes it.

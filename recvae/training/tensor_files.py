@@ -75,7 +75,7 @@ def save_tensors(path: Path, named: Path, kept: dict[str, Tensor], digest: str, 
 def read_tensors(
     folder: Path, name: str, kind: type[Record], expected: Callable[[Facts], Forms] | None = None
 ) -> tuple[dict[str, Tensor], Facts]:
-    """Return the tensors of a file, those of the fixed file that its facts name included, and its facts.
+    """Return the tensors of a file and of the fixed file that its facts name, and its facts.
 
     ``expected`` returns from the facts the tensors that there must be; it is called before any tensor is read. Raises
     :class:`FormatError` where a file is damaged, altered or holds other tensors.
