@@ -41,8 +41,11 @@ class RunConfig:
     open: frozenset[str] = frozenset()
 
     def options(self, kind: type[Kind]) -> Kind:
-        """Return the options, of the model or of training, as the ``kind`` that the caller knows them to be."""
-        return next(options for options in (self.model, self.train) if isinstance(options, kind))
+        """Return the option set, of the model or of training, of the class ``kind``; raise TypeError without one."""
+        for options in (self.model, self.train):
+            if isinstance(options, kind):
+                return options
+        raise TypeError(f"A configuration of '{self.name}' has no {kind.__name__}.")
 
     def to_dict(self) -> JsonObject:
         """Return plain values, in the shape of the TOML files; options that are open are left out, and stay open."""
