@@ -57,7 +57,7 @@ def read_lines(source: str | Path | ByteSource, *, progress: Progress | None = N
     items_of = pc.list_value_length(words).to_numpy().astype(np.int64) - 1
     if not items_of.sum():
         raise DataError(f"{file} has no clicks: no line holds a user and an item.")
-    starts = np.cumsum(items_of + 1) - items_of - 1  # of each line among all words
+    starts = np.cumsum(items_of + 1) - items_of - 1  # the place of each line's first word among all words
     all_words = pc.list_flatten(words)
     is_item = np.ones(len(all_words), dtype=bool)
     is_item[starts] = False

@@ -95,7 +95,7 @@ class _Text:
 def _whole_rows(head: bytes, *, quoted: bool) -> bytes:
     """Return the rows that are whole in a file's first bytes; all bytes where no row is whole."""
     end = head.rfind(b"\n") + 1
-    while quoted and end and head.count(b'"', 0, end) % 2:  # that line break is part of a quoted value
+    while quoted and end and head.count(b'"', 0, end) % 2:  # this line break is part of a quoted value
         end = head.rfind(b"\n", 0, end - 1) + 1
     return head[:end] or head
 

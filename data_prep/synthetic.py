@@ -167,7 +167,7 @@ def _titles(draw: np.random.RandomState, group_of: npt.NDArray[np.int64]) -> dic
 # --- the shape of ML-20M -----------------------------------------------------------------------------------------
 
 _BLOCK_CLICKS = 1 << 21
-_ACTIVITY_SIGMA = 1.05  # of the logarithm; with the minimum of 5 a mean of 73 then goes with a median near 45
+_ACTIVITY_SIGMA = 1.05  # deviation of the logarithm: with a minimum of 5 and a mean of 73 the median is near 45
 _POPULARITY_SIGMA = 2.2
 _POPULAR_ROUNDS = 8
 _URN = 1 << 22

@@ -28,7 +28,7 @@ __all__ = ["Comparison", "Metric", "bootstrap_interval", "compare", "resampled_m
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 20  # resampled values held at one time
-MOST_DRAWS = 10_000_000  # of one bootstrap
+MOST_DRAWS = 10_000_000  # the largest number of draws of a bootstrap
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
 
-ENTRIES = 1 << 19  # of the item-item product that are computed at a time
+ENTRIES = 1 << 19  # entries of the item-item product that are computed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def nearest_neighbours(
     clicks = csr_array((np.ones(len(matrix.indices)), matrix.indices, matrix.indptr), shape=matrix.shape)
     lengths = np.diff(matrix.indptr).astype(np.float64)
     by_item = clicks.T.tocsr()
-    entries = np.minimum(by_item @ lengths, n_items)  # of an item's row of the product, at most
+    entries = np.minimum(by_item @ lengths, n_items)  # the most entries of each item's row of the product
     weights = np.maximum(lengths, 1) ** -activity
     by_item.data = (weights * (lengths.sum() / (weights @ lengths)))[by_item.indices]  # w_u x_ui
     norms = by_item.sum(axis=1)  # c_ii

@@ -128,7 +128,7 @@ def _explain(error: BaseException, verb: str = "") -> int:
         print_error(_usage(error))
         return 2
     elif isinstance(error, BrokenPipeError):
-        drop_stdout()  # or Python complains again when it flushes at exit
+        drop_stdout()  # or Python prints an error when it flushes stdout at exit
     elif is_out_of_memory(error):
         reason = f" ({text})" if (text := _one_line(error)) else ""
         print_error(f"There is not enough memory{reason}. {_FOR_LESS_MEMORY.get(verb, _FOR_LESS_MEMORY['evaluate'])}")

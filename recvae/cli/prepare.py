@@ -156,7 +156,7 @@ def prepare(
     from recvae.errors import InputError
 
     terminal = Terminal(json=json, quiet=quiet)
-    options: dict[str, Any] = {  # of both forms
+    options: dict[str, Any] = {  # options of both forms of data
         "user_column": user_column,
         "item_column": item_column,
         "rating_column": rating_column,

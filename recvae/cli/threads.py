@@ -29,7 +29,7 @@ def use_threads(asked: str, *, run: Path | None = None) -> int:
         if not loaded and others is not None and others > threads.NEGLIGIBLE:
             threads.spin_briefly(os.environ)
     if number is None:
-        most = _torch_threads()  # of real cores, or OMP_NUM_THREADS
+        most = _torch_threads()  # the number of real cores, or OMP_NUM_THREADS
         number = most if "OMP_NUM_THREADS" in os.environ else min(most, threads.choose(threads.cores(), others))
     back_to_before()
     _until_done.enter_context(threads.limited(number))

@@ -158,7 +158,7 @@ class ConditionalVAENetwork(MultVAENetwork):
 
 Tags = Mapping[str, Sequence[str]]
 Attributes = Sequence[Mapping[str, str]]
-Columns = list[list[int]]  # of conditions, of each item or user
+Columns = list[list[int]]  # the columns of each item's or user's conditions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,7 +188,7 @@ class RecVAENetwork(Network):
         z, _ = drawn(mu, logvar, noise)
         nll = -self.log_likelihood(z, batch).mean()
         log_q = gaussian_log_density(z, mu, logvar).sum(1)  # (B,)
-        kl = log_q - self.latent_prior.density(batch, self, noise)(z).sum(1)  # of the same z
+        kl = log_q - self.latent_prior.density(batch, self, noise)(z).sum(1)  # with the z that is decoded
         weight = self.options.gamma * batch.totals if self.options.beta is None else self.options.beta
         return Loss(total=nll + (weight * kl).mean(), nll=nll, kl=kl.mean())
 

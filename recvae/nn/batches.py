@@ -103,9 +103,11 @@ class Batch:
         else:
             out.zero_()
         if self.repeats:
-            out.view(-1).scatter_reduce_(0, self.cells, values, "amax")  # in any order; values are not negative
+            out.view(-1).scatter_reduce_(
+                0, self.cells, values, "amax"
+            )  # the result depends on no order; values are not negative
         else:
-            out.view(-1).index_put_((self.cells,), values)  # cells are distinct: in any order
+            out.view(-1).index_put_((self.cells,), values)  # cells are distinct, so the order does not matter
         return out
 
     def repeated(self, times: int) -> "Batch":

@@ -24,7 +24,7 @@ from recvae.nn.batches import Clicks
 from recvae.nn.kernels import gathered_sum, has_float64
 from recvae.options import option
 
-USERS_AT_ONCE = 1 << 14  # in a product with X'X
+USERS_AT_ONCE = 1 << 14  # users in one step of a product with X'X
 
 
 @dataclass(frozen=True, kw_only=True)

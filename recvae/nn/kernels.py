@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Context = Any  # of an autograd function: torch declares none of the attributes that forward leaves there for backward
+# The context object of an autograd function: torch declares none of the attributes that forward sets for backward.
+Context = Any
 Precision = Literal["float32", "tf32", "bf16"]
 _rounding: ContextVar[bool] = ContextVar("rounding", default=False)
 

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import Context, GradientMemory, gathered_sum, product, rounding
 
-ROWS_AT_ONCE = 1024  # of a first layer's gradient: few enough to stay in the cache
+ROWS_AT_ONCE = 1024  # rows of a first layer's gradient at a time: few enough to stay in the cache
 
 
 class ClickLinear(nn.Module):

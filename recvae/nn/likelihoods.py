@@ -28,7 +28,7 @@ TILE_SCORES_ELSEWHERE = 1 << 28
 # Up to this many exponentials are kept from the forward to the backward pass; more are computed twice.
 KEPT_SCORES = {"cpu": 1 << 25}
 KEPT_SCORES_ELSEWHERE = 1 << 30
-LEAST_WIDTH = 256  # of a tile, in items
+LEAST_WIDTH = 256  # items in the smallest tile
 LN_2 = math.log(2)
 
 
@@ -93,7 +93,7 @@ class _Multinomial(torch.autograd.Function):
         exponentials: list[tuple[Tensor, Tensor]] = []
         highest = code.new_full((len(code), 1), -torch.inf)  # base 2 logarithm, like all scores here
         total = torch.zeros_like(highest)  # sum of 2^(score - highest)
-        mean = torch.zeros_like(code) if needs_code else None  # of the weights, under the softmax, times total
+        mean = torch.zeros_like(code) if needs_code else None  # mean of the weights under the softmax, times total
         for tile in _tiles(code, weight):
             part, of_tile, top = _exponentials(code2, weight[tile], bias2[tile], ctx.rounded)
             new = torch.maximum(highest, top)

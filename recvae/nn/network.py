@@ -50,7 +50,7 @@ class Network(nn.Module, ABC):
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
     latent_prior: Prior = StandardNormal()
-    pseudo_inputs: nn.Parameter  # of a VampPrior alone
+    pseudo_inputs: nn.Parameter  # only where the prior is the VampPrior
 
     @property
     @abstractmethod

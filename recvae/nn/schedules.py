@@ -16,7 +16,7 @@ class RampOptions:
         "paper",
         "How beta grows: 'paper', min(cap, step / anneal_updates), 'share', to the cap over a share of the run, "
         "'constant', not at all, or 'cyclical', from 0 to the cap over a share of each of several cycles.",
-        search=OneOf("paper", "share"),  # with few updates beta_cap means nothing to 'paper'
+        search=OneOf("paper", "share"),  # with few updates 'paper' never reaches beta_cap
         choices=lambda: RAMPS,
     )
     anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)

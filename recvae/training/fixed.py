@@ -21,7 +21,7 @@ class Fixed:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.digest: str | None = None  # of the file, once it is written
+        self.digest: str | None = None  # the digest of the file of fixed tensors, once it is written
 
     def restore(self, network: nn.Module, tensors: Mapping[str, Tensor], facts: Facts) -> bool:
         """Give the network the fixed tensors of a resumed run's weights, bit for bit; return whether there are any."""

@@ -93,7 +93,7 @@ class WeightFacts(Record):
     best_epoch: Count | None
     metrics: dict[str, float]
     conditions: list[str] = []
-    components: list[dict[Literal["run", "weights"], str]] = []  # of a blend
+    components: list[dict[Literal["run", "weights"], str]] = []  # of a blend's models
     fixed: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # digest of the tensors in a file of their own
 
 

@@ -22,13 +22,13 @@ from pathlib import Path
 from recvae.errors import InputError
 
 MOST = 1024  # more threads than any machine has use for
-SAMPLE_SECONDS = 0.2  # of looking at the load: twenty of the kernel's ticks for each core
+SAMPLE_SECONDS = 0.2  # seconds between two readings of the load: twenty of the kernel's ticks
 NEGLIGIBLE = 0.2  # cores that an idle desktop keeps busy
 SLOW = 2.0  # an epoch is slow from so many times the quickest one's length on
 
 SPINS = "1000"  # turns before a waiting thread sleeps; libgomp's own number is 300,000
 _SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_LATER_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read by a library when it is loaded
+_LATER_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a BLAS library reads them when it is loaded
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Moment:
 
     wall: float
     own: float  # seconds of this process on any core
-    busy: float | None  # of all programs together; None where the system does not say
+    busy: float | None  # seconds of all programs together; None where unknown
 
     @classmethod
     def now(cls, proc: Path = Path("/proc")) -> "Moment":
@@ -195,7 +195,9 @@ class SlowEpochs:
         before, self.before = self.before, now
         quickest, self.quickest = self.quickest, min(seconds, self.quickest or seconds)
         others, wall = before.others(now), now.wall - before.wall
-        own = (now.own - before.own) / wall / self.threads if wall > 0 else 1.0  # of each thread's time
+        own = (
+            (now.own - before.own) / wall / self.threads if wall > 0 else 1.0
+        )  # the share of each thread's time in which it computed
         times = 0.0 if quickest is None else seconds / quickest
         slower = f"Epoch {epoch} took {times:.1f} times as long as the quickest before it. " if times >= SLOW else ""
         if self.said or self.threads == 1:
