@@ -4,7 +4,7 @@ The public names are imported on first use (PEP 562), so that ``import data_prep
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -68,10 +68,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'data_prep' has no attribute '{name}'")
-    value = getattr(import_module(f"data_prep.{_HOME[name]}"), name)
+    value: object = getattr(import_module(f"data_prep.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -1,10 +1,10 @@
-"""From Arrow columns to :class:`Interactions`, and the sentences about rows and columns that cannot be used."""
+"""Arrow columns to :class:`Interactions`, and the error sentences for rows and columns that cannot be used."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ class Columns:
     time: str | None = None
 
     def names(self) -> list[str]:
-        """Return the names that are given, each once."""
+        """Return the names of the columns to read, each once."""
         return list(dict.fromkeys(name for name in (self.user, self.item, self.rating, self.time) if name is not None))
 
 
@@ -47,13 +47,13 @@ def one_line(error: Exception) -> str:
 
 
 def no_number(what: str, value: object, name: str) -> str:
-    """Return what is wrong with a rating or a time that cannot be read."""
+    """Return the problem of a rating or a time that cannot be read, for :func:`row_error`."""
     wanted = f"time: {_TIMES}" if what == "time" else "number"
     return f"the {what} {str(value)[:100]!r} in column '{name}' is not a {wanted}."
 
 
 def is_number(value: bytes) -> bool:
-    """Say whether Arrow would read ``value`` as a finite number."""
+    """Return whether Arrow reads ``value`` as a finite number."""
     try:
         return b"_" not in value and math.isfinite(float(value))  # float() reads 1_000, Arrow does not
     except ValueError:
@@ -61,7 +61,7 @@ def is_number(value: bytes) -> bool:
 
 
 def check_columns(label: object, want: Columns, names: Sequence[str], separator: str | None = None) -> None:
-    """Raise an error unless each wanted column is among ``names`` exactly once and plays one part."""
+    """Raise an error unless each wanted column is among ``names`` exactly once and has one purpose."""
     given = [name for name in (want.user, want.item, want.rating, want.time) if name is not None]
     if len(given) > len(want.names()):
         twice = next(name for name in given if given.count(name) > 1)
@@ -124,14 +124,14 @@ def coded_ids(column: "pa.ChunkedArray", label: str, name: str) -> tuple[Codes, 
 def whole_ids(ids: Iterable[str]) -> list[str]:
     """Return a column's distinct ids, without the ``.0`` where all of them are whole numbers written as floats.
 
-    That is how a column of floats is written to text. It is the same column when it is read from Parquet or a frame.
+    A column of floats is written to text so; read from Parquet or a frame it has the same ids.
     """
     texts = list(ids)
     return [text[:-2] for text in texts] if all(map(_WHOLE_FLOAT.fullmatch, texts)) else texts
 
 
-def _whole(values: npt.NDArray[np.floating[Any]], label: str, name: str) -> npt.NDArray[np.int64]:
-    """Return ids that came as floats as int64 (n,); raise :class:`DataError` for one that is not whole, or rounded."""
+def _whole(values: npt.NDArray[np.floating], label: str, name: str) -> npt.NDArray[np.int64]:
+    """Return float ids as int64 (n,); raise :class:`DataError` for an id that is not whole, or may be rounded."""
     uneven = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
     if uneven.size:
         problem = f"the id {values[uneven[0]]} in column '{name}' is not whole; {_ID_KINDS}."
@@ -148,7 +148,7 @@ def _whole(values: npt.NDArray[np.floating[Any]], label: str, name: str) -> npt.
     return values.astype(np.int64)
 
 
-def _as_text(values: Any, label: str, name: str) -> Any:
+def _as_text(values: "pa.ChunkedArray | pa.Array", label: str, name: str) -> "pa.ChunkedArray | pa.Array":
     import pyarrow as pa
 
     try:
@@ -175,7 +175,7 @@ def _numbers(column: "pa.ChunkedArray", label: str, name: str, what: str) -> npt
             pa.float64(), safe=not pa.types.is_integer(column.type)
         ).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        texts = [str(value) for value in column.to_pylist()]  # only on the way to an error
+        texts = [str(value) for value in column.to_pylist()]  # only for the error's sentence
         row = next((row for row, text in enumerate(texts) if not is_number(text.encode())), 0)
         raise row_error(label, row + 1, no_number(what, texts[row], name)) from None
     bad = np.flatnonzero(~np.isfinite(values))
@@ -208,7 +208,7 @@ def _times(column: "pa.ChunkedArray", label: str, name: str) -> npt.NDArray[np.i
 
 
 def _dates(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Return a column of dates that are text as timestamps, any other as it is, without a dictionary."""
+    """Return a column without dictionary encoding, and with dates that are text as timestamps."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):

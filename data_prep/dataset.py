@@ -1,9 +1,9 @@
 """The prepared dataset: matrices, ids, titles and the manifest, in memory or as a folder on disk.
 
-The folder (format version 1) is a contract that everything else reads:
+The folder (format version 1) is the form in which all other parts of recvae read a dataset:
 
     manifest.json        format version, name, source and its SHA-256, filters, protocol, counts, SHA-256 of each file,
-                         and a seal over all of this
+                         and a seal over the whole manifest
     items.csv            index,item_id,title      row i is column i of every matrix; the title may be empty
     users.csv            split,row,user_id
     train.npz            SciPy CSR, canonical, float32 ones
@@ -16,7 +16,6 @@ The folder (format version 1) is a contract that everything else reads:
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -28,7 +27,16 @@ from data_prep.matrices import check_matrix, save_matrix
 from data_prep.splits import Split
 from recvae.arguments import flag, path_of, shown
 from recvae.errors import FormatError, InputError
-from recvae.files import file_hash, recover, same_vocabulary, vocabulary_hash, whole_folder, write_table
+from recvae.files import (
+    Document,
+    JsonObject,
+    file_hash,
+    recover,
+    same_vocabulary,
+    vocabulary_hash,
+    whole_folder,
+    write_table,
+)
 
 _ITEMS = ("index", "item_id", "title")
 _USERS = ("split", "row", "user_id")
@@ -49,7 +57,7 @@ class Dataset:
 
     def __init__(
         self,
-        manifest: dict[str, Any],
+        manifest: JsonObject,
         *,
         folder: DatasetFolder | None = None,
         split: Split | None = None,
@@ -81,7 +89,7 @@ class Dataset:
         split: Split,
         *,
         name: str,
-        about: Mapping[str, Any] | None = None,
+        about: Document | None = None,
         titles: Mapping[str, str] | None = None,
         item_tags: Tags | None = None,
         user_tags: UserTags | None = None,
@@ -90,21 +98,21 @@ class Dataset:
         """Make a dataset in memory from a split.
 
         ``about`` is added to the manifest (source, filters, protocol, ...). ``titles``, ``item_tags`` and ``user_tags``
-        are looked up by id; ids outside the split are left out. ``ratings``: as of
-        :func:`data_prep.ratings.split_ratings`. Raises :class:`FormatError` for a matrix that is not canonical.
+        are looked up by id; ids outside the split are left out. ``ratings``: as :func:`data_prep.ratings.split_ratings`
+        returns them. Raises :class:`FormatError` for a matrix that is not canonical.
         """
         if not isinstance(split, Split):
             raise InputError(f"A split is what data_prep.make_split makes, and not {shown(split)}.")
         for matrix in MATRICES:
             check_matrix(f"The {matrix} matrix", getattr(split, matrix))
-        manifest: dict[str, Any] = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
+        manifest: JsonObject = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
         manifest["counts"] = {
             "items": len(split.item_ids),
             "users": {part: len(split.user_ids[part]) for part in SPLITS},
             "clicks": {matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
         }
         manifest["dropped"] = {**manifest.get("dropped", {}), **split.dropped}
-        if ratings:  # not among the counts: what a run was trained on is the same split with and without them
+        if ratings:  # not among the counts: a run's dataset is the same split with and without ratings
             manifest["ratings"] = {name: int(matrix.nnz) for name, matrix in ratings.items()}
         manifest["vocabulary_hash"] = vocabulary_hash(split.item_ids)
         check_about(manifest)
@@ -194,7 +202,7 @@ class Dataset:
         return self._matrices[name]
 
     def _entries(self, name: str) -> int:
-        """Return how many entries the manifest says that a matrix has."""
+        """Return a matrix's number of entries by the manifest."""
         counts = self.manifest["ratings"] if name in RATINGS else self.manifest["counts"]["clicks"]
         return int(counts[name.removesuffix("_ratings")])
 
@@ -203,12 +211,12 @@ class Dataset:
         return (*MATRICES, *RATINGS) if self.has_ratings else MATRICES
 
     def refit_matrix(self, *, ratings: bool = False) -> csr_array:
-        """Return all clicks that may be trained on once nothing is validated any more, (n_users, n_items).
+        """Return the clicks for a last training without validation, (n_users, n_items).
 
         They are the training clicks and the validation users' fold-in and held-out clicks, rows matched by user id:
-        training users in their order, then validation users who are none (those of a strong split), in theirs. No test
-        click is among them. Canonical float32 ones, or with ``ratings`` their and the other ratings; errors as
-        :meth:`matrix` and :meth:`ratings`.
+        training users in order, then those validation users who are no training users (all in a strong split), in
+        order. Test clicks are left out. Canonical float32 ones, or with ``ratings`` all ratings of these users; errors
+        as :meth:`matrix` and :meth:`ratings`.
         """
         take = self.ratings if flag("ratings", ratings) else self.matrix
         places = {user: row for row, user in enumerate(self.user_ids("train"))}
@@ -241,7 +249,7 @@ class Dataset:
 
     @property
     def vocabulary_hash(self) -> str:
-        """Hash of the item ids in column order: what a model's columns mean (:func:`recvae.files.vocabulary_hash`)."""
+        """Hash of the item ids in column order (:func:`recvae.files.vocabulary_hash`)."""
         return vocabulary_hash(self.item_ids)
 
     @cached_property
@@ -314,7 +322,7 @@ class Dataset:
         if self.user_tags:
             pairs = self.user_tags.items()
             tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
-        matrices = {name: self._matrix(name) for name in self._names}  # read before the folder they came from may go
+        matrices = {name: self._matrix(name) for name in self._names}  # read before their own folder may be replaced
         with whole_folder(path_of(path), marker="manifest.json", overwrite=overwrite) as folder:
             for name, (header, rows) in tables.items():
                 write_table(folder / name, header, rows)
@@ -336,7 +344,7 @@ class Dataset:
         return cls(folder.manifest, folder=folder)
 
     def verify(self) -> None:
-        """Check everything: hashes, canonical form, index ranges, counts, ids, and that no held-out click is shown.
+        """Check hashes, canonical form, index ranges, counts, ids, and that no held-out click is in fold-in.
 
         Files are read again from disk. Raises :class:`FormatError` naming the file at fault.
         """
@@ -375,8 +383,8 @@ class Dataset:
             if matrix.shape != expected or matrix.nnz != self._entries(name):
                 raise FormatError(f"The {name} matrix is {matrix.shape}, and users and items make {expected}. {AGAIN}")
 
-    def describe(self) -> dict[str, Any]:
-        """Return users, clicks, density, activity and popularity quantiles and what was dropped, as plain data."""
+    def describe(self) -> JsonObject:
+        """Return users, clicks, density, quantiles and the numbers of dropped rows, as plain data."""
         from data_prep.describe import describe
 
         return describe(self)

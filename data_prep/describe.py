@@ -1,11 +1,13 @@
 """A dataset in numbers: users, items, clicks, density, and the quantiles of activity and popularity."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
+
+from recvae.files import JsonObject
 
 _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -13,7 +15,7 @@ _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "
 class _Described(Protocol):
     """The part of :class:`data_prep.dataset.Dataset` that is described; its attributes are explained there."""
 
-    manifest: dict[str, Any]
+    manifest: JsonObject
 
     @property
     def name(self) -> str: ...
@@ -32,17 +34,17 @@ class _Described(Protocol):
     def matrix(self, name: str) -> csr_array: ...
 
 
-def describe(dataset: _Described) -> dict[str, Any]:
+def describe(dataset: _Described) -> JsonObject:
     """Return the dataset in numbers, as plain data for JSON.
 
     ``splits`` has for "train" the users, clicks, density and clicks per user; for "validation" and "test" the users,
-    fold-in and held-out clicks, their quantiles per user, and the users without held-out items (they are ranked but
-    not averaged). ``popularity`` is training clicks per item and the share of clicks on the most popular tenth.
+    fold-in and held-out clicks, their quantiles per user, and the users without held-out items (they get lists, and are
+    left out of averages). ``popularity`` is training clicks per item and the share of clicks on the most popular tenth.
     """
     train = dataset.train
     popularity = np.bincount(train.indices, minlength=dataset.n_items)
     popular = np.sort(popularity)[::-1][: -(-dataset.n_items // 10)]
-    splits: dict[str, Any] = {
+    splits: JsonObject = {
         "train": {
             "users": train.shape[0],
             "clicks": int(train.nnz),
@@ -83,7 +85,7 @@ def _share(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else 0.0
 
 
-def _quantiles(values: npt.NDArray[Any]) -> dict[str, float]:
+def _quantiles(values: npt.NDArray[np.int64]) -> dict[str, float]:
     """Return named quantiles and the mean of counts; all 0 where there are none."""
     if not values.size:
         return dict.fromkeys((*_QUANTILES, "mean"), 0.0)

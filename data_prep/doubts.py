@@ -1,14 +1,18 @@
-"""Sentences about data that can be used, and are probably not used as was meant."""
+"""Warnings about data that can be used, and are probably not used as the user meant."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.interactions import CANONICAL_INTEGER, Ids, Interactions
+from data_prep.interactions import CANONICAL_INTEGER, Codes, Ids, Interactions
 from data_prep.readers import column_names
 from data_prep.splits import Split
+from data_prep.streams import ByteSource
 from data_prep.titles import Titles
+
+if TYPE_CHECKING:
+    from data_prep.readers import Frame
 
 Warn = Callable[[str], None]
 """Called with one sentence."""
@@ -17,7 +21,7 @@ _OF_RATINGS = ("rating", "ratings", "stars", "score", "scores", "overall", "grad
 
 
 def doubts_about(
-    source: Any,
+    source: "ByteSource | Frame",
     data: Interactions,
     columns: Sequence[str] | None,
     separator: str | None,
@@ -60,7 +64,7 @@ def doubts_about_titles(file: object, texts: Titles, split: Split) -> Iterator[s
 
 
 def _begins_with_header(data: Interactions, columns: Sequence[str]) -> bool:
-    """Say whether the first row has a column's name, or words where all other rows have numbers."""
+    """Return whether the first row has a column's name, or words where all other rows have numbers."""
     names = {name.strip().lower() for name in columns}
     first = data.user_ids[data.user[0]], data.item_ids[data.item[0]]
     if any(text.strip().lower() in names for text in first):
@@ -68,7 +72,7 @@ def _begins_with_header(data: Interactions, columns: Sequence[str]) -> bool:
     return _first_alone_is_no_number(data.user, data.user_ids) and _first_alone_is_no_number(data.item, data.item_ids)
 
 
-def _first_alone_is_no_number(codes: Any, ids: Ids) -> bool:
+def _first_alone_is_no_number(codes: Codes, ids: Ids) -> bool:
     number = CANONICAL_INTEGER.fullmatch
     if number(ids[codes[0]]):
         return False

@@ -1,21 +1,21 @@
 """A dataset folder on disk: its manifest, and files that are compared with its SHA-256 whenever they are read.
 
-A folder that is replaced while it is open never gives a part of each version: the digests are those of the manifest
-that was read when it was opened, and a file of another version does not have them.
+If a folder is replaced while it is open, no files of two versions are read together: a file of another version does not
+have the digest in the manifest that was read on opening.
 """
 
 import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from scipy.sparse import csr_array
 
 from data_prep.manifest import AGAIN, OPTIONAL, REQUIRED, read_manifest
 from data_prep.matrices import read_matrix
 from recvae.errors import FormatError, InputError
-from recvae.files import parse_table
+from recvae.files import JsonObject, parse_table
 
 
 class DatasetFolder:
@@ -38,8 +38,8 @@ class DatasetFolder:
                 what = "is not a dataset folder: it has no manifest.json"
             raise FormatError(f"{path} {what}. Give the folder that recvae prepare wrote.")
         self.path = path
-        self.manifest: dict[str, Any] = read_manifest(self._manifest_file)
-        self._opened = copy.deepcopy(self.manifest)  # ``manifest`` is the user's to change
+        self.manifest: JsonObject = read_manifest(self._manifest_file)
+        self._opened = copy.deepcopy(self.manifest)  # a caller may change ``manifest``
         self._digests: dict[str, str] = self._opened["files"]
         for name in self.names:
             if not (path / name).is_file():
@@ -51,7 +51,7 @@ class DatasetFolder:
         return (*REQUIRED, *(name for name in OPTIONAL if name in self._digests))
 
     def table(self, name: str, header: Sequence[str]) -> list[list[str]]:
-        """Return the rows of a CSV file below ``header``; raise :class:`FormatError` where it is not as written."""
+        """Return the rows of a CSV file below ``header``; raise :class:`FormatError` where it was altered."""
         with self._open(name) as file:
             data = file.read()
         if hashlib.sha256(data).hexdigest() != self._digests[name]:
@@ -62,7 +62,7 @@ class DatasetFolder:
         """Return the canonical CSR in a file, of ``shape`` with ``entries``; errors as :meth:`table`."""
         with self._open(name) as file:
             self._compare(name, file)
-            file.seek(0)  # the same open file, so that nothing else can be read than was compared
+            file.seek(0)  # the same open file: the bytes that were compared are read
             return read_matrix(self.path / name, file, shape, entries, ratings=ratings)
 
     def verify(self) -> None:
@@ -92,7 +92,7 @@ class DatasetFolder:
         )
 
     def _replaced(self) -> FormatError | None:
-        """Return the error of a folder whose manifest is no longer the one that was read, None where it is."""
+        """Return the error of a folder whose manifest has changed since it was opened, else None."""
         try:
             same = read_manifest(self._manifest_file) == self._opened
         except FormatError:

@@ -1,16 +1,16 @@
 """Data that arrive already split: a training file and a test file, as leaderboards publish them.
 
 The published tables (those of LightGCN, He et al. 2020, arXiv 2002.02126, and of its successors on Gowalla, Yelp2018
-and Amazon-Book) rank all items but a user's training items and divide his hits by all his test items. So that they
-can be rerun as they are, nothing is filtered, and
+and Amazon-Book) rank all items but a user's training items and divide the user's hits by all the user's test items. So
+that they can be rerun unchanged, nothing is filtered, and
 
 - the catalogue is every item of either file: first those of the training file, then those that only the test file has,
-  each in order of first appearance. Test clicks on items that nobody trained on count, as misses for most models;
-- every test user stays, also one without a training click: a model ranks for his empty history;
-- the validation part comes from the training clicks alone. The test file has no say in it.
+  each in order of first appearance. Test clicks on items without training clicks count, as misses for most models;
+- every test user stays, also one without a training click, whose history is empty;
+- the validation part comes from the training clicks alone, whatever the test file holds.
 
-One thing cannot be kept: a test click that is a training click too. Programs that mask training items count it as a
-miss; here a click is either shown or to be found, and such a test click is dropped and counted.
+One difference remains, a test click that is a training click too. Programs that mask training items count it as a miss;
+here a click is either fold-in or held-out, and such a test click is dropped, and counted in the manifest.
 """
 
 from collections.abc import Sequence
@@ -73,12 +73,12 @@ def prepare_given(
 
     ``train`` and ``test`` are tables (CSV, TSV, Parquet, data frames), which need ``user_column`` and ``item_column``,
     or text files with lines of ``user item item ...``: files are taken for lines where their first line has blanks
-    alone between its words, unless a ``separator`` is given. Ratings below ``min_rating`` are left out and
-    repeated clicks collapsed; there is no other filter. :func:`split_given` says what becomes of the clicks, and the
-    manifest how many were dropped and why. The dataset is called ``name``, else after the training file, or after its
-    folder where the file is called train. Files may be pipes, and ``warn`` is called, as in :func:`prepare`.
+    alone between its words, unless a ``separator`` is given. Ratings below ``min_rating`` are left out and repeated
+    clicks collapsed; there is no other filter. :func:`split_given` describes the split, and the manifest has the
+    numbers of dropped clicks with the reasons. The dataset is called ``name``, else after the training file, or after
+    its folder where the file is called train. Files may be pipes, and ``warn`` is called, as in :func:`prepare`.
 
-    Raises :class:`InputError` or its child :class:`DataError` for what cannot be used.
+    Raises :class:`InputError` or its child :class:`DataError` for options or data that cannot be used.
     """
     min_rating = check_min_rating(min_rating)
     check_name(name)
@@ -129,12 +129,12 @@ def split_given(
     """Make the matrices of clicks that arrive split; both without duplicates, ids matched as texts.
 
     Of each user's n training clicks ``int(validation_share * n)``, drawn with ``seed``, are ``validation_out``; the
-    rest is ``train``, and ``validation_in`` its rows of the users who gave some. ``test_out`` is the test clicks but
-    those that are training clicks too, and ``test_in`` all training clicks of the same users, validation clicks
-    included. The catalogue is every item of either part; a test user may have an empty row in ``test_in``.
+    rest is ``train``, and ``validation_in`` its rows of the users with validation clicks. ``test_out`` is the test
+    clicks without those that are training clicks too, and ``test_in`` all training clicks of the same users, validation
+    clicks included. The catalogue is every item of either part; a test user may have an empty row in ``test_in``.
 
-    Raises :class:`InputError` for an option out of range and :class:`DataError` where there is nothing to validate on
-    or to test on.
+    Raises :class:`InputError` for an option out of range and :class:`DataError` where no validation
+    or no test click is left.
     """
     _check_options(validation_share, seed)
     for clicks in (train, test):
@@ -175,7 +175,7 @@ def _check_options(validation_share: float, seed: int) -> None:
 
 
 def _matrices(data: Interactions, part: npt.NDArray[np.int8]) -> Split:
-    """Lay out the clicks, training rows first, whose parts are given (n,)."""
+    """Make the matrices of clicks, training rows first, from the part of each click, (n,)."""
     catalogue, column_of = catalogue_of(data, data.item)
     users = ascending_users(data)
     ids: dict[str, Ids] = {}
@@ -213,14 +213,14 @@ def _joined(train: Interactions, test: Interactions) -> Interactions:
 
 
 def _common(ours: Ids, theirs: Ids) -> tuple[Ids, npt.NDArray[np.int32]]:
-    """Return our ids followed by those that only they have, and the place of each of theirs."""
+    """Return the ids of both, ``ours`` first, and the place of each of ``theirs`` among them."""
     places = {name: place for place, name in enumerate(ours)}
     of_theirs = np.array([places.setdefault(name, len(places)) for name in theirs], dtype=np.int32)
     return np.array(list(places), dtype=np.object_), of_theirs
 
 
 def _repeated(data: Interactions, n_train: int) -> npt.NDArray[np.bool_]:
-    """Say of each row from ``n_train`` on whether a row before ``n_train`` holds the same click."""
+    """Return for each row from ``n_train`` on whether a row before ``n_train`` holds the same click."""
     keys = data.user.astype(np.int64) * len(data.item_ids) + data.item
     return np.isin(keys[n_train:], keys[:n_train])
 
@@ -238,7 +238,7 @@ def _read(
     columns: Sequence[str] | None,
     separator: str | None,
 ) -> tuple[Interactions, bool]:
-    """Read a table where its columns are named, else lines; also say whether it is a table."""
+    """Read a table or lines of ``user item item ...``; also return whether it was a table."""
     if isinstance(source, ByteSource) and separator is None and looks_like_lines(source):
         if any(option is not None for option in (user_column, item_column, rating_column, columns)):
             raise InputError(

@@ -1,7 +1,7 @@
-"""Interactions: who clicked what, as parallel columns in file order, and the filters that thin them.
+"""Interactions: clicks of users on items as parallel columns in file order, and filters of them.
 
 File order is part of the data: the protocol of Liang et al. (2018, arXiv 1802.05814) draws held-out clicks as positions
-in a user's rows as they stand in the file. Every filter here therefore keeps the order of the rows that it keeps.
+in a user's rows as they stand in the file. Every filter here therefore preserves the order of the remaining rows.
 """
 
 import re
@@ -55,12 +55,12 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
-        """How many distinct users have a row."""
+        """Number of distinct users with a row."""
         return int(np.count_nonzero(self.user_counts()))
 
     @property
     def n_items(self) -> int:
-        """How many distinct items have a row."""
+        """Number of distinct items with a row."""
         return int(np.count_nonzero(self.item_counts()))
 
     def user_counts(self) -> npt.NDArray[np.int64]:
@@ -74,14 +74,16 @@ class Interactions:
     def select(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Interactions":
         """Keep ``rows`` (a mask of shape (n,), or ascending row numbers); the ids and their codes stay."""
         kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows  # found once, for a tenth of a mask's time
+        numbers = (
+            np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        )  # computed once: ten times as fast as applying the mask to each column
         for name in ("user", "item", "rating", "time"):
             if kept[name] is not None:
                 kept[name] = kept[name].take(numbers)
         return Interactions(**kept)
 
     def _filtered(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp], what: str) -> "Interactions":
-        """Like :meth:`select`, but raise :class:`DataError` naming the filter ``what`` where nothing would be left."""
+        """Like :meth:`select`, but raise :class:`DataError` naming the filter ``what`` where no row would be left."""
         if rows.dtype == np.bool_ and rows.all():
             return self
         kept = self.select(rows)
@@ -96,12 +98,12 @@ class Interactions:
         return self._filtered(self.rating >= minimum, f"rating at least {minimum:g}")
 
     def without_duplicates(self) -> tuple["Interactions", int]:
-        """Collapse repeated clicks of one user on one item; also return how many rows went.
+        """Collapse repeated clicks of one user on one item; also return the number of removed rows.
 
         The first occurrence in file order stays, with its position, rating and time.
         """
         keys = self.user.astype(np.int64) * len(self.item_ids) + self.item
-        ordered = np.sort(keys)  # unstable and fast: most data have no duplicates, and need no more than this
+        ordered = np.sort(keys)  # a fast sort; most data have no duplicates, and the function ends below
         repeated = ordered[1:][ordered[1:] == ordered[:-1]]
         if not repeated.size:
             return self, 0

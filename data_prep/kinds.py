@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: how it is packed, and a sentence for each kind that is not read."""
+"""The kind of a file by its first bytes: its compression, and an error sentence for each kind that is not read."""
 
 import codecs
 import re
@@ -34,12 +34,12 @@ _SAVE_AS = "Save it as CSV or Parquet."
 
 
 def packing(head: bytes) -> str | None:
-    """Return how a file with this beginning is packed: gzip, bzip2, xz or zstd, or None."""
+    """Return the compression of a file with this beginning: gzip, bzip2, xz, zstd, or None."""
     return next((name for name, pattern in _PACKINGS if re.match(pattern, head)), None)
 
 
 def check_kind(label: object, head: bytes) -> None:
-    """Raise :class:`DataError` where a file with this beginning is empty, of a kind that is not read, or not text."""
+    """Raise :class:`DataError` where a file with this beginning is empty, not text, or of a kind that is not read."""
     if not head.strip():
         raise DataError(f"{label} is empty.")
     if head.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
@@ -60,16 +60,16 @@ def check_kind(label: object, head: bytes) -> None:
 
 
 def not_utf8(label: object, where: str, encoding: str = "latin1") -> DataError:
-    """Return the error for text that is not UTF-8, and perhaps is in ``encoding``."""
+    """Return the error for text that is not UTF-8; the remedy converts it from ``encoding``."""
     return DataError(
         f"{label} is not UTF-8 text ({where}). Convert it, for example: iconv -f {encoding} -t utf-8 OLD > NEW"
     )
 
 
 def _is_binary(head: bytes) -> bool:
-    """Say whether bytes are no text in another encoding either: many of them are control characters."""
+    """Return whether bytes are no text in any encoding: many of them are control characters."""
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a character
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the bytes may end within a character
     except UnicodeDecodeError:
         return len(re.findall(rb"[\x00-\x08\x0e-\x1a\x7f]", head)) > 0.01 * len(head)
     return head.count(0) > 0.1 * len(head)

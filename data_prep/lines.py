@@ -1,7 +1,7 @@
 """Text lines of ``user item item ...``: how LightGCN's Gowalla, Yelp2018 and Amazon-Book files hold clicks.
 
-One user a line, his items after him, separated by blanks. A user may have no items, or several lines. Ids are kept as
-they are written. Lines are numbered from 1 in messages.
+Each line has a user and then the user's items, separated by blanks. A user may have no items, or several lines. Ids are
+kept as written. Messages number lines from 1.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from data_prep.streams import ByteSource, Progress
 from recvae.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_OF_TABLES = (b",", b"\t", b";", b"|", b"::")  # what the first line of a table holds, and of these lines does not
+_OF_TABLES = (b",", b"\t", b";", b"|", b"::")  # separators of tables, of which these lines have none
 
 
 def looks_like_lines(source: str | Path | ByteSource) -> bool:
-    """Say whether a file holds lines of ``user item item ...``.
+    """Return whether a file holds lines of ``user item item ...``.
 
     It does where its first line holds none of the separators of tables (comma, tab, semicolon, bar, ``::``) and some
     line among the first holds a user and an item. Raises :class:`InputError` for a missing file and
@@ -57,7 +57,7 @@ def read_lines(source: str | Path | ByteSource, *, progress: Progress | None = N
     items_of = pc.list_value_length(words).to_numpy().astype(np.int64) - 1
     if not items_of.sum():
         raise DataError(f"{file} has no clicks: no line holds a user and an item.")
-    starts = np.cumsum(items_of + 1) - items_of - 1  # of each line among all words
+    starts = np.cumsum(items_of + 1) - items_of - 1  # the place of each line's first word among all words
     all_words = pc.list_flatten(words)
     is_item = np.ones(len(all_words), dtype=bool)
     is_item[starts] = False

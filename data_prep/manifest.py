@@ -1,4 +1,4 @@
-"""What a dataset folder holds, by name, and the manifest: written with a seal, checked when it is read.
+"""The files of a dataset folder, by name, and the manifest, which is written with a seal and checked when it is read.
 
 The seal, the manifest's last entry, is the SHA-256 of the file's own bytes with 64 zeros in the seal's place. Manifests
 of the first version have none, and end with the list of files.
@@ -7,13 +7,12 @@ of the first version have none, and end with the list of files.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from recvae.arguments import shown
 from recvae.errors import FormatError, InputError
-from recvae.files import write_text
+from recvae.files import Document, JsonObject, write_text
 
 KIND = "recvae-dataset"
 FORMAT_VERSION = 1
@@ -25,10 +24,10 @@ OPTIONAL = ("item_tags.csv", "user_tags.csv", *(f"{name}.npz" for name in RATING
 AGAIN = "Prepare the dataset again."
 
 _NO_SEAL = "0" * 64
-_MOST_BYTES = 1 << 24  # a manifest has a few thousand
+_MOST_BYTES = 1 << 24  # a manifest has a few thousand bytes
 
 
-def write_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(file: Path, manifest: Document) -> None:
     """Write a manifest and its seal, whole or not at all."""
     value = {**{key: entry for key, entry in manifest.items() if key not in ("files", "seal")}}
     value |= {"files": manifest["files"], "seal": _NO_SEAL}  # last, in this order
@@ -37,7 +36,7 @@ def write_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
     write_text(file, before + hashlib.sha256(text.encode()).hexdigest() + after)
 
 
-def read_manifest(file: Path) -> dict[str, Any]:
+def read_manifest(file: Path) -> JsonObject:
     """Return a manifest without its seal; raise :class:`FormatError` where it is damaged, altered or no manifest."""
     try:
         if file.stat().st_size > _MOST_BYTES:
@@ -67,8 +66,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def check_about(manifest: Mapping[str, Any]) -> None:
-    """Raise :class:`InputError` where what is said about a dataset could not be read from its manifest again."""
+def check_about(manifest: Document) -> None:
+    """Raise :class:`InputError` where a dataset's description could not be read from its manifest again."""
     if not _about_fits(manifest):
         raise InputError(
             "A dataset's name must be text and its source, filters and protocol dicts; dropped and before_split are"
@@ -76,8 +75,8 @@ def check_about(manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _check(file: Path, manifest: Any) -> None:
-    """Raise :class:`FormatError` unless a manifest is of our kind and version and has what is read from it."""
+def _check(file: Path, manifest: object) -> None:
+    """Raise :class:`FormatError` unless a manifest is of this kind and version and has the entries that are read."""
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise FormatError(f"{file} is not a dataset's manifest. Give the folder that recvae prepare wrote.")
     version = manifest.get("format_version")
@@ -104,9 +103,9 @@ def _check(file: Path, manifest: Any) -> None:
         raise FormatError(f"{file} is incomplete or altered. {AGAIN}")
 
 
-def _about_fits(manifest: Mapping[str, Any]) -> bool:
-    """Say whether the entries that describe a dataset are of the kinds that are read."""
-    parts: list[Any] = [manifest.get(key, {}) for key in ("source", "filters", "protocol", "dropped", "before_split")]
+def _about_fits(manifest: Document) -> bool:
+    """Return whether the entries that describe a dataset have the types that their readers expect."""
+    parts = [manifest.get(key, {}) for key in ("source", "filters", "protocol", "dropped", "before_split")]
     if not all(isinstance(part, dict) for part in parts) or not isinstance(manifest.get("name"), str):
         return False
     source, filters, protocol, dropped, before = parts

@@ -15,9 +15,9 @@ from recvae.errors import FormatError
 
 _AGAIN = "Prepare the dataset again."
 _HEADERS = 1 << 16
-_PACKED = 1 << 26  # what a compressed file may unpack to; ours are not compressed
+_PACKED = 1 << 26  # most bytes that a compressed file may unpack to (files made here are not compressed)
 
-# What zipfile, NumPy and SciPy raise for damaged archives, arrays and odd headers.
+# The errors of zipfile, NumPy and SciPy for damaged archives, arrays and headers.
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, MemoryError, OverflowError),
     *(ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, NotImplementedError, RuntimeError),
@@ -25,15 +25,15 @@ _DAMAGE = (
 
 
 def save_matrix(path: Path, matrix: csr_array) -> None:
-    """Write a CSR matrix as SciPy's npz, not compressed: ones and sorted columns load several times faster so."""
+    """Write a CSR matrix as SciPy's npz, not compressed, as it then loads several times faster."""
     save_npz(path, matrix, compressed=False)
 
 
 def read_matrix(path: Path, file: IO[bytes], shape: tuple[int, int], entries: int, *, ratings: bool) -> csr_array:
     """Read a CSR matrix of clicks, or of ratings, of this shape with this many entries, and check it.
 
-    ``file`` is ``path``, opened. Raises :class:`FormatError` naming the file, and does so before memory is taken where
-    its arrays would be larger than such a matrix is.
+    ``file`` is ``path``, opened. Raises :class:`FormatError` naming the file, before any memory is
+    taken where the arrays would be too large for such a matrix.
     """
     try:
         _check_sizes(path, file, shape, entries)
@@ -55,12 +55,12 @@ def read_matrix(path: Path, file: IO[bytes], shape: tuple[int, int], entries: in
 
 
 def _check_sizes(path: Path, file: IO[bytes], shape: tuple[int, int], entries: int) -> None:
-    """Raise :class:`FormatError` where the archive's own table promises more than the matrix or the file can hold."""
+    """Raise :class:`FormatError` where the archive's table lists larger arrays than the matrix or the file can hold."""
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     on_disk = file.seek(0, io.SEEK_END)
     file.seek(0)
-    # Values and columns of at most eight bytes each, row pointers of eight, and what the headers take.
+    # Values, columns and row pointers of at most eight bytes each, and the headers.
     if unpacked > min(16 * entries + 8 * (shape[0] + 1) + _HEADERS, max(on_disk, _PACKED)):
         raise FormatError(
             f"{path} unpacks to {unpacked:,} bytes, too many for {entries:,} entries in a file of {on_disk:,}. {_AGAIN}"
@@ -89,7 +89,7 @@ def check_matrix(label: str, matrix: csr_array, *, ratings: bool = False) -> Non
         problem = "holds something other than clicks (float32 ones)"
     if problem:
         raise FormatError(f"{label} {problem}. {_AGAIN}")
-    matrix.has_sorted_indices = True  # known now: spares SciPy a second look
+    matrix.has_sorted_indices = True  # known now, so that SciPy need not check it again
     matrix.has_canonical_format = True
 
 

@@ -1,9 +1,9 @@
-"""From a name or a file to a dataset: read, filter, split. What ``recvae prepare NAME|FILE`` calls."""
+"""From a name or a file to a dataset: read, filter, split. ``recvae prepare NAME|FILE`` calls :func:`prepare`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.dataset import Dataset
 from data_prep.doubts import Warn, doubts_about, doubts_about_titles
@@ -17,6 +17,7 @@ from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_titles, read_user_tags
 from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     from data_prep.readers import Frame
@@ -26,11 +27,11 @@ _NEEDS_TIME = ("last-out", "temporal")
 
 @dataclass(frozen=True, eq=False)
 class _Raw:
-    """What was read, before any filter."""
+    """The data of a source before any filter."""
 
     name: str
     data: Interactions
-    source: dict[str, Any]
+    source: JsonObject
     titles: Titles = field(default_factory=Titles)
     user_tags: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ def prepare(
     The name of a known dataset wins over a file so named; ``source`` is then a local archive or unpacked folder, and
     without it the archive is downloaded (to ``cache``). A file needs ``user_column`` and ``item_column``; it may be a
     pipe, and ``-`` is standard input, as for ``titles`` and ``user_tags``. The dataset is called ``name``, or as its
-    source is. ``warn`` is called with a sentence for what can be used and is probably not meant.
+    source is. ``warn`` is called with a sentence about data that are probably not used as meant.
 
     Order: rating at least ``min_rating`` (known datasets: 4 unless given, the papers' "> 3.5"; files: none unless
     given); duplicate clicks collapsed to the first; then items with at least ``min_users_per_item`` users and after
@@ -76,8 +77,8 @@ def prepare(
     ``ratings`` the ratings of the split's users are kept beside their clicks (:mod:`data_prep.ratings`); no click
     changes its place.
 
-    Raises :class:`InputError` or its child :class:`DataError` for what cannot be used, and :class:`WorkError` for a
-    failed download.
+    Raises :class:`InputError` or its child :class:`DataError` for options or data that cannot be used, and
+    :class:`WorkError` for a failed download.
     """
     min_rating = check_min_rating(min_rating)
     min_items_per_user = whole_number("The minimum number of items per user", min_items_per_user, least=0)
@@ -162,7 +163,7 @@ def filter_interactions(
     *,
     k_core: bool = False,
 ) -> tuple[Interactions, dict[str, int]]:
-    """Apply the filters in the order that :func:`prepare` states; also return how many rows each took.
+    """Apply the filters in the order that :func:`prepare` states; also return the number of rows that each removed.
 
     Raises :class:`DataError` naming the filter that leaves nothing.
     """
@@ -181,8 +182,8 @@ def filter_interactions(
     return data, dropped
 
 
-def _release(name_or_file: Any) -> Release | None:
-    """Return the known dataset that is meant, or None for a file or frame; raise :class:`InputError` for neither."""
+def _release(name_or_file: object) -> Release | None:
+    """Return the known dataset of this name, None for a file or frame; raise :class:`InputError` for another name."""
     if not isinstance(name_or_file, str) or is_stdin(name_or_file):
         return None
     if name_or_file.lower() in RELEASES:
@@ -190,7 +191,7 @@ def _release(name_or_file: Any) -> Release | None:
     is_bare = Path(name_or_file).name == name_or_file and "." not in name_or_file
     if is_bare and not Path(name_or_file).exists():
         return find_release(name_or_file)  # raises, with the nearest name
-    return None  # a path: where there is no such file the reader says so
+    return None  # a path: the reader raises where there is no such file
 
 
 def _read_release(
@@ -212,7 +213,7 @@ def _read_release(
 
 
 def _read_other(
-    source: Any,
+    source: "ByteSource | Frame",
     user_column: str | None,
     item_column: str | None,
     progress: Progress | None,
@@ -249,7 +250,7 @@ def check_name(name: str | None) -> None:
 
 
 def check_min_rating(min_rating: object) -> float | None:
-    """Return a minimum as a float, None where there is none; raise :class:`InputError` for what is no finite number."""
+    """Return a minimum as a float, None where there is none; raise :class:`InputError` if it is no finite number."""
     return None if min_rating is None else real_number("The minimum rating", min_rating)
 
 

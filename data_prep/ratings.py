@@ -1,10 +1,10 @@
 """The ratings behind a strong split's clicks: graded feedback, "seen and disliked" included.
 
-A dataset of clicks keeps who liked what. Where there are ratings, their rows and columns can be filled with all of the
-users' ratings of items in the catalogue, those below the minimum too. What a click is in is where its rating is:
-``train_ratings`` for ``train``, ``test_in_ratings`` for ``test_in`` and so on. A held-out user's other ratings are
-divided by a generator of their own, so that no click changes its place: of m of them ``int(held_out_share * m)`` are
-held out.
+A click matrix holds the items that users liked. Its rating matrix, such as ``train_ratings`` beside ``train``, has the
+same rows and columns, and holds all of the users' ratings of items in the catalogue, those below the minimum rating
+too. The rating of a click is in the rating matrix of the click's own matrix. A held-out user's other m ratings are
+divided at random, ``int(held_out_share * m)`` of them held out, by a generator of their own: so the clicks are split as
+they are without ratings.
 """
 
 import numpy as np
@@ -21,9 +21,9 @@ def split_ratings(
 ) -> dict[str, csr_array]:
     """Return the ratings of a strong split's users, canonical float32 CSR, by the name of the click matrix.
 
-    ``data``: the interactions before any filter. Of several ratings of one item by one user the click's own counts,
-    which is the first from ``min_rating`` on; without one, the first. Raises :class:`InputError` where there are no
-    ratings and :class:`DataError` for one that is not above 0, since 0 is what a sparse matrix does not store.
+    ``data``: the interactions before any filter. Of several ratings of one item by one user the first of at least
+    ``min_rating`` counts, which is the click's; without such, the first. Raises :class:`InputError` where there are no
+    ratings and :class:`DataError` for one that is not above 0, since a sparse matrix does not store 0.
     """
     if data.rating is None:
         raise InputError(f"Ratings were asked for, and {data.label} was read without any: name their --rating-column.")
@@ -35,7 +35,7 @@ def split_ratings(
             f"{data.label} is {data.rating[row]:g}, and only ratings above 0 can be kept. Shift the scale, or leave "
             "--ratings out."
         )
-    if min_rating is not None:  # clicks first, so that theirs are the ratings that stay
+    if min_rating is not None:  # clicks first, so that duplicates collapse to the click's rating
         data = data.select(np.argsort(data.rating < min_rating, kind="stable"))
     data, _ = data.without_duplicates()
     draw = np.random.default_rng(seed)

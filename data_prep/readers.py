@@ -1,6 +1,6 @@
 """Readers: CSV, TSV and other separated text, Parquet and data frames -> :class:`Interactions`, in file order.
 
-Ids are kept as they are written: leading zeros, spaces and quotes are part of an id. Columns are read by Arrow, ids
+Ids are kept as written: leading zeros, spaces and quotes are part of an id. Columns are read by Arrow, ids
 straight into int32 codes with a dictionary of the distinct ids, so that 20 million rows take a second or two and less
 than a gigabyte. Text follows the quoting rules of RFC 4180, except that separators of several characters (``::``) have
 no quoting. Rows are numbered from 1 in messages, any header not counted.
@@ -9,7 +9,7 @@ no quoting. Rows are numbered from 1 in messages, any header not counted.
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from data_prep.columns import Columns, check_columns, coded_ids, from_table, one_line, whole_ids
 from data_prep.interactions import Interactions
@@ -43,12 +43,13 @@ def read_interactions(
 ) -> Interactions:
     """Read clicks from a text or Parquet file, a pandas DataFrame or an Arrow table.
 
-    Files may be packed (gzip, bzip2, xz, zstd; seen by their content) and may be pipes; ``-`` is standard input.
+    Files may be compressed (gzip, bzip2, xz, zstd, recognised by their content) and may be pipes; ``-`` is standard
+    input.
 
     ``columns`` names all columns of a text file without a header. ``separator`` is guessed from the file where None: a
     comma, else a tab, ``::``, a semicolon or a bar, whichever the first line holds. Times may be numbers or timestamps;
     timestamps become int64 microseconds. Raises :class:`InputError` for a missing file and :class:`DataError`, naming
-    the file and the row or column, for anything in it that cannot be used.
+    the file and the row or column, for data that cannot be used.
     """
     want = Columns(user_column, item_column, rating_column, time_column)
     if not isinstance(source, str | Path | ByteSource):
@@ -134,7 +135,7 @@ def guess_separator(head: bytes, name: str) -> str:
 
 
 def checked_head(file: ByteSource) -> bytes:
-    """Return a file's first bytes; raise :class:`DataError` for a file that is empty or of another kind."""
+    """Return a file's first bytes; raise :class:`DataError` for an empty file or one that is not text or Parquet."""
     head = file.head()
     check_kind(file, head)
     return head
@@ -201,7 +202,7 @@ def _from_frame(frame: "Frame", want: Columns, label: str) -> Interactions:
     return from_table(table, want, label)
 
 
-def _series(series: Any, label: str, name: str) -> "pa.Array":
+def _series(series: "pd.Series", label: str, name: str) -> "pa.Array":
     """Turn one pandas column into an Arrow array; a column that mixes texts and numbers becomes text."""
     import pyarrow as pa
 

@@ -1,8 +1,8 @@
-"""Separated text (CSV, TSV, ``::``), read by Arrow: fast when all is well, and exact about the row when it is not."""
+"""Separated text (CSV, TSV, ``::``), read by Arrow; a second reading finds the row at fault in a refused file."""
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from recvae.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import csv
 
 _BLOCK = 1 << 22
 _HEAD = 1 << 20
@@ -29,10 +30,10 @@ class _Text:
         self.long = len(separator.encode()) > 1
 
     def stream(self, stream: Stream) -> Stream:
-        """Return what Arrow is to read: single-byte separators."""
+        """Return a stream for Arrow, in which separators are single bytes."""
         return Separated(stream, self.separator, str(self.file)) if self.long else stream
 
-    def parse_options(self) -> Any:
+    def parse_options(self) -> "csv.ParseOptions":
         import pyarrow.csv as pc
 
         return pc.ParseOptions(
@@ -41,7 +42,7 @@ class _Text:
             newlines_in_values=not self.long,  # a quoted id may hold a line break
         )
 
-    def read_options(self, **options: Any) -> Any:
+    def read_options(self, **options: object) -> "csv.ReadOptions":
         import pyarrow.csv as pc
 
         return pc.ReadOptions(column_names=self.columns, block_size=_BLOCK, **options)
@@ -52,7 +53,7 @@ class _Text:
         import pyarrow.csv as pc
 
         options = self.parse_options()
-        options.invalid_row_handler = lambda row: "skip"  # complained about later, with its number
+        options.invalid_row_handler = lambda row: "skip"  # its error comes later, with the row's number
         with self.file.open() as stream:
             head = self.stream(stream).read(_HEAD)
             if stream.peek(1):
@@ -60,10 +61,10 @@ class _Text:
         if not _is_text(head):
             if self.columns is None and not _is_text(head.split(b"\n", 1)[0]):
                 raise not_utf8(self.file, "in the header")
-            # Arrow's handler of rows cannot take it. The row is complained about later, with its number.
+            # Arrow's handler of rows fails on such text. The error comes later, with the row's number.
             head = head.decode(errors="replace").encode()
-        # All at once: a streaming reader that is left early lets go of its Python objects in a thread of its own, which
-        # aborts the process where the interpreter is ending by then.
+        # Not with a streaming reader: when abandoned it frees its Python objects in another thread, which aborts the
+        # process if the interpreter is ending.
         try:
             table = pc.read_csv(
                 pa.BufferReader(head), read_options=self.read_options(use_threads=False), parse_options=options
@@ -72,7 +73,9 @@ class _Text:
             raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
         return table.schema
 
-    def read(self, types: dict[str, Any], progress: Progress | None = None, *, threads: bool = True) -> "pa.Table":
+    def read(
+        self, types: "dict[str, pa.DataType]", progress: Progress | None = None, *, threads: bool = True
+    ) -> "pa.Table":
         """Read the columns named in ``types``; Arrow's own exceptions come through."""
         import pyarrow as pa
         import pyarrow.csv as pc
@@ -90,9 +93,9 @@ class _Text:
 
 
 def _whole_rows(head: bytes, *, quoted: bool) -> bytes:
-    """Return the rows that are whole in a file's first bytes; all bytes where not even one is."""
+    """Return the rows that are whole in a file's first bytes; all bytes where no row is whole."""
     end = head.rfind(b"\n") + 1
-    while quoted and end and head.count(b'"', 0, end) % 2:  # that line break is part of a quoted value
+    while quoted and end and head.count(b'"', 0, end) % 2:  # this line break is part of a quoted value
         end = head.rfind(b"\n", 0, end - 1) + 1
     return head[:end] or head
 
@@ -117,7 +120,7 @@ def from_text(
     schema = text.first_block()
     check_columns(file, want, schema.names, separator)
     code = pa.dictionary(pa.int32(), pa.string())
-    types: dict[str, Any] = {want.user: code, want.item: code}
+    types: dict[str, pa.DataType] = {want.user: code, want.item: code}
     if want.rating is not None:
         types[want.rating] = pa.float64()
     if want.time is not None:
@@ -137,8 +140,8 @@ def from_text(
     return from_table(table, want, str(file))
 
 
-def _diagnose(text: _Text, want: Columns, types: dict[str, Any]) -> DataError | None:
-    """Read a file that Arrow refused once more, without conversions, and say which row is at fault."""
+def _diagnose(text: _Text, want: Columns, types: "dict[str, pa.DataType]") -> DataError | None:
+    """Read a file that Arrow refused again, without conversions; return the error that names the row at fault."""
     import pyarrow as pa
 
     raw = pa.dictionary(pa.int32(), pa.binary())

@@ -1,4 +1,4 @@
-"""The known datasets: where they are, what their bytes hash to, and how their files are read.
+"""The known datasets: their addresses, the MD5 sums of their archives, and the form of their files.
 
 The MD5 sums are those that GroupLens publishes beside each archive. Releases that change over time have none here: the
 published sum is fetched with the archive. Archives are read in place, never unpacked.
@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_rows, titles_from_rows
 from recvae.errors import DataError, InputError, WorkError, did_you_mean
-from recvae.files import file_hash
+from recvae.files import JsonObject, file_hash
 
 _URL = "https://files.grouplens.org/datasets/movielens/"
 _CITATION = (
@@ -132,7 +132,7 @@ def find_release(name: str) -> Release:
 
 @dataclass(frozen=True)
 class Found:
-    """A release's files: ``find`` gives a file by name, or None; ``place`` names where for messages."""
+    """A release's files: ``find`` returns a file by name, or None; ``place`` is the archive or folder, for messages."""
 
     release: Release
     place: str
@@ -140,7 +140,7 @@ class Found:
     archive: Path | None
 
     def ratings(self) -> tuple[RatingsFile, ByteSource]:
-        """Return how the ratings are written and where; raise :class:`DataError` where they are missing."""
+        """Return the form of the ratings file and the file; raise :class:`DataError` where they are missing."""
         for variant in self.release.ratings:
             file = self.find(variant.file)
             if file is not None:
@@ -174,7 +174,7 @@ class Found:
                 return {row[0]: dict(zip(variant.names, row[1:], strict=False)) for row in rows}
         return {}
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """Return the manifest's entry for the source, with the SHA-256 of the archive or of the ratings file."""
         file = self.archive or self.ratings()[1].path
         return {
@@ -251,7 +251,7 @@ def _open_folder(release: Release, folder: Path) -> Found:
 
 
 class _Bar:
-    """What pooch asks of a progress bar, passed on to our callback."""
+    """The progress bar that pooch expects; it calls our callback."""
 
     def __init__(self, what: str, progress: Progress) -> None:
         self.total, self._what, self._progress, self._done = 0, what, progress, 0
@@ -268,7 +268,7 @@ class _Bar:
 
 
 def default_cache() -> Path:
-    """Return the folder that downloads are kept in."""
+    """Return the default folder of downloads."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("recvae", appauthor=False))
@@ -277,7 +277,7 @@ def default_cache() -> Path:
 def download(release: Release, *, progress: Progress | None = None, cache: Path | None = None) -> Path:
     """Return the release's archive, downloaded unless it is in ``cache`` with the published hash.
 
-    Raises :class:`WorkError` where the download fails or what arrives is not what was published.
+    Raises :class:`WorkError` where the download fails or the archive is not the published one.
     """
     folder = cache or default_cache()
     md5 = release.md5
@@ -296,16 +296,16 @@ def download(release: Release, *, progress: Progress | None = None, cache: Path 
 def _retrieve(release: Release, url: str, known_hash: str | None, folder: Path, progress: Progress | None) -> Path:
     import pooch
 
-    pooch.get_logger().setLevel("ERROR")  # the library is silent; progress is the callback's
+    pooch.get_logger().setLevel("ERROR")  # this library does not print; progress goes to the callback
     name = url.rsplit("/", 1)[-1]
     bar = _Bar(f"download {name}", progress) if progress is not None else False
     by_hand = f"Check the connection, or download {release.url} by other means and give it with --source."
     try:
         downloader = pooch.HTTPDownloader(progressbar=bar)
         return Path(pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=downloader))
-    except OSError as error:  # what requests raises is one too
+    except OSError as error:  # errors of requests included
         raise WorkError(f"{url} could not be downloaded to {folder}: {_reason(error)}. {by_hand}") from error
-    except ValueError as error:  # pooch's word for another hash than was asked for
+    except ValueError as error:  # pooch raises it for a wrong hash
         raise WorkError(f"{url} arrived damaged: its MD5 is not the published one. {by_hand}") from error
 
 

@@ -1,10 +1,10 @@
 """Splits: from interactions in file order to matrices for training, validation and test.
 
 ``strong`` is the strong-generalisation protocol of Liang et al. (2018, arXiv 1802.05814), draw for draw: held-out users
-are not trained on, part of their clicks is shown (fold-in) and the rest is to be ranked (held-out). ``random``,
-``last-out`` and ``temporal`` divide the clicks of users who are trained on (weak generalisation), for comparison with
-other leaderboards. A matrix exists only after the split, since a matrix with sorted columns has lost the file order.
-Data that arrive already split are the business of :mod:`data_prep.given_split`.
+are not trained on, part of their clicks is the model's input (fold-in), and the rest is to be found (held-out).
+``random``, ``last-out`` and ``temporal`` divide the clicks of users who are trained on (weak generalisation), for
+comparison with other leaderboards. A matrix exists only after the split, since a matrix with sorted columns has lost
+the file order. For data that arrive already split there is :mod:`data_prep.given_split`.
 """
 
 from dataclasses import dataclass, field
@@ -28,12 +28,12 @@ _TRAIN, _VALIDATION, _TEST = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The matrices of a split, users x items, canonical float32 CSR of ones, and who their rows are.
+    """The matrices of a split, users x items, canonical float32 CSR of ones, and the ids of rows and columns.
 
     ``train`` is (n_train, n_items); ``validation_in`` (fold-in) and ``validation_out`` (held-out) share their rows, and
     so do ``test_in`` and ``test_out``. ``user_ids`` has an object array of row ids for "train", "validation" and
-    "test", ascending. ``item_ids`` names the columns: what the training rows clicked, in order of first appearance.
-    ``dropped`` counts what was left out and why.
+    "test", ascending. ``item_ids`` names the columns: the items with training clicks, in order of first appearance.
+    ``dropped`` counts the clicks and users that were left out, by reason.
     """
 
     train: csr_array
@@ -64,7 +64,7 @@ def make_split(
     between different times.
 
     In the last three ``train`` holds the training clicks of all users, ``validation_in`` the training clicks and
-    ``test_in`` the training and validation clicks of the users who have something to be ranked. Raises
+    ``test_in`` the training and validation clicks of the users with held-out clicks. Raises
     :class:`InputError` for an unknown method or option and :class:`DataError` where the data do not allow the split.
     """
     if method not in SPLIT_METHODS:
@@ -236,7 +236,7 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
         if code == _TRAIN:
             matrices["train"] = clicks_matrix(rows, columns, shape)
         else:
-            # Only this part's own: validation clicks, which are shown for test, were counted with their part.
+            # Only this part's own clicks: validation clicks, which are fold-in for test, are counted already.
             dropped[f"{name}_clicks_outside_catalogue"] = int(np.count_nonzero(held & ~known))
             matrices[f"{name}_in"], matrices[f"{name}_out"] = _pair(rows[known], columns[known], held[known], shape)
     user_ids = {name: data.user_ids[codes] for name, codes in members.items()}
@@ -249,14 +249,14 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
 def random_order(
     data: Interactions, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Put each user's rows into a random order; how rows of different users are mixed in the file has no say in it.
+    """Put each user's rows into a random order, which does not depend on the order of users in the file.
 
-    Returns the row numbers (n,), users ascending, and for each of them its place in its user's order, from 0, and how
-    many rows its user has.
+    Returns the row numbers (n,), users ascending, and for each row its place in its user's order, from 0, and its
+    user's number of rows.
     """
     rows = _ranks(data)[data.user]
     keys = np.random.RandomState(seed).random_sample(len(data))
-    # The keys go to the clicks of ascending users, so that only the order of rows within a user matters.
+    # Keys are assigned by ascending user, so that only the order of rows within a user matters.
     order = np.argsort(rows, kind="stable")
     drawn = order[np.lexsort((keys, rows[order]))]
     counts = np.bincount(rows)
@@ -266,7 +266,7 @@ def random_order(
 def ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
     """Return the codes of the users who have rows, in ascending order of their ids."""
     present = np.flatnonzero(data.user_counts())
-    return present[ascending(data.user_ids[present])]  # who was filtered out has no say in what "ascending" means
+    return present[ascending(data.user_ids[present])]  # ids without rows must not decide between numeric and text order
 
 
 def _ranks(data: Interactions) -> npt.NDArray[np.int64]:
@@ -286,9 +286,11 @@ def _ranks_within(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def catalogue_of(
     data: Interactions, items: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Return the item codes in order of first appearance in ``items``, some rows', and each code's column or -1."""
+    """Return the codes in ``items``, by first appearance, and for each item code its column or -1."""
     first = np.full(len(data.item_ids), items.size, dtype=np.int64)
-    first[items[::-1]] = np.arange(items.size)[::-1]  # the last assignment to a place stays: its first appearance
+    first[items[::-1]] = np.arange(items.size)[
+        ::-1
+    ]  # the last assignment to an index stays, which is the first appearance
     seen = np.flatnonzero(first < items.size)
     catalogue = seen[np.argsort(first[seen])]
     column_of = np.full(len(data.item_ids), -1, dtype=np.int32)

@@ -1,6 +1,6 @@
-"""Pipes, and whatever else gives its bytes once: copied to a temporary file, which can be read as often as is needed.
+"""Pipes and other sources that can be read once: they are copied to a temporary file, which can be read repeatedly.
 
-``-`` is standard input. The temporary file has no name that outlives the process, so nothing stays behind.
+``-`` is standard input. The temporary file has no name, so that it ends with the process.
 """
 
 import os
@@ -20,10 +20,10 @@ from data_prep.streams import ByteSource, Progress, Spooled
 from recvae.errors import DataError, InputError, WorkError
 
 LIMIT = 1 << 36
-"""The most bytes that are copied from a pipe (64 GiB), if the temporary folder has as much and a tenth to spare."""
+"""The most bytes that are copied from a pipe (64 GiB), and at most nine tenths of the temporary folder's free space."""
 
 WRITER_SECONDS = 30.0
-"""How long a named pipe that nobody writes to is waited for."""
+"""Seconds to wait for a writer of a named pipe."""
 
 _PIECE = 1 << 20
 _DESCRIPTOR = re.compile(r"/dev/(?:stdin|fd/(\d+))|/proc/self/fd/(\d+)")
@@ -33,9 +33,9 @@ Source = TypeVar("Source")
 
 @contextmanager
 def rereadable(source: str | Path | ByteSource, progress: Progress | None = None) -> Iterator[ByteSource]:
-    """Yield a file as one that can be opened any number of times; a regular file as it is, anything else as a copy.
+    """Yield a source that can be opened repeatedly: a regular file itself, a copy of any other source.
 
-    Raises :class:`InputError` for a pipe that cannot be read, or that nobody writes to within ``WRITER_SECONDS``,
+    Raises :class:`InputError` for a pipe that cannot be read, or has no writer within ``WRITER_SECONDS``,
     :class:`DataError` for one of more than ``LIMIT`` bytes and :class:`WorkError` where the copy does not fit the disk.
     """
     if isinstance(source, ByteSource):
@@ -65,7 +65,7 @@ def rereadable(source: str | Path | ByteSource, progress: Progress | None = None
 
 @contextmanager
 def all_rereadable(sources: Sequence[Source], progress: Progress | None = None) -> Iterator[list[Source | ByteSource]]:
-    """Yield what :func:`rereadable` makes of the files among ``sources``, and the rest (frames, None) as it is.
+    """Yield ``sources`` with files as :func:`rereadable` yields them; frames and None are not changed.
 
     Raises :class:`InputError` where two of them are the same pipe, which the first would leave empty.
     """
@@ -89,7 +89,7 @@ def all_rereadable(sources: Sequence[Source], progress: Progress | None = None) 
 
 
 def is_stdin(source: object) -> bool:
-    """Say whether a source names standard input."""
+    """Return whether a source names standard input."""
     return str(source) == "-" if isinstance(source, str | Path) else False
 
 
@@ -102,13 +102,13 @@ def _descriptor(path: Path) -> int | None:
 
 
 def _is_pipe(path: Path, number: int | None) -> bool:
-    """Say whether a path is to be copied: ``-``, and all that is neither a regular file, nor a folder, nor missing."""
+    """Return whether a path must be copied: ``-``, and a path that exists and is no regular file and no folder."""
     if number == 0 and sys.stdin is None:
         raise InputError("Standard input is closed: pipe the data into it, or name a file.")
     try:
         mode = path.stat().st_mode if str(path) != "-" else os.fstat(0).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return False  # the reader says so
+        return False  # the reader raises the error
     except ValueError as error:  # a NUL or a lone surrogate in it
         raise InputError(f"There is no file {str(path)!r}. Check the path.") from error
     except OSError as error:
@@ -119,7 +119,7 @@ def _is_pipe(path: Path, number: int | None) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what two names of one pipe share, None for regular files and what cannot be found."""
+    """Return the device and inode of a pipe, by which its names compare; None for other files and missing ones."""
     try:
         about = path.stat() if str(path) != "-" else os.fstat(0)
     except (OSError, ValueError):
@@ -131,14 +131,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _open(path: Path, label: str, number: int | None) -> int:
     """Return a descriptor to read from, at once also where a named pipe has no writer."""
     try:
-        # An open file not by its name: a pipe that is opened again cannot be told from one that waits for a writer.
+        # An open descriptor is duplicated: a pipe reopened by its name looks like a pipe without a writer.
         return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)) if number is None else os.dup(number)
     except OSError as error:
         raise InputError(f"{label} cannot be read: {error.strerror or error}.") from error
 
 
 def _copy(pieces: Iterator[bytes], copy: IO[bytes], label: str, progress: Progress | None) -> None:
-    """Copy all that comes; raise :class:`DataError` where it is too much."""
+    """Copy all pieces; raise :class:`DataError` for more bytes than the limit."""
     most = min(LIMIT, shutil.disk_usage(tempfile.gettempdir()).free * 9 // 10)
     done = 0
     for piece in pieces:
@@ -155,13 +155,13 @@ def _copy(pieces: Iterator[bytes], copy: IO[bytes], label: str, progress: Progre
 
 
 def _pieces(descriptor: int, label: str, number: int | None, progress: Progress | None) -> Iterator[bytes]:
-    """Yield what a pipe gives; raise :class:`InputError` where nobody writes to a named one."""
+    """Yield the bytes of a pipe; raise :class:`InputError` for a named pipe without a writer."""
     named = number is None and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     had_writer, deadline = not named, time.monotonic() + WRITER_SECONDS
     while True:
         try:
             piece = os.read(descriptor, _PIECE)
-        except BlockingIOError:  # there is a writer, who takes his time
+        except BlockingIOError:  # a writer has the pipe open and has written nothing new
             had_writer = True
             select.select([descriptor], [], [])
             continue
@@ -182,7 +182,7 @@ def _pieces(descriptor: int, label: str, number: int | None, progress: Progress 
 
 
 def _came_and_went(descriptor: int) -> bool:
-    """Look at an empty pipe for a tenth of a second, and say whether a writer has come, and gone again."""
+    """Watch an empty pipe for a tenth of a second; return whether a writer opened and closed it."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return any(event & select.POLLHUP for _, event in poll.poll(100))

@@ -42,8 +42,8 @@ class Spooled:
 class ByteSource:
     """A file, a ``member`` of a zip archive or a copied pipe, that can be opened any number of times.
 
-    Packed bytes (gzip, bzip2, xz, zstd) are seen by their content, and unpacked as they are read. Pipes become one with
-    :func:`data_prep.spool.rereadable`.
+    Compressed bytes (gzip, bzip2, xz, zstd) are recognised by content, and unpacked while they are read. Pipes become
+    one by :func:`data_prep.spool.rereadable`.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class ByteSource:
 
     @property
     def origin(self) -> str:
-        """Where the bytes come from, for the manifest: the file's own name, or words for a pipe."""
+        """The origin of the bytes, for the manifest: the file's own name, or words for a pipe."""
         if self.spooled is not None:
             return self.spooled.origin
         return readable(Path(self.member or self.path).name)
@@ -85,7 +85,7 @@ class ByteSource:
         except _DAMAGE as error:
             raise DataError(f"{self} is truncated or damaged ({error}). Download or copy it again.") from error
         except OSError as error:
-            if error.errno is None:  # what bzip2 and zstd raise
+            if error.errno is None:  # an error of bzip2 or zstd
                 raise DataError(f"{self} is truncated or damaged ({error}). Download or copy it again.") from error
             raise InputError(f"{self} cannot be read: {error.strerror or error}.") from error
 
@@ -149,7 +149,7 @@ class ByteSource:
     def digest(self) -> str:
         """Return the SHA-256 of the bytes as they are on disk."""
         with self.raw() as raw:
-            return hashlib.file_digest(raw, "sha256").hexdigest()  # type: ignore[arg-type]  # IO is what it takes
+            return hashlib.file_digest(raw, "sha256").hexdigest()  # type: ignore[arg-type]  # it takes IO
 
 
 def readable(name: str) -> str:
@@ -158,12 +158,12 @@ def readable(name: str) -> str:
 
 
 def most_unpacked(packed: int) -> int:
-    """Return how many bytes so many packed ones may unpack to: text packs to a tenth, or a bomb to a thousandth."""
+    """Return the most bytes that ``packed`` ones may unpack to: text packs to a tenth, a zip bomb to a thousandth."""
     return max(_ALWAYS, _RATIO * packed)
 
 
 def _unpacked(stream: "Stream", how: str) -> IO[bytes]:
-    """Return a reader of what is packed in ``stream``."""
+    """Return a reader of the unpacked bytes of ``stream``."""
     source: IO[bytes] = stream  # type: ignore[assignment]  # it has the methods that are called
     if how == "gzip":
         return gzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[return-value]
@@ -192,7 +192,7 @@ class Stream:
         too_much: DataError | None = None,
     ) -> None:
         self._raw, self._what, self._total, self._progress = raw, what, total, progress
-        self._most, self._too_much = most, too_much  # raised where more than so many bytes come
+        self._most, self._too_much = most, too_much  # ``too_much`` is raised after ``most`` bytes
         self._done = 0
         self._ahead = b""
 
@@ -218,15 +218,15 @@ class Stream:
         return data
 
     def readable(self) -> bool:
-        """Say that this is a reader, as pyarrow asks."""
+        """Return True, for pyarrow."""
         return True
 
     def seekable(self) -> bool:
-        """Say that this reader only goes forward."""
+        """Return False: this reader only goes forward."""
         return False
 
     def writable(self) -> bool:
-        """Say that this is no writer, as Python's text reader asks."""
+        """Return False, for Python's text reader."""
         return False
 
     def flush(self) -> None:
@@ -245,14 +245,14 @@ class Separated(Stream):
     CONTROL = b"\x1f"
 
     def __init__(self, stream: Stream, separator: str, label: str) -> None:
-        super().__init__(stream, "", None, None)  # type: ignore[arg-type]  # it has the read that is asked of it
+        super().__init__(stream, "", None, None)  # type: ignore[arg-type]  # it has the read method that is called
         self._stream, self._separator, self._label = stream, separator.encode(), label
         self._carry = b""  # the start of a separator that may go on in the next piece
 
     def read(self, n: int = -1) -> bytes:
         """Return at most ``n`` bytes after replacement; empty only at the end."""
         while True:
-            # what was carried plus what is read never exceeds n, since Arrow copies into a buffer of that size
+            # the bytes carried and read together never exceed n, the size of Arrow's buffer
             piece = self._stream.read(n if n < 0 else max(n - len(self._carry), 1))
             if self.CONTROL in piece:
                 raise DataError(f"{self._label} holds the control character 0x1F, which is not allowed here.")

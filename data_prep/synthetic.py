@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A sample and the truth it was drawn from.
+    """A sample and the probabilities from which it was drawn.
 
     ``interactions`` are in file order with a time column; ``titles`` and ``tags`` are by item id, the tag being the
     item's taste group. ``mix`` (n_users, n_groups) is each user's share of clicks by group and ``taste``
@@ -167,7 +167,7 @@ def _titles(draw: np.random.RandomState, group_of: npt.NDArray[np.int64]) -> dic
 # --- the shape of ML-20M -----------------------------------------------------------------------------------------
 
 _BLOCK_CLICKS = 1 << 21
-_ACTIVITY_SIGMA = 1.05  # of the logarithm; with the minimum of 5 a mean of 73 then goes with a median near 45
+_ACTIVITY_SIGMA = 1.05  # deviation of the logarithm: with a minimum of 5 and a mean of 73 the median is near 45
 _POPULARITY_SIGMA = 2.2
 _POPULAR_ROUNDS = 8
 _URN = 1 << 22
@@ -228,7 +228,7 @@ def _activity(draw: np.random.RandomState, users: int, clicks: int, most: int) -
 
 
 def _urn(draw: np.random.RandomState, items: int) -> npt.NDArray[np.int32]:
-    """Return an urn in which each item lies as often as it is popular, at least once: one look is one draw.
+    """Return an urn of item codes, each at least once and in proportion to its popularity: draws are array look-ups.
 
     Popularity has a long tail, and its head is at most about 150 times the mean.
     """
@@ -245,8 +245,8 @@ def _draw_rows(
 ) -> npt.NDArray[np.int64]:
     """Return ``counts[u]`` distinct items for each row u, ascending within the row, joined into one array.
 
-    Draws with replacement, removes doubles and draws again what is missing, while anything is. Very active users would
-    take for ever by popularity alone, so later rounds draw uniformly.
+    Draws with replacement, removes duplicates and draws the missing items again until none is missing. Later rounds
+    draw uniformly, since by popularity alone very active users would take too long.
     """
     missing = counts  # by row; a pair of row and item is the key row * n_items + item
     open_keys = np.empty(0, dtype=np.int64)

@@ -32,7 +32,7 @@ def read_titles(source: str | Path | ByteSource, separator: str | None = None) -
     A first row with a column named ``title`` or ``name`` is a header: the titles are in that column, the tags in one
     named ``genres`` or ``tags``, the ids in the first. Without a header the columns are id, title, tags. The separator
     is guessed where None. Raises :class:`InputError` for a missing file and :class:`DataError` naming the file, and the
-    row or line, where it is empty, not UTF-8 or not such a table.
+    row or line, where it is empty, not UTF-8 or has another form.
     """
     with rereadable(source) as file:
         rows = read_rows(file, separator)
@@ -50,8 +50,8 @@ def read_titles(source: str | Path | ByteSource, separator: str | None = None) -
 def read_user_tags(source: str | Path | ByteSource) -> dict[str, dict[str, str]]:
     """Read user attributes by user id: a header of names, then a row per user, its id first; UTF-8, packed or a pipe.
 
-    An empty cell is an attribute that is not known. Raises :class:`InputError` for a missing file and
-    :class:`DataError` naming the file, and the row, where it is empty, not UTF-8 or not such a table.
+    An empty cell is an unknown attribute. Raises :class:`InputError` for a missing file and
+    :class:`DataError` naming the file, and the row, where it is empty, not UTF-8 or has another form.
     """
     with rereadable(source) as file:
         rows = read_rows(file)
@@ -97,7 +97,7 @@ def titles_from_rows(file: ByteSource, rows: Iterable[Sequence[str]], title: int
 def read_rows(file: ByteSource, separator: str | None = None, encoding: str = "utf-8") -> Iterator[list[str]]:
     """Yield a text file's rows of fields, one after the other as they are read; blank lines are skipped.
 
-    Fields separated by a comma, a tab or a semicolon may be quoted, others (``::``, a bar) are taken as they are.
+    Fields separated by a comma, a tab or a semicolon may be quoted; with ``::`` or a bar there is no quoting.
     """
     head = file.head()
     if encoding == "utf-8":
@@ -112,7 +112,7 @@ def read_rows(file: ByteSource, separator: str | None = None, encoding: str = "u
     try:
         with file.open() as stream:
             # Line ends are kept: those within quotes belong to the title.
-            text = io.TextIOWrapper(stream, encoding, newline="" if quoted else "\n")  # type: ignore[type-var]  # it has what is called
+            text = io.TextIOWrapper(stream, encoding, newline="" if quoted else "\n")  # type: ignore[type-var]  # it has the methods that are called
             for row in csv.reader(text, delimiter=separator) if quoted else _split_lines(text, separator):
                 if row:
                     rows += 1

@@ -1,4 +1,4 @@
-"""Evaluation: ranking metrics, the protocol that applies them, and how sure the results are. NumPy and SciPy only."""
+"""Evaluation: ranking metrics, the protocol that applies them, and their uncertainty. NumPy and SciPy only."""
 
 from eval.metrics import (
     LIST_SET,

@@ -2,13 +2,13 @@
 
 This is step 4 of the strong-generalisation protocol of Liang et al. 2018 (arXiv 1802.05814, section 4.2); it serves
 any split that gives a fold-in and a held-out matrix with the same rows. Anything that answers a query, as
-:class:`Ranker` says, can be evaluated. What is scored is that answer, so what is measured is what is served.
+:class:`Ranker` says, can be evaluated. The metrics score the lists of that answer, which are the lists that users get.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from eval.metrics import (
 from eval.significance import Metric, summarize
 from recvae.arguments import function, shown, whole_number
 from recvae.errors import ConfigError, DataError, InputError
+from recvae.files import JsonObject
 from recvae.queries import Answer, Query
 
 __all__ = ["DEFAULT_METRICS", "Evaluation", "Ranker", "evaluate", "validator"]
@@ -38,7 +39,7 @@ _BATCH_SIZE = 2048
 
 
 class Ranker(Protocol):
-    """The one thing that the evaluator asks of a model or a baseline: to answer a query."""
+    """The method of a model or baseline that the evaluation calls."""
 
     def answer(self, query: Query) -> Answer:
         """Return the lists of ``query.k`` items that answer a query, within its rules.
@@ -65,7 +66,7 @@ class Evaluation:
     rank_seconds: float
     score_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the JSON form of everything but the per-user values; a number that is not defined becomes None."""
         return {
             "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},

@@ -1,7 +1,7 @@
-"""How far predicted ratings are from held-out ones, over all held-out ratings of all users.
+"""Errors of predicted ratings, over all held-out ratings of all users.
 
-Users differ in how many ratings they have held out, and one user's errors are alike: standard errors are of means over
-ratings in clusters of users, as :mod:`eval.significance` has them.
+Users have different numbers of held-out ratings, and one user's errors are correlated: standard errors are of means
+over ratings clustered by user (:mod:`eval.significance`).
 """
 
 import math
@@ -21,7 +21,7 @@ __all__ = ["RatingPredictor", "rating_errors", "rating_metrics", "ratings_valida
 
 
 class RatingPredictor(Protocol):
-    """What is asked of a model."""
+    """The method of a model that the evaluation calls."""
 
     def predict_ratings(self, histories: csr_array, where: csr_array) -> csr_array:
         """Return the ratings expected of users with these histories, CSR (n, n_items), where ``where`` has entries."""
@@ -78,7 +78,7 @@ def rating_metrics(model: RatingPredictor, fold_in: csr_array, held_out: csr_arr
 def ratings_validator(fold_in: csr_array, held_out: csr_array) -> Callable[[RatingPredictor], float]:
     """Return a function ``model -> r2``, 1 - mean squared error / variance of the held-out ratings.
 
-    The higher the better, and highest where the RMSE is least; 0 is what predicting their mean gives, 1 no error.
+    Higher is better, and highest for the least RMSE; predicting the ratings' mean gives 0, no error gives 1.
     Arguments and errors as of :func:`rating_errors`.
     """
     check_matrix(fold_in, "fold-in")

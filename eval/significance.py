@@ -1,4 +1,4 @@
-"""How sure a result is: standard errors, bootstrap intervals, and paired comparison on the same users.
+"""The uncertainty of a result: standard errors, bootstrap intervals, and paired comparison on the same users.
 
 Values come as one float64 per user, NaN for a user without held-out items; NaN users are left out everywhere. Where the
 same user occurs more than once (several splits, several seeds), the values are not independent: ``clusters`` then
@@ -14,7 +14,6 @@ paired t test, with C - 1 degrees of freedom; it is not corrected for the number
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ __all__ = ["Comparison", "Metric", "bootstrap_interval", "compare", "resampled_m
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 1 << 20  # resampled values held at one time
-MOST_DRAWS = 10_000_000  # of one bootstrap
+MOST_DRAWS = 10_000_000  # the largest number of draws of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Metric:
     """A mean over users.
 
     ``se`` is its standard error, NaN where it is not defined (fewer than two users, or a metric of a whole list set);
-    ``users`` counts the users it is taken over.
+    ``users`` counts the users in the mean.
     """
 
     mean: float
@@ -53,8 +52,8 @@ class Metric:
 class Comparison:
     """The paired difference a - b on the same users.
 
-    ``difference`` and ``se``: its mean and standard error; ``low``, ``high``: percentile bootstrap interval of the
-    mean at ``level``; ``p``: two-sided paired t test of "the mean difference is 0"; ``users``: how many differences
+    ``difference`` and ``se``: its mean and standard error; ``low``, ``high``: percentile bootstrap interval of the mean
+    at ``level``; ``p``: two-sided paired t test of "the mean difference is 0"; ``users``: the number of differences
     (values, not clusters).
     """
 
@@ -110,8 +109,8 @@ def resampled_means(
 ) -> Floats:
     """Return the means of several quantities over the same resampled users, float64 (draws, len(columns)).
 
-    For intervals of a number that is made of several means, such as their ratio, or a difference of roots: compute the
-    number from each row and take its quantiles. ``columns``: vectors (n,), entry i of each about the same user, NaN
+    For the interval of a function of several means, such as a ratio or a difference of roots: compute it from each row
+    and take its quantiles. ``columns``: vectors (n,), entry i of each about the same user, NaN
     where the user has no such value; options as in :func:`bootstrap_interval`. A mean over no value is NaN.
 
     Raises :class:`~recvae.errors.ConfigError` for fewer than 100 draws and :class:`~recvae.errors.InputError` for wrong
@@ -206,7 +205,7 @@ def _vector(values: npt.ArrayLike, name: str) -> Floats:
     return vector
 
 
-def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Floats, npt.NDArray[Any] | None]:
+def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Floats, npt.NDArray[np.generic] | None]:
     """Drop NaN values together with their clusters."""
     vector = _vector(values, "values")
     present = ~np.isnan(vector)
@@ -221,7 +220,7 @@ def _present(values: npt.ArrayLike, clusters: npt.ArrayLike | None) -> tuple[Flo
     return vector[present], groups[present]
 
 
-def _grouped(values: Floats, clusters: npt.NDArray[Any] | None) -> tuple[Floats, Floats]:
+def _grouped(values: Floats, clusters: npt.NDArray[np.generic] | None) -> tuple[Floats, Floats]:
     """Sum and size of each cluster -> (C,), (C,); without clusters every value is its own."""
     if clusters is None:
         return values, np.ones(len(values))

@@ -1,12 +1,11 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
 The public objects, :class:`Recommender`, :class:`Query`, :class:`Answer`, :func:`load` and the class of every
-registered model, are imported on first use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi`` says
-the same to editors and type checkers.
+registered model, are imported on first use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi``
+declares them for editors and type checkers.
 """
 
 from importlib import import_module
-from typing import Any
 
 __version__ = "0.1.0"  # as setup.cfg has it; before the import below, whose modules may ask for it
 
@@ -25,10 +24,11 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'recvae' has no attribute '{name}'")
-    return getattr(import_module(_HOME[name]), name)
+    value: object = getattr(import_module(_HOME[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

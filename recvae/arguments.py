@@ -1,4 +1,4 @@
-"""Arguments of the Python interface: each is looked at before any work, and a wrong one is named in a sentence."""
+"""Checks of arguments of the Python interface, before any work; an error names the argument."""
 
 import math
 import numbers
@@ -17,7 +17,7 @@ def shown(value: object) -> str:
     """Return a value for a sentence: its repr on one line, cut where it is long, or its type where it has none."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 - of whatever object somebody put there; and Python prints no number of 5,000 digits
+    except Exception:  # noqa: BLE001 - the repr of any object may fail, and Python prints no number of 5,000 digits
         return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -41,7 +41,7 @@ def real_number(name: str, value: object) -> float:
     return number
 
 
-def function(name: str, value: Any) -> None:
+def function(name: str, value: object) -> None:
     """Raise :class:`InputError` for an argument that is neither None nor can be called."""
     if value is not None and not callable(value):
         raise InputError(f"{name} must be a function, and is {shown(value)}.")
@@ -56,8 +56,8 @@ def flag(name: str, value: object) -> bool:
     raise InputError(f"{name} must be True or False, and is {shown(value)}.")
 
 
-def items(name: str, values: Any) -> list[Any]:
-    """Return the members of ``values``; raise :class:`InputError` for a text and for what has no members."""
+def items(name: str, values: object) -> list[Any]:
+    """Return the members of ``values``; raise :class:`InputError` for a text and for a value without members."""
     if isinstance(values, str | bytes):
         raise InputError(f"{name} must be a list, not one text such as {shown(values)}. Write [{shown(values)}].")
     if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
@@ -65,8 +65,8 @@ def items(name: str, values: Any) -> list[Any]:
     return list(values)
 
 
-def path_of(value: Any) -> Path:
-    """Return a path; raise :class:`InputError` for what is none, and for one that the operating system cannot have."""
+def path_of(value: object) -> Path:
+    """Return ``value`` as a path; raise :class:`InputError` if it is no path, or none that the system can have."""
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InputError(f"A path is a text or a pathlib.Path, not {shown(value)}.")
     path = Path(value)

@@ -10,33 +10,46 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from recvae.arguments import shown
 from recvae.defaults import Size
 from recvae.errors import ConfigError, InputError, did_you_mean
-from recvae.options import SEED, kind_of
+from recvae.files import Document, JsonObject
+from recvae.options import SEED, OptionSet, TrainOptions, kind_of
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+Options = TypeVar("Options", bound=OptionSet)
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A model's name, its options, how it is trained (None for models without epochs) and the run's one seed.
+    """A model's name, its options, those of its training (None for a model without epochs) and the run's seed.
 
     ``open`` names, as ``section.key``, the options that nobody set and whose default follows the data
-    (:mod:`recvae.defaults`). :meth:`for_data` gives them their values; until then they hold the papers'.
+    (:mod:`recvae.defaults`). :meth:`for_data` gives them their values; until then they hold the papers' values.
     """
 
     name: str
-    model: Any
-    train: Any
+    model: OptionSet
+    train: TrainOptions | None
     seed: int = SEED
     open: frozenset[str] = frozenset()
 
-    def to_dict(self) -> dict[str, Any]:
+    def options(self, kind: type[Kind]) -> Kind:
+        """Return the option set, of the model or of training, of the class ``kind``; raise TypeError without one."""
+        for options in (self.model, self.train):
+            if isinstance(options, kind):
+                return options
+        raise TypeError(f"A configuration of '{self.name}' has no {kind.__name__}.")
+
+    def to_dict(self) -> JsonObject:
         """Return plain values, in the shape of the TOML files; options that are open are left out, and stay open."""
-        values: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        values: JsonObject = {"name": self.name, "seed": self.seed}
         for section, options in (("model", self.model), ("train", self.train)):
             if options is not None:
                 given = asdict(options).items()
@@ -50,12 +63,12 @@ class RunConfig:
         if not self.open:
             return self
         rule = entry(self.name).model_class().follows
-        found: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+        found: dict[str, JsonObject] = {"model": {}, "train": {}}
         for key in self.open:
             section, _, option = key.partition(".")
             found[section][option] = rule[key](size)
         model = replace(self.model, **found["model"])
-        train = replace(self.train, **found["train"]) if found["train"] else self.train
+        train = None if self.train is None else replace(self.train, **found["train"])
         return replace(self, model=model, train=train, open=frozenset())
 
     def following(self, size: Size) -> str:
@@ -67,7 +80,7 @@ class RunConfig:
         return " ".join(f"{key.partition('.')[2]}={value_of(made, key)}" for key in keys)
 
 
-def run_config(values: Mapping[str, Any]) -> RunConfig:
+def run_config(values: Document) -> RunConfig:
     """Return the configuration that ``values``, in the shape of the TOML files, describes.
 
     Raises :class:`ConfigError` listing all unknown keys and all values that are out of range.
@@ -83,21 +96,24 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     mistakes = []
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         mistakes.append(f"seed: must be a whole number from 0 to 2^32 - 1, got {shown(seed)}")
-    made = {}
+    model, train = kind.model_defaults, kind.train_defaults
     is_open = set(kind.follows)
-    for section, defaults in (("model", kind.model_defaults), ("train", kind.train_defaults)):
+    for section in ("model", "train"):
         given = values.pop(section, {})
         if not isinstance(given, Mapping):
             mistakes.append(f"{section}: must be a table of options, got {shown(given)}")
-        elif defaults is not None:
-            made[section], wrong = _checked(defaults, given, section)
-            mistakes += wrong
-            is_open -= {f"{section}.{key}" for key in given}
-        elif given:
-            mistakes.append(f"{section}: {name} is not trained by epochs and has no such options")
+            continue
+        if section == "model":
+            model, wrong = _checked(model, given, section)
+        elif train is not None:
+            train, wrong = _checked(train, given, section)
+        else:
+            wrong = [f"{section}: {name} is not trained by epochs and has no such options"] if given else []
+        mistakes += wrong
+        is_open -= {f"{section}.{key}" for key in given}
     mistakes += [_unknown(key, key, ["name", "seed", "model", "train"]) for key in values]
     _refuse(mistakes)
-    return RunConfig(name, made["model"], made.get("train"), seed, frozenset(is_open))
+    return RunConfig(name, model, train, seed, frozenset(is_open))
 
 
 def resolve(
@@ -129,10 +145,10 @@ def _is_right(config: str) -> bool:
 
 
 def _resolved(model: str | None, config: str | None, settings: Iterable[str], seed: int | None) -> RunConfig:
-    values: dict[str, Any] = load_toml(find(config)) if config is not None else {}
+    values: JsonObject = load_toml(find(config)) if config is not None else {}
     if config is not None and not values:
         raise ConfigError(f"{find(config)} is empty. It needs a model's name, such as name = 'recvae'.")
-    values.pop("for", None)  # what data it was found on is no setting
+    values.pop("for", None)  # the data on which the settings were found: itself no setting
     if model is not None:
         if values.get("name", model) != model:
             raise ConfigError(f"The configuration {config} is for '{values['name']}', not for '{model}'.")
@@ -146,7 +162,7 @@ def _resolved(model: str | None, config: str | None, settings: Iterable[str], se
     return run_config(values)
 
 
-def load_toml(path: Path) -> dict[str, Any]:
+def load_toml(path: Path) -> JsonObject:
     """Read a TOML file; raise :class:`InputError` where it is missing and :class:`ConfigError` where it is not TOML."""
     try:
         return from_toml(path.read_text(encoding="utf-8"))
@@ -156,8 +172,8 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
 
 
-def from_toml(text: str) -> dict[str, Any]:
-    """Return what TOML text holds; raise ValueError, also where it is too deep or has a number too long to be read."""
+def from_toml(text: str) -> JsonObject:
+    """Return the table of TOML text; raise ValueError, also for deep nesting and numbers too long to be read."""
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -191,15 +207,15 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(found)}
 
 
-def shipped_for(manifest: Mapping[str, Any], model: str) -> str | None:
+def shipped_for(manifest: Document, model: str) -> str | None:
     """Return the name of the shipped configuration that was found on a prepared dataset, None where there is none.
 
-    What was read decides, not what a folder is called: users, items and clicks before the split have to be those of the
-    configuration's table ``for``, and so has the source where the data are a known dataset's.
+    The name of the dataset's folder does not count. The numbers of users, items and clicks before the split must be
+    those in the configuration's table ``for``, and so must the source of a dataset that this project can download.
     """
     before, source = manifest.get("before_split", {}), manifest.get("source", {})
     for name, path in shipped().items():
-        if not name.endswith(f"-{model}"):  # spares reading the others
+        if not name.endswith(f"-{model}"):  # the other files need not be read
             continue
         values = load_toml(path)
         found_on = dict(values.get("for", {}))
@@ -216,12 +232,12 @@ def shipped_for(manifest: Mapping[str, Any], model: str) -> str | None:
 
 
 def value_of(config: RunConfig, key: str) -> Any:
-    """Return the value of a ``section.key``."""
+    """Return the value of the option ``section.key``."""
     section, _, name = key.partition(".")
     return getattr(getattr(config, section), name)
 
 
-def _set(values: dict[str, Any], setting: str) -> None:
+def _set(values: JsonObject, setting: str) -> None:
     """Put one ``section.key=value`` into ``values``."""
     key, equals, text = setting.partition("=")
     parts = key.strip().split(".")
@@ -242,17 +258,17 @@ def _set(values: dict[str, Any], setting: str) -> None:
     table[parts[1]] = value
 
 
-def _checked(defaults: Options, values: Mapping[str, Any], section: str) -> tuple[Options, list[str]]:
-    """Return the option set and the mistakes; the set is the defaults where there are any."""
+def _checked(defaults: Options, values: Document, section: str) -> tuple[Options, list[str]]:
+    """Return the option set with ``values`` put in, and the mistakes in them; with a mistake, the defaults."""
     from pydantic import ValidationError
 
-    kind: Any = type(defaults)
+    kind = type(defaults)
     try:
         given = {key: _listed(kind, key, _plain(value)) for key, value in values.items()}
-        made = _schema(kind).model_validate({**asdict(defaults), **given})  # type: ignore[call-overload]
+        made = _schema(kind).model_validate({**asdict(defaults), **given})
     except ValidationError as error:
         return defaults, [_mistake(kind, e, section) for e in error.errors()]
-    return replace(defaults, **{f.name: getattr(made, f.name) for f in fields(kind)}), []  # type: ignore[type-var]
+    return replace(defaults, **{f.name: getattr(made, f.name) for f in fields(kind)}), []
 
 
 def _plain(value: Any) -> Any:
@@ -261,28 +277,28 @@ def _plain(value: Any) -> Any:
     return value.item() if numpy_scalar else value
 
 
-def _listed(kind: type[Any], key: str, value: Any) -> Any:
+def _listed(kind: type[OptionSet], key: str, value: object) -> object:
     """Return a single value as a list of one, where the option is a list: ``model.hidden=600`` means ``[600]``."""
     single = isinstance(value, str | int | float) and not isinstance(value, bool)
     return [value] if single and _is_list(kind, key) else value
 
 
-def _is_list(kind: type[Any], key: str) -> bool:
+def _is_list(kind: type[OptionSet], key: str) -> bool:
     return get_origin(get_type_hints(kind).get(key)) is tuple
 
 
-def _schema(kind: type[Any]) -> Any:
+def _schema(kind: type[OptionSet]) -> "type[BaseModel]":
     """Return a pydantic model with the fields, bounds and meanings of an option dataclass."""
     hints = get_type_hints(kind)
-    kinds = tuple(kind_of(f, hints) for f in fields(kind))  # now: names may have been added to choose from
-    return _made_once(kind, kinds)  # type: ignore[arg-type]  # a class can be hashed
+    kinds = tuple(kind_of(f, hints) for f in fields(kind))  # not cached: a name may have been added to the choices
+    return _made_once(kind, kinds)
 
 
 @cache
-def _made_once(kind: Any, annotations: tuple[Any, ...]) -> Any:
+def _made_once(kind: type[OptionSet], annotations: tuple[object, ...]) -> "type[BaseModel]":
     from pydantic import ConfigDict, Field, create_model
 
-    declared: dict[str, Any] = {}
+    declared: JsonObject = {}
     for f, annotation in zip(fields(kind), annotations, strict=True):
         bounds = dict(f.metadata.get("bounds", {}))
         if get_origin(annotation) is tuple:  # TOML has lists; the bounds are those of the elements
@@ -290,14 +306,14 @@ def _made_once(kind: Any, annotations: tuple[Any, ...]) -> Any:
             annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]
             bounds = {"strict": False, "max_length": longest}
         elif annotation is int:
-            bounds.setdefault("le", 2**63 - 1)  # what NumPy and PyTorch hold
+            bounds.setdefault("le", 2**63 - 1)  # the largest number of NumPy and PyTorch
         assert f.default is not MISSING
         declared[f.name] = (annotation, Field(f.default, description=f.metadata.get("meaning"), **bounds))
     config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
     return create_model(kind.__name__, __config__=config, **declared)
 
 
-def _mistake(kind: type[Any], error: Any, section: str) -> str:
+def _mistake(kind: type[OptionSet], error: "ErrorDetails", section: str) -> str:
     """Return one mistake as a line that names the option."""
     key = str(error["loc"][0])
     name = f"{section}.{key}" if section else key
@@ -315,14 +331,14 @@ def _mistake(kind: type[Any], error: Any, section: str) -> str:
 
 
 def _unknown(name: str, key: str, known: list[str]) -> str:
-    """Return the line for a key that there is not, with the nearest one that there is."""
+    """Return the line for an unknown key, with the nearest known one."""
     near = did_you_mean(key, known)
     return f"{name}: unknown option.{near}" if near else f"{name}: unknown option, not among {', '.join(known)}"
 
 
 def _refuse(mistakes: list[str]) -> None:
     """Raise one :class:`ConfigError` for all mistakes."""
-    mistakes = list(dict.fromkeys(mistakes))  # a list may hold the same one often
+    mistakes = list(dict.fromkeys(mistakes))  # a list may have the same mistake in many places
     if len(mistakes) == 1:
         raise ConfigError(f"Wrong configuration: {mistakes[0]}{'' if mistakes[0].endswith('?') else '.'}")
     if mistakes:

@@ -1,17 +1,20 @@
-"""Defaults that follow the data: from the size of a training matrix to the options that nobody set.
+"""Defaults that follow the data: the values of unset options, from the size of the training matrix.
 
 A value that suits 100,000 users is wrong for 700: at 500 users an update, MovieLens-100K has two updates a pass. So a
 model has a table of the options whose default is a function of the size (``Recommender.follows``); tables and functions
 are here. An option that is set, in a configuration, with --set or as an argument, never follows.
 
-Each is a power law that goes through the papers' values at MovieLens-20M, with exponents chosen on the validation users
-of four smaller data sets (docs/log.md); docs/models/README.md has the table with examples.
+Each function is a power law that goes through the papers' values at MovieLens-20M, with exponents chosen on the
+validation users of four smaller data sets (docs/log.md); docs/models/README.md has the table with examples.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Rule = Mapping[str, Callable[["Size"], int | float]]
 """By ``section.key``, the function that gives an option's default."""
@@ -29,7 +32,7 @@ class Size:
     clicks: int
 
     @classmethod
-    def of(cls, matrix: Any) -> "Size":
+    def of(cls, matrix: "csr_array") -> "Size":
         """Return the size of a sparse matrix (n_users, n_items), every entry a click."""
         users, items = matrix.shape
         return cls(max(1, int(users)), max(1, int(items)), max(1, int(matrix.nnz)))
@@ -71,9 +74,9 @@ def epochs(size: Size, least: int, updates: int) -> int:
 
 
 def gamma(size: Size) -> float:
-    """Return RecVAE's weight of the KL term a click, which is less for users with many clicks: .365 over their mean.
+    """Return RecVAE's weight of the KL term per click: .365 over the mean number of clicks of a user.
 
-    Fewer clicks in all than MovieLens-20M's need more of a prior, by the fifth root: 2.9 times that for 43,600.
+    With fewer clicks in all than MovieLens-20M a stronger prior is needed, by the fifth root: 2.9 times for 43,600.
     """
     scarcity = max(1.0, (8.5e6 / size.clicks) ** 0.2)
     return _two_digits(0.365 / size.clicks_per_user * scarcity)

@@ -16,13 +16,13 @@ class RecvaeError(Exception):
 
 
 class InputError(RecvaeError, ValueError):
-    """What the user gave cannot be used: it names what, and what to do instead."""
+    """An argument, an option or a file cannot be used; the message names it and says what to do."""
 
     exit_code = 2
 
 
 class DataError(InputError):
-    """A data file or matrix holds something that cannot be used."""
+    """A data file or matrix holds an entry that cannot be used."""
 
 
 class ConfigError(InputError):
@@ -38,7 +38,7 @@ class WorkError(RecvaeError):
 
 
 class OtherMachineWarning(UserWarning):
-    """A run goes on with other arithmetic than it was begun with: another number of threads, other instructions."""
+    """A run is continued with another number of threads or other CPU instructions than it was begun with."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -48,7 +48,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | ValueError) and any(part in str(error) for part in _OUT_OF_MEMORY)
 
 
-# PyTorch's allocator on Linux and on Windows, its shapes that no number of bytes can hold, and NumPy's of such.
+# Messages of PyTorch's allocators on Linux and Windows, and of PyTorch and NumPy for shapes beyond any memory.
 _OUT_OF_MEMORY = (
     "allocate memory",
     "not enough memory",
@@ -61,13 +61,13 @@ _OUT_OF_MEMORY = (
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` with the nearest of ``choices``, whatever its case; an empty string where none is.
 
-    No number is near another: which digit was mistyped nobody knows.
+    Nothing is suggested for a number, as any digit may be the mistyped one.
     """
     return nearest(name, {choice: choice for choice in choices})
 
 
 def nearest(name: str, choices: Mapping[str, str]) -> str:
-    """Return as :func:`did_you_mean` does, going by the keys of ``choices`` and naming the value."""
+    """Return as :func:`did_you_mean` does: the key of ``choices`` is compared, its value is suggested."""
     if not any(character.isalpha() for character in name):
         return ""
     keys: dict[str, str] = {}

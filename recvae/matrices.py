@@ -1,39 +1,45 @@
-"""Sparse matrices in the one form that everything works with. Arrays are checked: SciPy goes wherever they point.
+"""Sparse matrices in the one form that everything works with; their arrays are checked: SciPy uses them unchecked.
 
 NumPy and SciPy only: the evaluation needs it too.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recvae.errors import DataError
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array, sparray, spmatrix
 
-def canonical(matrix: Any) -> Any:
+Matrix: TypeAlias = "sparray | spmatrix | NDArray[np.generic]"
+"""A users x items matrix in any of the forms that :func:`as_csr` converts."""
+
+
+def canonical(matrix: Matrix) -> "csr_array":
     """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
 
-    Where anything is to be summed that is neither float32 nor float64, the sums are in float64: 128 + 128 is 0 in eight
-    bits. Raises :class:`DataError` where it is not two-dimensional, its indices do not fit its shape, or an entry is
+    Duplicates of a type other than float32 and float64 are summed in float64: in eight bits 128 + 128 is 0. Raises
+    :class:`DataError` where the matrix is not two-dimensional, its indices do not fit its shape, or an entry is
     negative, NaN or infinite.
     """
-    matrix = as_csr(matrix)
-    data = matrix.data
-    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, in two readings
+    csr = as_csr(matrix)
+    data = csr.data
+    positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, at the cost of two passes
     if not positive:
-        refuse_weights(matrix, ~(np.isfinite(data) & (data >= 0)))
-    if not (positive and matrix.has_canonical_format):
-        matrix = matrix.astype(_wide(matrix.dtype), copy=True)  # never change what the caller holds
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-    return matrix
+        refuse_weights(csr, ~(np.isfinite(data) & (data >= 0)))
+    if not (positive and csr.has_canonical_format):
+        csr = csr.astype(_wide(csr.dtype), copy=True)  # the caller's matrix is never changed
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    return csr
 
 
-def as_csr(matrix: Any) -> Any:
-    """Return a matrix of numbers as a csr_array whose indices fit its shape, itself where it is one.
+def as_csr(matrix: Matrix) -> "csr_array":
+    """Return a matrix of numbers as a csr_array whose indices fit its shape: unchanged if it is one already.
 
-    Raises :class:`DataError` where it is no such matrix.
+    Raises :class:`DataError` for anything else.
     """
     from scipy.sparse import csr_array, issparse
 
@@ -46,17 +52,17 @@ def as_csr(matrix: Any) -> Any:
         raise DataError(f"Expected a users x items matrix, got {matrix.ndim} dimension(s).")
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"The matrix holds values of type {matrix.dtype}; clicks are numbers.")
-    if not isinstance(matrix, csr_array) or matrix.dtype == np.float16:  # which SciPy holds but cannot work with
+    if not isinstance(matrix, csr_array) or matrix.dtype == np.float16:  # SciPy cannot compute with float16
         matrix = _converted(matrix)
     check_indices(matrix, "The matrix")
     return matrix
 
 
-def check_indices(matrix: Any, name: str) -> None:
+def check_indices(matrix: "csr_array", name: str) -> None:
     """Raise :class:`DataError` for a CSR whose row pointers, columns and values do not fit one another and its shape.
 
-    ``name`` begins the sentence, such as "The matrix". Some reductions over the columns and the row pointers: they are
-    looked at as they are, whatever SciPy has noted of the matrix before.
+    ``name`` begins the sentence, such as "The matrix". The arrays themselves are checked, in a few passes, whatever
+    flags SciPy has set on the matrix.
     """
     indptr, indices, data = matrix.indptr, matrix.indices, matrix.data
     n_rows, n_columns = matrix.shape
@@ -81,23 +87,12 @@ def check_indices(matrix: Any, name: str) -> None:
     raise DataError(f"{name} is inconsistent: {problem}. Build it again, for example with scipy.sparse.coo_array.")
 
 
-def refuse_weights(matrix: Any, wrong: NDArray[np.bool_]) -> None:
-    """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
-    if wrong.any():
-        place = int(wrong.argmax())
-        row = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
-        raise DataError(
-            f"The click of user row {row} on item {matrix.indices[place]} has weight {matrix.data[place]}; "
-            "weights must be positive numbers of ordinary size. Remove or correct such entries."
-        )
-
-
-def _converted(matrix: Any) -> Any:
+def _converted(matrix: "sparray") -> "csr_array":
     """Return a matrix of another form as a csr_array; raise :class:`DataError` where its arrays do not fit."""
     from scipy.sparse import csr_array
 
     try:
-        matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some forms sum on the way, in the type that they have
+        matrix = matrix.astype(_wide(matrix.dtype), copy=False)  # some formats sum duplicates in their own type
         form = getattr(matrix, "format", "dense")
         if form == "coo":
             if any((at < 0).any() or (at >= n).any() for at, n in zip(matrix.coords, matrix.shape, strict=True)):
@@ -109,6 +104,17 @@ def _converted(matrix: Any) -> Any:
         raise DataError(f"The matrix cannot be read as users x items: {error}.") from error
 
 
-def _wide(dtype: Any) -> Any:
+def _wide(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     """Return the type in which weights of ``dtype`` are summed."""
     return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+
+
+def refuse_weights(matrix: "csr_array", wrong: NDArray[np.bool_]) -> None:
+    """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
+    if wrong.any():
+        place = int(wrong.argmax())
+        row = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
+        raise DataError(
+            f"The click of user row {row} on item {matrix.indices[place]} has weight {matrix.data[place]}; "
+            "weights must be positive numbers of ordinary size. Remove or correct such entries."
+        )

@@ -1,15 +1,16 @@
-"""How an option is declared: once, where it is used, with its default, its meaning, its bounds and its search space.
+"""How an option is declared: once, with its default, its meaning, its bounds and its search space.
 
-Option sets are frozen dataclasses in the modules that use them; this module needs the standard library only, so that
-the numeric modules run where nothing but torch, numpy and scipy is installed. :mod:`recvae.config` turns the same
-declarations into checked configuration, and :mod:`recvae.experiments.tune` searches what is declared searchable.
+A model's option set is a frozen dataclass in the model's module; the options of training are here. This module needs
+the standard library only, so that the numeric modules run where nothing but torch, numpy and scipy is installed.
+:mod:`recvae.config` turns the same declarations into checked configuration, and :mod:`recvae.experiments.tune`
+searches the options that declare a search space.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from inspect import Parameter, Signature
 from types import NoneType
-from typing import Any, Concatenate, Literal, ParamSpec, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, get_args, get_origin, get_type_hints
 
 SEED = 98765  # the papers' seed; one for everything
 
@@ -35,56 +36,61 @@ class OneOf:
 
 Space = Between | OneOf
 
-# What no model needs more of: a file or a slip of the hand that asks for it is refused before memory or hours are lost.
+# The largest width and depth of a network: a larger one, in a damaged file or by a mistyped digit, is refused at once.
 WIDEST, DEEPEST = 65_536, 100
 
 
 def option(
-    default: Any,
+    default: object,
     meaning: str,
     *,
     search: Space | None = None,
     choices: Callable[[], Iterable[str]] | None = None,
-    **bounds: Any,
+    **bounds: float,
 ) -> Any:
     """Declare a dataclass field with its meaning and, for numbers, ``gt``, ``ge``, ``lt`` or ``le`` bounds.
 
-    Of a tuple the bounds are those of its values, and ``max_length`` is how many there may be.
-
-    ``search`` is where ``recvae tune`` looks for better values; without it the option keeps the value it is given.
-    Use ``Between(low, high)`` for an int or a float and ``OneOf(a, b, ...)`` for a choice. ``choices`` returns
-    the names that a text may be, those of a table of functions: a function that is entered there can be chosen.
+    The bounds of a tuple hold for each of its values, and ``max_length`` is the largest number of values. ``search`` is
+    the space in which ``recvae tune`` searches, ``Between(low, high)`` for a number or ``OneOf(a, b, ...)`` for a
+    choice; an option without it is never searched. ``choices`` returns the names that a text option may have, the keys
+    of a table of functions: a function that is added to the table can be chosen.
     """
     return field(default=default, metadata={"meaning": meaning, "bounds": bounds, "search": search, "choices": choices})
 
 
-def kind_of(option: "Field[Any]", hints: Mapping[str, Any]) -> Any:
-    """Return the type of a field that :func:`option` declared: of one with ``choices``, those names and no others."""
+class OptionSet(Protocol):
+    """A frozen dataclass whose fields are options."""
+
+    __dataclass_fields__: ClassVar[dict[str, "Field[Any]"]]
+
+
+def kind_of(option: "Field[Any]", hints: Mapping[str, object]) -> object:
+    """Return the type of a field that :func:`option` declared: the literal names of a field with ``choices``."""
     choices = option.metadata.get("choices")
     return hints[option.name] if choices is None else Literal[tuple(choices())]
 
 
-# What the declarations say, for people and for editors.
+# The declarations as text, for people and for editors.
 
 
 @dataclass(frozen=True)
 class Described:
-    """An option: ``values`` says in words which ones it takes, such as ``whole number from 1``."""
+    """An option in words: ``values`` is the kind of value that it takes, such as ``whole number from 1``."""
 
     name: str
-    default: Any
+    default: object
     values: str
     meaning: str
     search: Space | None
 
     def sentence(self) -> str:
-        """Return all but name and default as text."""
+        """Return meaning, values and search space as text."""
         searched = "" if self.search is None else f" Searched: {space_text(self.search)}."
         return f"{self.meaning} {self.values[0].upper()}{self.values[1:]}.{searched}"
 
 
-def described(defaults: Any) -> list[Described]:
-    """Return the options of a set, as it declares them, in order; ``defaults`` is the set whose values are shown."""
+def described(defaults: OptionSet) -> list[Described]:
+    """Return the options of a set in the order of their declaration, with the values in ``defaults``."""
     kind = type(defaults)
     hints = get_type_hints(kind)
     return [
@@ -99,9 +105,9 @@ def described(defaults: Any) -> list[Described]:
     ]
 
 
-def _values(annotation: Any, bounds: str) -> str:
+def _values(annotation: object, bounds: str) -> str:
     """Return the type of an option, and its range, in words."""
-    words = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    words: dict[object, str] = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     parts = [part for part in get_args(annotation) if part is not NoneType]
     if get_origin(annotation) is Literal:
         return " or ".join(f"'{part}'" for part in parts)
@@ -112,7 +118,7 @@ def _values(annotation: Any, bounds: str) -> str:
     return f"{words[annotation]} {bounds}".rstrip()
 
 
-def _range(bounds: dict[str, Any]) -> str:
+def _range(bounds: Mapping[str, float]) -> str:
     """Return bounds in words, such as ``from 0 to below 1``."""
     low = next((f"{word} {bounds[key]:g}" for key, word in (("ge", "from"), ("gt", "above")) if key in bounds), "")
     high = next((f"{word}{bounds[key]:g}" for key, word in (("le", ""), ("lt", "below ")) if key in bounds), "")
@@ -126,11 +132,42 @@ def space_text(space: Space) -> str:
     return ",".join(value_text(value) for value in space.values)
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """Return a value in few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How a network is trained; the defaults are those that both papers share."""
+
+    epochs: int = option(200, "Number of epochs.", ge=1)
+    batch_size: int = option(500, "Users per update.", search=OneOf(50, 100, 200, 500), ge=1)
+    learning_rate: float = option(1e-3, "Adam's step size.", search=Between(1e-4, 3e-3, log=True), gt=0)
+    adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
+    drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
+    precision: Literal["float32", "tf32", "bf16"] = option(
+        "float32",
+        "Of matrix products in training: 'float32', 'tf32' (CUDA devices), or 'bf16', operands rounded to bfloat16.",
+    )
+    patience: int = option(
+        0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
+    )
+    validate_every: int = option(1, "Epochs between validations (the last epoch always has one).", ge=1)
+    decay: Literal["constant", "cosine"] = option(
+        "constant", "The learning rate: constant, or falling to 0 along half a cosine over all epochs."
+    )
+    average: float = option(
+        0.0,
+        "Where above 0, the weights validated and kept are a running average over epochs with this decay an epoch.",
+        ge=0,
+        lt=1,
+    )
+    stop_after: int = option(
+        0, "Stop after this many epochs, while schedules go on as for 'epochs'; 0 goes through all of them.", ge=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +182,7 @@ P = ParamSpec("P")
 
 
 def takes(arguments: Callable[P, object]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-    """Declare that a model's ``__init__``, which has ``**options`` in its signature, takes those of a dataclass.
+    """Declare that a model's ``__init__``, whose signature has ``**options``, takes the fields of a dataclass.
 
     The dataclass joins the model's option sets, those of training and :class:`OfEveryModel` by inheritance, so that
     nothing is declared twice::
@@ -154,7 +191,8 @@ def takes(arguments: Callable[P, object]) -> Callable[[Callable[..., None]], Cal
         class RecVAEArguments(RecVAEOptions, TrainOptions, OfEveryModel): ...
 
     Type checkers and the editors that are built on them (Pylance, PyCharm) then complete and check the arguments.
-    Editors that look at the running program (Jupyter, IPython) and ``help()`` go by :func:`explain`.
+    Editors that look at the running program (Jupyter, IPython) and ``help()`` show the signature that :func:`explain`
+    sets.
     """
 
     def declared(method: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
@@ -164,7 +202,7 @@ def takes(arguments: Callable[P, object]) -> Callable[[Callable[..., None]], Cal
     return declared
 
 
-def explain(model: type, *defaults: Any) -> None:
+def explain(model: type, *defaults: OptionSet) -> None:
     """Give a class whose options are keyword arguments the signature and the documentation that the sets declare."""
     options = [(type(of), each) for of in (*defaults, OfEveryModel()) for each in described(of)]
     hints = {kind: get_type_hints(kind) for kind, _ in options}

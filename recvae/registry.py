@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, metadata
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from recvae.defaults import Rule
 from recvae.errors import InputError, did_you_mean
+from recvae.options import OptionSet, TrainOptions
 
 
 class Declared(Protocol):
@@ -16,15 +17,15 @@ class Declared(Protocol):
     """
 
     name: ClassVar[str]
-    model_defaults: ClassVar[Any]
-    train_defaults: ClassVar[Any]
+    model_defaults: ClassVar[OptionSet]
+    train_defaults: ClassVar[TrainOptions | None]
     follows: ClassVar[Rule]
     contends: ClassVar[bool]
     introduced: ClassVar[bool]
     task: ClassVar[tuple[str, ...]]
 
     @classmethod
-    def reads(cls, options: Any) -> tuple[str, ...]:
+    def reads(cls, options: OptionSet) -> tuple[str, ...]:
         """Return the parts of a dataset, beside its clicks, that a model with these options takes its inputs from."""
 
 
@@ -33,13 +34,15 @@ Kind = TypeVar("Kind", bound=Declared)
 
 @dataclass(frozen=True)
 class Entry:
-    """A model's home, what it is called in print, and its paper."""
+    """A model's name, its class, its title in tables, and its paper."""
 
     name: str
     home: str  # module:class, imported on first use: only ImplicitALS needs implicit
     title: str
     paper: str
-    kind: type[Declared] | None = field(default=None, compare=False)  # of a class that was registered in this process
+    kind: type[Declared] | None = field(
+        default=None, compare=False
+    )  # the class itself, if it was registered in this process
 
     def model_class(self) -> type[Declared]:
         """Import and return the model's class, a :class:`recvae.recommender.Recommender`."""
@@ -95,7 +98,7 @@ MODELS = {
     )
 }
 
-# What is made of trained models instead of being trained: it loads and ranks like any model, and nothing fits it.
+# Models that are made of trained models: they load and rank like any model, and cannot be fitted.
 JOINED = {"blend": Entry("blend", "recvae.models.blend:Blend", "Blend", "a weighted sum of trained models' scores")}
 
 
@@ -106,7 +109,7 @@ _REGISTERED: dict[str, Entry] = {}
 
 
 def register(kind: type[Kind], *, title: str = "", paper: str = "") -> type[Kind]:
-    """Make a model of one's own known in this process by its ``name``, and return its class: a class decorator too.
+    """Enter a model class under its ``name`` in this process, and return the class: it can be used as a decorator.
 
     ``kind`` is a subclass of :class:`recvae.recommender.Recommender`; ``title`` and ``paper`` are for tables. Raises
     :class:`InputError` where another class has the name. A package does the same without a call, by an entry point of
@@ -121,16 +124,16 @@ def register(kind: type[Kind], *, title: str = "", paper: str = "") -> type[Kind
 
 
 def models() -> dict[str, Entry]:
-    """Return all models that can be trained, by name: those of this project, of installed packages, and registered."""
+    """Return all models that can be trained, by name: this project's, installed packages' and registered ones."""
     return {**MODELS, **_installed(), **_REGISTERED}
 
 
 @cache
 def _installed() -> dict[str, Entry]:
-    """Return the models that installed packages name; their classes are imported on first use, as ours are."""
+    """Return the models that installed packages name; their classes are imported on first use."""
     found = {}
     for point in metadata.entry_points(group=GROUP):
-        if point.name not in MODELS and point.name not in JOINED:  # ours cannot be replaced from outside
+        if point.name not in MODELS and point.name not in JOINED:  # this project's models cannot be replaced
             package = point.dist.name if point.dist else point.module
             found[point.name] = Entry(point.name, point.value, point.attr, f"from the package {package}")
     return found

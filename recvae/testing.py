@@ -11,8 +11,8 @@ A package that brings a model runs the suite over it with pytest, in a test file
         kind = NearestTaste
 
 The suite fits the model on a checkerboard of 60 users and 40 items: even users like even items, odd users odd ones, and
-each user has clicked on 60 % of the liked ones. ``settings`` are the options with which the model learns that in a
-moment. A model with a network that the training loop trains takes :class:`NeuralConformance`.
+each user has clicked on 60 % of the liked ones. ``settings`` are options with which the model learns this quickly. A
+model with a network that the training loop trains takes :class:`NeuralConformance`.
 
 Needs pytest, which ``pip install "recvae[test]"`` brings.
 """
@@ -28,8 +28,10 @@ from scipy.sparse import csr_array, csr_matrix, random_array
 
 from recvae.config import run_config
 from recvae.errors import DataError, FormatError, InputError
+from recvae.matrices import Matrix
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
+from recvae.nn.network import Network
 from recvae.nn.noise import Noise
 from recvae.recommender import Recommender, load
 
@@ -37,7 +39,7 @@ FORMS = ("int64 indices", "csr_matrix", "boolean", "integer", "coo", "dense", "r
 
 
 def checkerboard(users: int = 60, items: int = 40, keep: float = 0.6, seed: int = 3) -> csr_array:
-    """Return float32 clicks of users who like every second item, and who each saw a random part of those they like."""
+    """Return float32 clicks of users who like every second item, each on a random part of the liked items."""
     u, i = np.indices((users, items))
     liked = (u % 2) == (i % 2)
     seen = np.random.default_rng(seed).random((users, items)) < keep
@@ -53,7 +55,7 @@ def random_clicks(users: int, items: int, density: float = 0.1, seed: int = 0) -
     return matrix
 
 
-def in_form(matrix: csr_array, form: str) -> Any:
+def in_form(matrix: csr_array, form: str) -> Matrix:
     """Return the same clicks in one of :data:`FORMS`."""
     if form == "int64 indices":
         return csr_array((matrix.data, matrix.indices.astype("i8"), matrix.indptr.astype("i8")))
@@ -72,7 +74,7 @@ class Conformance:
     kind: ClassVar[type[Recommender]]
     settings: ClassVar[Mapping[str, Any]] = {}
     briefly: ClassVar[Mapping[str, Any]] = {}  # options with which the model learns something, however little, sooner
-    personal: ClassVar[bool] = True  # whether a list depends on the history, beyond what it leaves out
+    personal: ClassVar[bool] = True  # whether lists depend on the history beyond its own items
 
     @classmethod
     def make(cls, **more: Any) -> Recommender:
@@ -97,7 +99,7 @@ class Conformance:
             assert set(ids[user] % 2) == {user % 2}, f"user {user} got {ids[user]}"
 
     def test_batch_equals_one_by_one(self, fitted: Recommender) -> None:
-        """A user's scores do not depend on the users who are ranked beside."""
+        """A user's scores do not depend on the other users of a batch."""
         histories = random_clicks(23, 40, 0.2, seed=5)
         _, scores = fitted.recommend(histories, k=40, exclude_seen=False)
         for user in range(23):
@@ -150,7 +152,7 @@ class Conformance:
         fitted.save(tmp_path / "run", overwrite=True)
 
     def test_a_run_folder_of_another_model_is_refused(self, fitted: Recommender, tmp_path: Path) -> None:
-        """The class of another model says whose folder it is."""
+        """Loading by another model's class raises an error that names the folder's model."""
         from recvae.baselines.ease import EASE
         from recvae.baselines.popularity import Popularity
 
@@ -160,7 +162,7 @@ class Conformance:
             other.load(tmp_path / "run")
 
     def test_raw_ids(self, fitted: Recommender) -> None:
-        """Lists by raw ids are those by columns; an id that is not known is refused, or skipped where that is asked."""
+        """Lists of raw ids equal lists of columns; an unknown id is refused, or skipped with ``skip_unknown``."""
         ids, scores = fitted.recommend_ids([["i2", "i4"], []], k=5)
         assert [len(row) for row in ids] == [5, 5]
         assert not {"i2", "i4"} & set(ids[0])
@@ -175,7 +177,7 @@ class Conformance:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_any_form_of_matrix(self, form: str, fitted: Recommender) -> None:
-        """The same clicks give the same lists, whatever their matrix is made of."""
+        """The same clicks give the same lists, in any format of matrix."""
         board = checkerboard()
         given, plain = fitted.recommend(in_form(board, form), k=5), fitted.recommend(board, k=5)
         for one, two in zip(given, plain, strict=True):
@@ -222,14 +224,14 @@ class Conformance:
 
 
 class NeuralConformance(Conformance):
-    """The tests of a model with a network that :func:`recvae.training.loop.train` trains; it takes them all."""
+    """The tests of a model with a network that :func:`recvae.training.loop.train` trains."""
 
     kind: ClassVar[type[NeuralRecommender]]
     briefly: ClassVar[Mapping[str, Any]] = {"epochs": 2}
-    weighs: ClassVar[bool] = True  # whether its likelihood has a meaning for clicks that weigh more than others
+    weighs: ClassVar[bool] = True  # whether its likelihood allows click weights
 
     @pytest.fixture
-    def network(self, fitted: Recommender) -> Any:
+    def network(self, fitted: Recommender) -> Network:
         """Return the network of the fitted model."""
         assert isinstance(fitted, NeuralRecommender)
         return fitted.network
@@ -255,8 +257,8 @@ class NeuralConformance(Conformance):
                     assert parameter.grad is None, label
         assert {id(p) for phase in network.phases() for p in phase.parameters} == {id(p) for p in network.parameters()}
 
-    def test_predicting_is_deterministic_whatever_the_module_mode(self, network: Any) -> None:
-        """Neither dropout nor sampling is left on."""
+    def test_predicting_is_deterministic_whatever_the_module_mode(self, network: Network) -> None:
+        """Predicting has neither dropout nor sampling."""
         batch = Batch.of(checkerboard())
         with torch.no_grad():
             first = network.train().logits(batch)
@@ -264,7 +266,7 @@ class NeuralConformance(Conformance):
             assert torch.equal(first, network.logits(batch))
 
     def test_click_weights_matter_only_when_asked_for(self) -> None:
-        """The values of the training matrix change what is learned where ``weighted`` is set, and nothing else."""
+        """The values of the training matrix change the learned tensors if and only if ``weighted`` is set."""
         if not self.weighs:
             with pytest.raises(InputError, match="weights"):
                 self.make(weighted=True).fit(checkerboard())

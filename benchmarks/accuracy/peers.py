@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
+from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.options import Between, OneOf, option
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
@@ -46,7 +47,7 @@ class IrspackIALS(Recommender):
         more = {"random_seed": self.config.seed, "n_threads": 1}
         self.ials = IALSRecommender(_clicks(matrix), **asdict(self.config.model), **more)
         self.ials.start_learning()
-        for _ in range(self.config.model.train_epochs):  # as its learn() does, without the progress bar
+        for _ in range(value_of(self.config, "model.train_epochs")):  # as its learn() does, without the progress bar
             self.ials.run_epoch()
 
     def scores(self, histories: Any) -> Tensor:

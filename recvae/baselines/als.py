@@ -1,17 +1,19 @@
 """Implicit ALS: Hu, Koren and Volinsky, ICDM 2008, as the implicit library computes it.
 
-The library is given what it needs to be at its best: BLAS held to one thread while its own threads run, its own matrix
-type, and fold-in of users it never saw.
+For the library's best speed, BLAS has one thread while the library's own threads run, and matrices are of its type;
+users that were not in training are folded in.
 """
 
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -22,6 +24,9 @@ from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
 from recvae.training.forks import after_fork
 from recvae.training.tensors import Expected
+
+if TYPE_CHECKING:
+    from implicit.cpu.als import AlternatingLeastSquares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +63,15 @@ class ImplicitALS(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
+    def learn(self, matrix: csr_array) -> None:
         self.counts = item_counts(matrix)
         als = self._als()
         with one_blas_thread(wait=True), self._solvable():
             als.fit(_clicks(matrix), show_progress=False)
         self._hold(als, als.item_factors)
 
-    def scores(self, histories: Any) -> Tensor:
-        self.als.num_threads = torch.get_num_threads()  # of now: a forked process has one, whatever its parent had
+    def scores(self, histories: csr_array) -> Tensor:
+        self.als.num_threads = torch.get_num_threads()  # read now: a forked process has one thread
         with one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
         scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T
@@ -76,7 +81,7 @@ class ImplicitALS(Recommender):
         return {"item_factors": self.factors, "counts": self.counts}
 
     def expected(self) -> Mapping[str, Expected]:
-        factors = Expected((self.n_items, self.config.model.factors))
+        factors = Expected((self.n_items, self.config.options(ImplicitALSOptions).factors))
         return {"item_factors": factors, "counts": Expected((self.n_items,), low=0)}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -86,10 +91,10 @@ class ImplicitALS(Recommender):
     def similarity(self, items: Tensor) -> Tensor:
         return cosines(self.factors, items)
 
-    def _als(self) -> Any:
+    def _als(self) -> "AlternatingLeastSquares":
         from implicit.cpu.als import AlternatingLeastSquares
 
-        options = self.config.model
+        options = self.config.options(ImplicitALSOptions)
         with one_blas_thread():  # the constructor warns where BLAS has more
             return AlternatingLeastSquares(
                 factors=options.factors,
@@ -97,38 +102,36 @@ class ImplicitALS(Recommender):
                 alpha=options.alpha,
                 iterations=options.iterations,
                 random_state=self.config.seed,
-                num_threads=torch.get_num_threads(),  # any number gives the same factors
+                num_threads=torch.get_num_threads(),  # the factors do not depend on the number
             )
 
     @contextmanager
     def _solvable(self) -> Iterator[None]:
-        """Say what to do where the library meets a system of equations that it cannot solve."""
+        """Turn the library's error for equations that cannot be solved into a sentence with a remedy."""
         try:
             yield
         except ValueError as error:
-            regularization = self.config.model.regularization
+            regularization = self.config.options(ImplicitALSOptions).regularization
             raise WorkError(
                 f"implicit cannot solve for the factors ({error}). Use a model.regularization above {regularization}."
             ) from error
 
-    def _hold(self, als: Any, item_factors: Any) -> None:
+    def _hold(self, als: "AlternatingLeastSquares", item_factors: NDArray[np.float32]) -> None:
         als.item_factors = item_factors
         self.als, self.factors = als, torch.from_numpy(item_factors)
 
 
-def _clicks(matrix: Any) -> Any:
+def _clicks(matrix: csr_array) -> csr_matrix:
     """Return binarised clicks as the csr_matrix that implicit wants."""
-    from scipy.sparse import csr_matrix
-
     ones = np.ones(len(matrix.indices), dtype=np.float32)
     return csr_matrix((ones, matrix.indices.astype(np.int32), matrix.indptr.astype(np.int32)), shape=matrix.shape)
 
 
-_limiting = threading.Lock()  # held by whoever holds BLAS to one thread
+_limiting = threading.Lock()  # held while BLAS is limited to one thread
 
 
 def _anew() -> None:
-    """Make the lock anew in a forked process: who held it is a thread of the parent process."""
+    """Make a new lock in a forked process: the old one may be held by a thread of the parent process."""
     global _limiting
     _limiting = threading.Lock()
 
@@ -138,11 +141,11 @@ after_fork(_anew)
 
 @contextmanager
 def one_blas_thread(*, wait: bool = False) -> Iterator[None]:
-    """Hold BLAS to one thread: implicit runs its own, and the two would fight for the cores.
+    """Limit BLAS to one thread: implicit runs threads of its own, and both would compete for the cores.
 
-    The limit is the process's, so one caller at a time sets it and puts back what was there: a second one would take
-    the first one's limit for that, and leave it behind. Who finds it set goes on under it, and without it once the
-    first one is done; with ``wait`` the caller waits for a limit of its own, as long work should.
+    The limit is one of the process, so one caller at a time sets and restores it: a second caller would record the
+    first one's limit as the value to restore. A caller that finds it set computes under it, and without it once the
+    first caller is done; with ``wait`` the caller waits and sets the limit itself, as long work should.
     """
     lock = _limiting
     mine = lock.acquire(blocking=wait)

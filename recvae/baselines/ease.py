@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import lapack
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae import defaults
@@ -15,7 +16,7 @@ from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import gathered_sum
-from recvae.options import Between, OfEveryModel, option, takes
+from recvae.options import Between, OfEveryModel, OptionSet, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
 
@@ -44,18 +45,18 @@ class EASE(Recommender):
 
     name = "ease"
     introduced = True
-    model_defaults = EASEOptions()
+    model_defaults: ClassVar[OptionSet] = EASEOptions()
     follows: ClassVar[defaults.Rule] = defaults.EASE
 
     @takes(EASEArguments)
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
+    def learn(self, matrix: csr_array) -> None:
         self.counts = item_counts(matrix)
-        self.weights = torch.from_numpy(closed_form(matrix, self.config.model.l2))
+        self.weights = torch.from_numpy(closed_form(matrix, self.config.options(EASEOptions).l2))
 
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         batch = Batch.of(histories)
         scores = gathered_sum(self.weights, batch.columns, batch.offsets, batch.values)
         return popularity_for_the_unknown(scores, histories, self.counts)
@@ -73,7 +74,7 @@ class EASE(Recommender):
         return self.weights[items]
 
 
-def closed_form(matrix: Any, l2: float | NDArray[np.float64]) -> NDArray[np.float32]:
+def closed_form(matrix: csr_array, l2: float | NDArray[np.float64]) -> NDArray[np.float32]:
     """Return B = I - P diag(1 / diag P) with P = (X'X + diag l2)^-1, float32 (n_items, n_items); equations 8 and 10.
 
     ``matrix`` CSR (n_users, n_items), binarised. ``l2``: the cost of the squared weights in each item's row of B,
@@ -97,7 +98,7 @@ def closed_form(matrix: Any, l2: float | NDArray[np.float64]) -> NDArray[np.floa
         )
     diagonal = inverse.diagonal().copy()
     weights = np.empty((n_items, n_items), dtype=np.float32)
-    for start in range(0, n_items, TILE):  # LAPACK fills one triangle: rows from the lower one, the rest mirrored
+    for start in range(0, n_items, TILE):  # LAPACK fills the lower triangle; the upper one is its mirror image
         stop = min(n_items, start + TILE)
         block = np.empty((stop - start, n_items))
         block[:, :start] = inverse[start:stop, :start]

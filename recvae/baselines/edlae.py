@@ -1,8 +1,8 @@
 """EDLAE: Steck, "Autoencoders that don't overfit towards the Identity", NeurIPS 2020; the full-rank model.
 
 A linear autoencoder with dropout p whose loss counts the dropped entries alone, so that no item predicts itself. In
-expectation over the dropout that is EASE with a penalty of its own for each item: lambda + p / (1 - p) times its number
-of clicks, which is the diagonal of X'X. With p = 0 it is EASE.
+expectation over the dropout this is EASE with one penalty per item: lambda + p / (1 - p) times the item's number of
+clicks, which is the diagonal of X'X. With p = 0 it is EASE.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae import defaults
@@ -39,20 +40,20 @@ class EDLAE(EASE):
     """Linear item-item model with a zero diagonal, regularised by dropout, in closed form. Memory as for EASE."""
 
     name = "edlae"
-    model_defaults: ClassVar[Any] = EDLAEOptions()
+    model_defaults = EDLAEOptions()
     follows: ClassVar[defaults.Rule] = defaults.EDLAE
 
     @takes(EDLAEArguments)
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
-        options = self.config.model
+    def learn(self, matrix: csr_array) -> None:
+        options = self.config.options(EDLAEOptions)
         self.counts = item_counts(matrix)
         self.weights = edlae_weights(matrix, options.dropout, options.l2)
 
 
-def edlae_weights(matrix: Any, dropout: float, l2: float) -> Tensor:
+def edlae_weights(matrix: csr_array, dropout: float, l2: float) -> Tensor:
     """Return EDLAE's B, float32 (n_items, n_items), of a CSR (n_users, n_items); raises as :func:`closed_form` does."""
     clicks = item_counts(matrix).numpy().astype(np.float64)  # the diagonal of X'X
     return torch.from_numpy(closed_form(matrix, l2 + dropout / (1 - dropout) * clicks))

@@ -1,7 +1,7 @@
 """Item-kNN: an item's score is the sum of its similarities to those of its nearest neighbours that the user clicked.
 
-The neighbours are those of the item that is scored, by the cosine of the items' columns: Sarwar et al., WWW 2001.
-Users who click much say less with each click: Deshpande and Karypis, ACM TOIS 2004, divide each user's row by its norm.
+The neighbours are the scored item's, by the cosine of the items' columns: Sarwar et al., WWW 2001. A click of a user
+with many clicks counts less: Deshpande and Karypis, ACM TOIS 2004, divide each user's row by its norm.
 The cosine made asymmetric: Aiolli, RecSys 2013. Shrinkage: Bell and Koren, ICDM 2007.
 
     w_u   proportional to n_u^-activity, 1 on average over the clicks
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.baselines.popularity import item_counts
@@ -24,7 +25,7 @@ from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
 
-ENTRIES = 1 << 19  # of the item-item product made at a time
+ENTRIES = 1 << 19  # entries of the item-item product that are computed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,8 @@ class ItemKNN(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
-        options = self.config.model
+    def learn(self, matrix: csr_array) -> None:
+        options = self.config.options(ItemKNNOptions)
         self.counts = item_counts(matrix)
         self._hold(
             nearest_neighbours(
@@ -84,9 +85,7 @@ class ItemKNN(Recommender):
             )
         )
 
-    def scores(self, histories: Any) -> Tensor:
-        from scipy.sparse import csr_array
-
+    def scores(self, histories: csr_array) -> Tensor:
         ones = np.ones(len(histories.indices), dtype=np.float32)
         clicks = csr_array((ones, histories.indices, histories.indptr), shape=histories.shape)
         scores = torch.from_numpy((clicks @ self.weights).toarray())
@@ -109,37 +108,35 @@ class ItemKNN(Recommender):
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        from scipy.sparse import csr_array
-
         self.counts = tensors["counts"]
         parts = tuple(tensors[name].numpy() for name in ("similarities", "neighbours", "offsets"))
         self._hold(csr_array(parts, shape=(self.n_items, self.n_items)))
 
     def similarity(self, items: Tensor) -> Tensor:
-        """Return the similarities of the neighbours, and -inf for what is no neighbour."""
+        """Return the similarities of the neighbours, and -inf for other items."""
         rows = self.neighbours[items.numpy()]
         found = torch.full((len(items), self.n_items), -torch.inf)
         found[np.repeat(np.arange(len(items)), np.diff(rows.indptr)), rows.indices] = torch.from_numpy(rows.data)
         return found
 
-    def _hold(self, neighbours: Any) -> None:
+    def _hold(self, neighbours: csr_array) -> None:
         self.neighbours = neighbours
         self.weights = neighbours.T.tocsr()  # by clicked item, as a history needs them
 
 
-def nearest_neighbours(matrix: Any, neighbours: int, *, shrinkage: float, asymmetry: float, activity: float) -> Any:
+def nearest_neighbours(
+    matrix: csr_array, neighbours: int, *, shrinkage: float, asymmetry: float, activity: float
+) -> csr_array:
     """Return the nearest items of each item: CSR (n_items, n_items), float32, row j the s_ij of j's neighbours i.
 
     ``matrix`` CSR (n_users, n_items), binarised. A row holds at most ``neighbours`` entries, best first, and fewer
     where fewer items share a user with j. Similarities are compared in float32, equal ones go to the lower item.
     """
-    from scipy.sparse import csr_array
-
     n_items = matrix.shape[1]
     clicks = csr_array((np.ones(len(matrix.indices)), matrix.indices, matrix.indptr), shape=matrix.shape)
     lengths = np.diff(matrix.indptr).astype(np.float64)
     by_item = clicks.T.tocsr()
-    entries = np.minimum(by_item @ lengths, n_items)  # of an item's row of the product, at most
+    entries = np.minimum(by_item @ lengths, n_items)  # the most entries of each item's row of the product
     weights = np.maximum(lengths, 1) ** -activity
     by_item.data = (weights * (lengths.sum() / (weights @ lengths)))[by_item.indices]  # w_u x_ui
     norms = by_item.sum(axis=1)  # c_ii

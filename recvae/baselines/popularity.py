@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.errors import InputError
@@ -25,7 +26,7 @@ class PopularityArguments(PopularityOptions, OfEveryModel):
 
 
 class Popularity(Recommender):
-    """Ranks items by their number of clicks in the training matrix, for everybody alike."""
+    """Ranks items by their number of clicks in the training matrix, for all users alike."""
 
     name = "popularity"
     introduced = True
@@ -35,10 +36,10 @@ class Popularity(Recommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def learn(self, matrix: Any) -> None:
+    def learn(self, matrix: csr_array) -> None:
         self.counts = item_counts(matrix)
 
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         return self.counts.repeat(histories.shape[0], 1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -54,6 +55,6 @@ class Popularity(Recommender):
         raise InputError("Popularity knows how often items were clicked, not which are alike. Use another model.")
 
 
-def item_counts(matrix: Any) -> Tensor:
+def item_counts(matrix: csr_array) -> Tensor:
     """Return the number of clicks of each column of a CSR, float32 (n_items,)."""
     return torch.from_numpy(np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.float32))

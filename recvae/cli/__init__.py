@@ -1,6 +1,6 @@
-"""The command line: one file per verb, and the one place where errors become sentences and exit statuses.
+"""The command line: one file per verb, and the function that turns errors into sentences and exit statuses.
 
-Nothing heavy is imported here or at the top of a verb's file, so that ``recvae --help`` answers at once.
+Neither torch nor pandas is imported here or at the top of a verb's file, so that ``recvae --help`` is fast.
 """
 
 import sys
@@ -48,7 +48,7 @@ _SMALLER_MODEL = (
     "Use a smaller model, or for one that is trained by epochs a smaller train.batch_size. Models of all pairs of "
     "items (ease, edlae, recvae-edlae) need fewer items: recvae prepare --min-users-per-item N"
 )
-_FOR_LESS_MEMORY = {  # what helps, by verb
+_FOR_LESS_MEMORY = {  # the remedy, by verb
     "prepare": "Keep fewer users or items with --min-items-per-user N and --min-users-per-item N, or prepare a part.",
     "quickstart": _SMALLER_MODEL,
     "train": _SMALLER_MODEL,
@@ -59,7 +59,7 @@ _FOR_LESS_MEMORY = {  # what helps, by verb
     "diagnose": "Use fewer --users or --samples, or a machine with more memory: the model has to be in it whole.",
 }
 
-# Typer brings click in or with it, depending on its release; its own BadParameter is a ClickException in each.
+# click is a dependency of Typer or a part of it, by release; Typer's BadParameter is a ClickException in both.
 _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str]) -> int:
-    """Run the command line and explain what ends it."""
+    """Run the command line and print a sentence for an exception."""
     try:
         refuse_shadows()
         status = app(given, prog_name="recvae", standalone_mode=False)
@@ -108,13 +108,13 @@ def _run(given: Sequence[str]) -> int:
         return _explain(error, given[0])
     finally:
         back_to_before()
-    if status == 130:  # newer releases of Typer turn Ctrl-C into this
+    if status == 130:  # newer releases of Typer return 130 on Ctrl-C
         return _explain(KeyboardInterrupt())
     return status if isinstance(status, int) else 0
 
 
 def _explain(error: BaseException, verb: str = "") -> int:
-    """Print the sentence that belongs to an exception in ``verb``, and return the exit status."""
+    """Print the sentence for an exception in ``verb``, and return the exit status."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt | typer.Abort):
@@ -128,7 +128,7 @@ def _explain(error: BaseException, verb: str = "") -> int:
         print_error(_usage(error))
         return 2
     elif isinstance(error, BrokenPipeError):
-        drop_stdout()  # or Python complains again when it flushes at exit
+        drop_stdout()  # or Python prints an error when it flushes stdout at exit
     elif is_out_of_memory(error):
         reason = f" ({text})" if (text := _one_line(error)) else ""
         print_error(f"There is not enough memory{reason}. {_FOR_LESS_MEMORY.get(verb, _FOR_LESS_MEMORY['evaluate'])}")
@@ -144,7 +144,7 @@ def _explain(error: BaseException, verb: str = "") -> int:
 
 
 def _usage(error: Any) -> str:
-    """Return a mistake in the arguments as a sentence that says where help is."""
+    """Return a mistake in the arguments as a sentence that names the command for help."""
     sentence = _one_line(error.format_message())
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "recvae"

@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overw
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,7 +131,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _validation_clicks_are_unseen(runs: Sequence[Path], models: Sequence["Recommender"], *, searching: bool) -> bool:
-    """Return whether no model has learned from the validation clicks; refuse to choose weights by such."""
+    """Return whether no model has learned from the validation clicks; raise where weights are searched on them."""
     from recvae.errors import InputError
 
     seen = [run for run, model in zip(runs, models, strict=True) if "refit" in model.dataset]
@@ -142,12 +143,12 @@ def _validation_clicks_are_unseen(runs: Sequence[Path], models: Sequence["Recomm
     return not seen
 
 
-def _refit(models: Sequence["Recommender"]) -> Any:
-    """Return what the first refitted model says of its refit: the blend has seen the validation clicks as it has."""
+def _refit(models: Sequence["Recommender"]) -> JsonObject:
+    """Return the first refitted model's facts about its refit, for the blend."""
     return next(model.dataset["refit"] for model in models if "refit" in model.dataset)
 
 
-def _table(components: Sequence[dict[str, Any]], score: float | None, metric: str) -> "Table":
+def _table(components: Sequence[JsonObject], score: float | None, metric: str) -> "Table":
     """Return the components with their weights and validation figures, and the blend below them."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -1,8 +1,8 @@
-"""``recvae diagnose``: what a trained model learned, in tables and as a page."""
+"""``recvae diagnose``: an analysis of a trained model, in tables and as a page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from recvae.cli.options import DatasetFolder, Debug, Device, Json, Overwrite, Qu
 from recvae.cli.output import check_output, hold
 from recvae.cli.terminal import Terminal, share
 from recvae.cli.threads import use_threads
+from recvae.files import Document
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,7 +85,7 @@ def diagnose(
     terminal.document(value)
 
 
-def _tables(value: Mapping[str, Any]) -> "list[Table | str]":
+def _tables(value: Document) -> "list[Table | str]":
     """Return the diagnosis as sentences and tables."""
     from recvae.reports.collapse import thresholds
     from recvae.reports.diagnosis_page import reliability
@@ -142,8 +143,8 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> "
     return table
 
 
-def _training(rows: Sequence[Mapping[str, Any]]) -> "Table":
-    """Some epochs, evenly spread; the first, the best and the last are always among them."""
+def _training(rows: Sequence[Document]) -> "Table":
+    """Return a table of some epochs, evenly spread, with the first, the best and the last."""
     epochs = list(dict.fromkeys(row["epoch"] for row in rows))
     step = -(-len(epochs) // _EPOCHS)
     shown = {*epochs[::step], epochs[-1], *(row["epoch"] for row in rows if row["best"])}
@@ -163,7 +164,7 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> "Table":
     )
 
 
-def _latent(latent: Mapping[str, Any]) -> "Table":
+def _latent(latent: Document) -> "Table":
     dimensions = sorted(latent["dimensions"], key=lambda d: -d["information"])
     step = max(1, (len(dimensions) - 1) // (_DIMENSIONS - 1))
     places = sorted({*range(0, len(dimensions), step), len(dimensions) - 1})
@@ -184,7 +185,7 @@ def _latent(latent: Mapping[str, Any]) -> "Table":
     )
 
 
-def _likelihood(likelihood: Mapping[str, Any]) -> "Table":
+def _likelihood(likelihood: Document) -> "Table":
     return _table(
         "log p(x), nats per user",
         ("samples", "bound", "± users", "± draws"),
@@ -200,7 +201,7 @@ def _likelihood(likelihood: Mapping[str, Any]) -> "Table":
     )
 
 
-def _by_activity(recall: Mapping[str, Any]) -> "Table":
+def _by_activity(recall: Document) -> "Table":
     return _table(
         f"{recall['metric']} by users' activity",
         ("clicks shown", "users", recall["metric"], "±"),
@@ -211,7 +212,7 @@ def _by_activity(recall: Mapping[str, Any]) -> "Table":
     )
 
 
-def _by_popularity(recall: Mapping[str, Any]) -> "Table":
+def _by_popularity(recall: Document) -> "Table":
     return _table(
         f"{recall['metric']} by items' popularity",
         ("tenth", "items", "training clicks", "held out", "found", "share", "part of recall"),
@@ -238,7 +239,7 @@ def _share(value: float | None) -> str:
     return "" if value is None else share(value)
 
 
-def _mean(metric: Mapping[str, Any]) -> str:
+def _mean(metric: Document) -> str:
     return f"{metric['mean']:,.2f} ± {_number(metric['se'])}"
 
 

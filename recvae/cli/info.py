@@ -1,13 +1,13 @@
-"""``recvae info``: what a folder is, or what there is to work with."""
+"""``recvae info``: a folder or a model described; or the lists of known datasets, models and configurations."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from recvae.cli.options import Debug, Json, Quiet
 from recvae.cli.terminal import Terminal, share
+from recvae.files import Document
 
 
 def info(
@@ -142,8 +142,8 @@ def _dataset(terminal: Terminal, path: Path, *, verify: bool) -> None:
     terminal.document({"kind": "dataset", "folder": str(path), "verified": verify, "dataset": about})
 
 
-def _quantiles(about: Mapping[str, Any], width: int | None) -> list[str]:
-    """Return how training clicks are spread over users and items: a line for each, or a column where that is narrow."""
+def _quantiles(about: Document, width: int | None) -> list[str]:
+    """Return how training clicks are spread over users and items: a line for each, or a column on a narrow terminal."""
     names = ("min", "p25", "median", "p75", "p90", "p99", "max", "mean")
     spread = {"user": about["splits"]["train"]["clicks_per_user"], "item": about["popularity"]}
     if width is None or width >= 24 + 8 * len(names):
@@ -155,8 +155,8 @@ def _quantiles(about: Mapping[str, Any], width: int | None) -> list[str]:
     return rows + [f"  {n:>16}" + "".join(f"{_number(values[n]):>10}" for values in spread.values()) for n in names]
 
 
-def _described(about: Mapping[str, Any]) -> list[str]:
-    """Return lines about where a dataset comes from and how it was made."""
+def _described(about: Document) -> list[str]:
+    """Return lines about a dataset's source, filters and split."""
     lines = []
     for key in ("filters", "protocol"):
         values = {name: value for name, value in about.get(key, {}).items() if value not in (None, False, 0)}
@@ -170,7 +170,7 @@ def _described(about: Mapping[str, Any]) -> list[str]:
 
 
 def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
-    """Print what a run folder holds."""
+    """Print the facts of a run folder."""
     from recvae.cli.train import settings_line
     from recvae.recommender import load
     from recvae.registry import entry

@@ -1,12 +1,15 @@
-"""From what a person calls an item, an id or a title or a part of one, to its column."""
+"""The column of an item from a user's text: an id, a title or a part of a title."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from recvae.errors import InputError, did_you_mean, nearest
+from recvae.files import Document, JsonObject
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from recvae.recommender import Recommender
@@ -30,9 +33,9 @@ def _bare(title: str) -> str:
 def find_item(model: "Recommender", asked: str) -> int | None:
     """Return the column of an id or title, or None where there is none.
 
-    Tried in turn, and the first way that finds anything decides: the id; the title; the title in any case; without its
-    year; its beginning; a part of it (not for a number, which is an id that is not known). Raises :class:`InputError`
-    where it could be several items.
+    Compared in turn until something matches: the id; the title; the title in any case; without its year; its beginning;
+    a part of it (the last two not for a number, which is an unknown id). Raises :class:`InputError` where several items
+    match.
     """
     if asked in model.items.columns:
         return model.items.columns[asked]
@@ -58,7 +61,7 @@ def find_item(model: "Recommender", asked: str) -> int | None:
 
 
 def find_items(model: "Recommender", asked: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return the columns of ids or titles, each once, and those that are not known."""
+    """Return the columns of ids or titles, each once, and the unknown ones."""
     columns: dict[int, None] = {}
     unknown = []
     for text in asked:
@@ -79,7 +82,7 @@ def unknown_items(model: "Recommender", unknown: Sequence[str]) -> str:
 
 def suggestion(model: "Recommender", asked: str) -> str:
     """Return a question with the nearest title, whatever its case, year and article, else with the nearest id."""
-    titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # of equals the first
+    titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # the first of equal ones is kept
     return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
 
 
@@ -97,7 +100,7 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
 
 
-def item_rows(model: "Recommender", ids: Any, scores: Any) -> list[dict[str, Any]]:
+def item_rows(model: "Recommender", ids: "NDArray[np.int32]", scores: "NDArray[np.float32]") -> list[JsonObject]:
     """Return one ranked list, padding left out, as plain values: rank, item_id, title, score."""
     return [
         {"rank": rank, "item_id": model.items.ids[i], "title": model.items.titles[i], "score": round(float(score), 6)}
@@ -106,7 +109,7 @@ def item_rows(model: "Recommender", ids: Any, scores: Any) -> list[dict[str, Any
     ]
 
 
-def items_table(rows: Sequence[Mapping[str, Any]], score: str = "score") -> "Table":
+def items_table(rows: Sequence[Document], score: str = "score") -> "Table":
     """Return a ranked list for the terminal; without titles the column is left out."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -1,20 +1,22 @@
-"""What the verbs write: a look at the place before the work starts, and ranked lists as files.
+"""Outputs of the verbs: checks of the place before the work starts, and ranked lists as files.
 
 Lists are Parquet, CSV or JSON lines with the columns user, rank, item_id, title, score.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recvae.errors import InputError, WorkError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from recvae.training.vocabulary import Vocabulary
 
@@ -27,16 +29,16 @@ class Block:
     """Ranked lists of some users: ids int32 and scores float32, (b, k), padded with -1 and -inf."""
 
     users: Sequence[str | None]
-    ids: Any
-    scores: Any
+    ids: "NDArray[np.int32]"
+    scores: "NDArray[np.float32]"
 
 
 def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> None:
-    """Be the one writer of ``out`` until the command ends; no other process may write there meanwhile.
+    """Lock ``out`` until the command ends: no other process may write there meanwhile.
 
-    ``inputs``: what the command reads, None included; a text may also be the name of a known dataset or configuration,
-    after which folders are called too, so it counts where it is a file. ``marker`` as in
-    :func:`recvae.files.swap.refuse_inputs`. Raises :class:`InputError` where ``out`` is one of them, and
+    ``inputs``: the paths that the command reads; None is ignored, and so is a text that is no file, such as the name of
+    a known dataset or configuration. ``marker`` as in
+    :func:`recvae.files.swap.refuse_inputs`. Raises :class:`InputError` where ``out`` is an input, and
     :class:`WorkError` where another process writes there or nothing can be written.
     """
     from recvae.files import writing
@@ -51,7 +53,7 @@ def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> No
 def check_folder(path: Path, *, marker: str, overwrite: bool) -> None:
     """Raise :class:`InputError` where a folder may not be replaced, and :class:`WorkError` where it cannot be written.
 
-    Said before the work, which may take hours; ``marker`` as in :func:`recvae.files.whole_folder`.
+    Called before the work, which may take hours; ``marker`` as in :func:`recvae.files.whole_folder`.
     """
     from recvae.files import refuse_existing
 
@@ -69,7 +71,7 @@ def _check_place(path: Path) -> None:
 
 
 def check_output(path: Path, *, overwrite: bool, suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Raise as :func:`check_folder` does, and :class:`InputError` for a suffix that says no format."""
+    """Raise as :func:`check_folder` does, and :class:`InputError` for an unknown suffix."""
     if path.suffix not in suffixes:
         raise InputError(f"{path} must end in one of {', '.join(suffixes)}; its suffix says how to write.")
     if path.is_dir():
@@ -117,7 +119,7 @@ def _table(block: Block, items: "Vocabulary", schema: "pa.Schema") -> "pa.Table"
 
 
 @contextmanager
-def _writer(path: Path, suffix: str, schema: "pa.Schema") -> Iterator[Any]:
+def _writer(path: Path, suffix: str, schema: "pa.Schema") -> Iterator[Callable[["pa.Table"], object]]:
     """Yield a function that appends a table to a new file."""
     if suffix == ".parquet":
         import pyarrow.parquet as pq

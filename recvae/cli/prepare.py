@@ -10,13 +10,14 @@ import typer
 from recvae.cli.options import Debug, Json, Overwrite, Quiet
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount
+from recvae.files import Document
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
 
 _FILE, _FILTERS, _SPLIT, _GIVEN = "A file's form", "Filters", "Split", "Data that arrive already split"
 _AS_GIVEN = "Data that arrive already split are taken as they are"
-_FILTERED = {  # what the filters took, by the manifest's words; the rest of what was dropped is the split's doing
+_FILTERED = {  # rows removed by filters, by the manifest's keys; the other keys are rows dropped by the split
     "rows_below_min_rating": "below the minimum rating",
     "duplicate_clicks": "duplicate clicks",
     "clicks_of_rare_items_or_users": "clicks of users or items with too few",
@@ -155,7 +156,7 @@ def prepare(
     from recvae.errors import InputError
 
     terminal = Terminal(json=json, quiet=quiet)
-    options: dict[str, Any] = {  # of both forms
+    options: dict[str, Any] = {  # options of both forms of data
         "user_column": user_column,
         "item_column": item_column,
         "rating_column": rating_column,
@@ -204,10 +205,10 @@ def _given(
     name: str | None,
     train: Path | None,
     test: Path | None,
-    of_splitting: Mapping[str, Any],
-    shares: Mapping[str, Any],
+    of_splitting: Mapping[str, object],
+    shares: Mapping[str, float],
 ) -> tuple[Path, Path] | None:
-    """Return the two files of data that arrive split, None for other data; refuse what does not belong together."""
+    """Return the two files of data that arrive split, None for other data; raise for options that do not combine."""
     from recvae.errors import InputError
 
     if train is None and test is None:
@@ -227,7 +228,7 @@ def _given(
 
 
 def next_commands(folder: Path, data: "Dataset") -> list[str]:
-    """Return what one does with a new dataset folder: train the model for data of its size, and compare them all."""
+    """Return the next commands for a dataset folder: train the model for its size, and compare all models."""
     from recvae.config import shipped_for
     from recvae.defaults import Size, recommended
 
@@ -240,8 +241,8 @@ def next_commands(folder: Path, data: "Dataset") -> list[str]:
     ]
 
 
-def summary(data: "Dataset", about: dict[str, Any]) -> list[str]:
-    """Return lines that say what was read, dropped and kept, and how it was split."""
+def summary(data: "Dataset", about: Document) -> list[str]:
+    """Return lines about the rows that were read, dropped and kept, and about the split."""
     manifest = data.manifest
     source, splits = manifest.get("source", {}), about["splits"]
     before, dropped = manifest.get("before_split", {}), manifest.get("dropped", {})

@@ -1,4 +1,4 @@
-"""The process a command runs in: its standard streams, which may be closed or full, and the signals that end it."""
+"""The standard streams of a command's process, which may be closed or full, and the signals that end it."""
 
 import os
 import signal
@@ -9,20 +9,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclass
 class Ending:
-    """The number of the signal that asked the command to end, None where none did, and whether it is ending anyway."""
+    """The signal that asked the command to end, if any, and whether the command is ending by itself."""
 
     signal: int | None = None
-    anyway: bool = False  # then a signal is late, and must not interrupt the tidying up
+    anyway: bool = False  # a signal that comes later must not interrupt the tidying up
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[Ending]:
-    """Let SIGTERM and SIGHUP end the body as Ctrl-C does, with a KeyboardInterrupt, once; yield which of them came.
+    """Let SIGTERM and SIGHUP end the body as Ctrl-C does, with a KeyboardInterrupt, once; yield the signal that came.
 
     A handler that is there already, or a signal that is ignored (nohup), stays as it is.
     """
@@ -33,7 +33,7 @@ def ended_by_signals() -> Iterator[Ending]:
         if ending.anyway:
             return
         ending.signal = number
-        signal.signal(number, signal.SIG_IGN)  # tidying up is not to be interrupted by the same wish
+        signal.signal(number, signal.SIG_IGN)  # the same signal must not interrupt the tidying up
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
@@ -49,22 +49,22 @@ def ended_by_signals() -> Iterator[Ending]:
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr show a mark for a character they lack, and open the null device where one is closed.
+    """Make stdout and stderr replace characters they lack, and open the null device for a closed stream.
 
-    Else the next file that is opened would get its number, and what is printed below Python would go into that file.
+    Otherwise the next opened file would get the stream's number, and output of C libraries would go into that file.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is the closed stream's
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def leave_streams() -> None:
-    """Give up what stdout could not print, or Python would complain of it at its end: it was no result."""
+    """Discard text that stdout could not print, or Python would print an error at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -78,28 +78,29 @@ def drop_stdout() -> None:
 
 
 class Forgiving:
-    """stdout or stderr, whichever stream that is at the moment, without its failures: what cannot be printed is lost.
+    """The present stdout or stderr, whose failures are ignored: text that cannot be printed is lost.
 
-    For progress and advice: a full disk, a closed terminal or a reader that has left must not end a training.
+    For progress and advice: a full disk, a closed terminal or a pipe without a reader must not end a training.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def _stream(self) -> Any:
+    def _stream(self) -> TextIO:
         stream = getattr(sys, self._name)
-        return getattr(stream, "rich_proxied_file", stream)  # a progress bar stands in its place
+        behind: TextIO = getattr(stream, "rich_proxied_file", stream)  # where a progress bar stands in its place
+        return behind
 
     def write(self, text: str) -> int:
         """Print ``text`` if that is possible."""
         with suppress(
             OSError, ValueError, AttributeError
-        ):  # refused, closed by Python, and None: closed from the start
+        ):  # a failed write, a closed stream, and None for a stream closed from the start
             self._stream().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Print what is waiting if that is possible."""
+        """Flush the stream if that is possible."""
         with suppress(OSError, ValueError, AttributeError):
             self._stream().flush()
 
@@ -110,6 +111,6 @@ class Forgiving:
         return False
 
     def __getattr__(self, name: str) -> Any:
-        if name == "rich_proxied_file":  # this object is to be kept between rich and the stream
+        if name == "rich_proxied_file":  # or rich would go around this object
             raise AttributeError(name)
         return getattr(self._stream(), name)

@@ -1,4 +1,4 @@
-"""A folder or file of the user's that Python would import instead of our packages ``eval`` and ``data_prep``."""
+"""A check that no folder or file of the user's hides the packages ``eval`` and ``data_prep``."""
 
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ SIBLINGS = ("eval", "data_prep")
 
 
 def refuse_shadows() -> None:
-    """Raise :class:`InputError` naming what shadows one of our packages; nothing is imported.
+    """Raise :class:`InputError` naming a folder or file that hides one of our packages; nothing is imported.
 
     ``python -m recvae`` and PYTHONPATH put folders before the installed packages, and ``eval`` is a likely name.
     """

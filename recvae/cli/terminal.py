@@ -1,4 +1,4 @@
-"""What the verbs say and where: results on stdout, progress and warnings on stderr. The one place that prints."""
+"""The output of the verbs: results on stdout, progress and warnings on stderr. No other module prints."""
 
 import json
 import os
@@ -6,27 +6,28 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from recvae.cli.process import Forgiving
 from recvae.errors import OtherMachineWarning, RecvaeError, WorkError
+from recvae.files import Document
 from recvae.reports.text import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress, ProgressColumn
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 
 class Interrupted(RecvaeError):  # noqa: N818 - it is no error
-    """Ctrl-C, after everything worth keeping was kept."""
+    """Ctrl-C, after the results so far were saved."""
 
     exit_code = 130
 
 
 class Terminal:
-    """Says things to a person or, with ``json``, a document to a machine; ``quiet`` means no advice and no progress."""
+    """Prints text for a person or, with ``json``, a JSON document; ``quiet`` leaves out advice and progress."""
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json, self.quiet = json, quiet
@@ -34,7 +35,7 @@ class Terminal:
         self.notes = console(forgiving=True)
 
     def result(self, *parts: "RenderableType") -> None:
-        """Print what the user asked for, unless a JSON document takes its place.
+        """Print results, unless a JSON document takes their place.
 
         Raises OSError where stdout refuses, and :class:`WorkError` where it is closed.
         """
@@ -49,25 +50,25 @@ class Terminal:
         return self.out.width if self.out.is_terminal or "COLUMNS" in os.environ else None
 
     def lines(self, *lines: str) -> None:
-        """Print lines, broken between words where the terminal is narrower; what follows a label stays under itself."""
+        """Print lines, broken between words for a narrow terminal; the text after a label keeps its indent."""
         self.result(*(line if self.width is None else wrapped(line, self.width) for line in lines))
 
     def note(self, *parts: "RenderableType") -> None:
-        """Print something helpful that was not asked for, if it can be printed."""
+        """Print advice, if it can be printed."""
         if not self.quiet and not self.json:
             for part in parts:
                 _print(self.notes, part)
 
     def next(self, *commands: str) -> None:
-        """Print commands to go on with."""
+        """Print the next commands."""
         self.note("\nNext:", *(f"  {command}" for command in commands))
 
-    def document(self, value: Mapping[str, Any]) -> None:
-        """Print the JSON document, where one is asked for; errors as :meth:`result`."""
+    def document(self, value: Document) -> None:
+        """Print the JSON document, if the command has --json; errors as :meth:`result`."""
         if self.json:
             _need_stdout()
             sys.stdout.write(to_json(value) + "\n")
-            sys.stdout.flush()  # a full disk shows here and not after the command's end
+            sys.stdout.flush()  # so that a full disk raises here and not at exit
 
     def warn(self, sentence: str) -> None:
         """Print a warning on stderr, also when quiet."""
@@ -75,7 +76,7 @@ class Terminal:
 
     @contextmanager
     def warnings(self) -> Iterator[None]:
-        """Print what the library warns of, a line each; warnings of other kinds stay what they are."""
+        """Print the library's own warnings as sentences; other warnings are shown as usual."""
         with warnings.catch_warnings():
             others = warnings.showwarning
 
@@ -86,7 +87,7 @@ class Terminal:
                     others(message, category, *where)
 
             warnings.simplefilter("always", OtherMachineWarning)
-            warnings.showwarning = show  # type: ignore[assignment]  # typed with names for what goes on in order
+            warnings.showwarning = show  # type: ignore[assignment]  # the arguments are passed on by position
             yield
 
     def say(self, sentence: str) -> None:
@@ -97,19 +98,20 @@ class Terminal:
     def epochs(self, metric: str, *, epochs: int | None, done: int = 0, label: str = "") -> "Epochs":
         """Return a display of a training run, to be used as a context.
 
-        ``epochs``: how many there will be, None for a model without any; ``done``: how many a resumed run has already.
+        ``epochs``: the number of epochs, None for a model without epochs; ``done``: those that a resumed run has done.
         """
         return Epochs(self, metric, epochs, done, label)
 
     @contextmanager
     def amounts(self, *, bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
         """Yield ``progress(what, done, total)``: a bar per ``what`` on a terminal; elsewhere a line, for bytes only."""
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
         if self.quiet or not self.err.is_terminal:
+            named: set[str] = set()
 
             def line(what: str, done: int, total: int | None) -> None:
-                if bytes and what not in tasks:
-                    tasks[what] = None
+                if bytes and what not in named:
+                    named.add(what)
                     self.say(f"{what} ...")
 
             yield line
@@ -125,7 +127,7 @@ class Terminal:
 
 
 class Epochs:
-    """A training run as it goes: one bar on a terminal, one line per epoch elsewhere, nothing when quiet."""
+    """The display of a training run: one bar on a terminal, one line per epoch elsewhere, nothing when quiet."""
 
     def __init__(self, terminal: Terminal, metric: str, epochs: int | None, done: int, label: str) -> None:
         self.terminal, self.metric, self.done, self.label = terminal, metric, done, label
@@ -144,12 +146,12 @@ class Epochs:
             self.bar.stop()
 
     def step(self, done: int, total: int) -> None:
-        """Note that ``done`` of an epoch's ``total`` updates are done."""
+        """Show that ``done`` of an epoch's ``total`` updates are done."""
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done + done / total)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Show one epoch, given as the plain values of an EpochReport."""
+    def epoch(self, row: Document) -> None:
+        """Show one epoch; ``row`` is an EpochReport as plain values."""
         self.done = row["epoch"]
         if self.bar is None:
             prefix = f"{self.label}: " if self.label else ""
@@ -161,7 +163,7 @@ class Epochs:
         self.bar.update(self.task, completed=row["epoch"], about=about)
 
 
-def epoch_line(row: Mapping[str, Any], metric: str) -> str:
+def epoch_line(row: Document, metric: str) -> str:
     """Return one epoch as a line: losses, KL and its weight, the validation metric, a star for a new best, seconds."""
     phases: dict[str, dict[str, float]] = row["phases"]
     parts = [f"epoch {row['epoch']:>{len(str(row['epochs']))}}/{row['epochs']}"]
@@ -198,24 +200,24 @@ def amount(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def to_json(value: Mapping[str, Any]) -> str:
-    """Return JSON for stdout; escaped where stdout cannot carry a character, or a terminal would obey it."""
+def to_json(value: Document) -> str:
+    """Return JSON for stdout; characters that stdout lacks and control characters are escaped."""
     plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     return visible_json(json.dumps(value, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
 def console(*, stderr: bool = False, forgiving: bool = False) -> "Console":
-    """Return a console that prints text as it is: no markup, no guessing at what numbers are, no control characters.
+    """Return a console that prints text as it is: no markup, no highlighting of numbers, no control characters.
 
     Sentences, tables and bars show control characters as text (:func:`recvae.reports.text.visible`).
-    The console of stderr, and a ``forgiving`` one, loses what cannot be printed.
+    A console of stderr, and a ``forgiving`` one, ignores failures to print.
     """
     from rich.console import Console
     from rich.segment import Segment
     from rich.text import Text
 
     class Plain(Console):
-        """Shows control characters of others' text; rich's own are segments of another kind, and pass."""
+        """Writes out control characters in text; rich's own control codes are segments of another kind."""
 
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(visible(text), **options)
@@ -235,8 +237,8 @@ def _need_stdout() -> None:
 
 
 def print_traceback(text: str) -> None:
-    """Print the lines of a traceback on stderr, as they are but for control characters, if they can be printed."""
-    with suppress(OSError, ValueError):  # stderr may be what failed
+    """Print the lines of a traceback on stderr, with control characters written out, if they can be printed."""
+    with suppress(OSError, ValueError):  # stderr itself may have failed
         sys.stderr.write(visible(text))
 
 
@@ -276,7 +278,7 @@ def _progress(to: "Console", *, bytes: bool = False) -> "Progress":
 
 
 class Follower:
-    """Passes a training run's steps and epochs on to the display of the moment, where there is one."""
+    """Passes a training run's steps and epochs on to the present display, if there is one."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
@@ -287,13 +289,13 @@ class Follower:
         if self.display is not None:
             self.display.step(done, total)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Document) -> None:
         """Show an epoch that is done."""
         if self.display is not None:
             self.display.epoch(row)
 
     def slow(self, sentence: str | None) -> None:
-        """Warn, where there is something to say, that a run has become slow."""
+        """Print a warning that a run has become slow, unless it is None."""
         if sentence:
             self.terminal.warn(sentence)
 

@@ -15,21 +15,21 @@ _until_done = ExitStack()
 def use_threads(asked: str, *, run: Path | None = None) -> int:
     """Set the number of threads until :func:`back_to_before`, and return it; ``asked`` is a number or ``auto``.
 
-    ``auto`` is the number that ``run``, a run to be resumed, was trained with, where it says; else what OMP_NUM_THREADS
-    says; else as many as there are cores that this process may use and others leave free. Raises :class:`InputError`
-    for another word.
+    ``auto`` is the number with which ``run``, a run to be resumed, was trained, if it is known; else OMP_NUM_THREADS if
+    that is set; else the number of cores that this process may use and other programs leave free. Raises
+    :class:`InputError` for another word.
     """
     number = threads.parse(asked)
     if number is None and run is not None:
         number = trained_with(run)
     loaded = "torch" in sys.modules
     others = None
-    if not (number == 1 or (loaded and (number is not None or _torch_threads() == 1))):  # else the load changes nothing
+    if not (number == 1 or (loaded and (number is not None or _torch_threads() == 1))):  # else the load does not matter
         others = _others()
         if not loaded and others is not None and others > threads.NEGLIGIBLE:
             threads.spin_briefly(os.environ)
     if number is None:
-        most = _torch_threads()  # of real cores, or OMP_NUM_THREADS
+        most = _torch_threads()  # the number of real cores, or OMP_NUM_THREADS
         number = most if "OMP_NUM_THREADS" in os.environ else min(most, threads.choose(threads.cores(), others))
     back_to_before()
     _until_done.enter_context(threads.limited(number))
@@ -55,19 +55,19 @@ def _others() -> float | None:
 
 
 def back_to_before() -> None:
-    """Give the process the number of threads that it had."""
+    """Restore the process's former number of threads."""
     _until_done.close()
 
 
 def trained_with(run: Path) -> int | None:
-    """Return the number of threads that a run to be resumed was trained with; None where it does not say."""
+    """Return the number of threads that a run to be resumed was trained with; None where unknown."""
     from safetensors import SafetensorError, safe_open
 
     from recvae.training.run_folder import STATE
 
     try:
-        with safe_open(run / STATE, framework="np") as file:  # what the state says of itself, not its tensors
+        with safe_open(run / STATE, framework="np") as file:  # reads the header and no tensors
             used = json.loads(file.metadata()["recvae"])["facts"]["values"]["arithmetic"]["threads"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return None  # none, an older one, or a damaged one: reading all of it says so
+        return None  # no state, an older or a damaged one; reading the run raises the error
     return used if type(used) is int and 1 <= used <= threads.MOST else None

@@ -14,6 +14,7 @@ from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Model
 from recvae.cli.output import hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.options import TrainOptions
 from recvae.registry import entry
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def train(
         score is not None
         and epochs is not None
         and recommender.best_epoch == epochs
-        and not recommender.config.train.stop_after
+        and not recommender.config.options(TrainOptions).stop_after
     ):
         terminal.note(_more_epochs(recommender, dataset, run, epochs))
     terminal.next(f"recvae evaluate {run} {dataset}", f"recvae recommend {run} --item {_example(data)}")
@@ -171,7 +172,7 @@ def _run(terminal: Terminal, fit: "Fit", data: "Dataset", out: Path, device: str
 
     model = fit.model
     done = len(read_metrics(under_way(out))) if fit.resume else 0
-    options = model.config.train
+    options = model.config.options(TrainOptions)
     epochs = min(options.epochs, options.stop_after or options.epochs)
     try:
         with terminal.warnings(), terminal.epochs(fit.metric, epochs=epochs, done=done) as display:

@@ -1,4 +1,4 @@
-"""Sentences of the library in the words of the command line: ``overwrite=True`` is called ``--overwrite`` here."""
+"""Error sentences of the library with options of the command line in place of Python arguments."""
 
 import re
 

@@ -76,7 +76,7 @@ def plan_refit(run: Path) -> Refit:
         raise FormatError(f"{run / RUN} was altered, or is another version's. {error}") from error
     if config.train is not None:
         _check_finished(run, config.train, before.best_epoch, read_metrics(run))
-        config = replace(config, train=replace(config.train, stop_after=before.best_epoch))
+        config = replace(config, train=replace(config.train, stop_after=before.best_epoch or 0))
     return Refit(
         run=run,
         config=config,

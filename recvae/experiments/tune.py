@@ -30,7 +30,7 @@ from recvae.experiments.space import Plan
 from recvae.experiments.study import STUDY, Study, Trial, read_study
 from recvae.files import refuse_existing, writing
 from recvae.files.swap import clear_inside
-from recvae.options import Between, OneOf, Space
+from recvae.options import Between, OneOf, Space, TrainOptions
 from recvae.recommender import build
 from recvae.training.versions import versions
 
@@ -324,7 +324,8 @@ class _Runner:
             if row["score"] is None:
                 return
             scores.append([epoch, row["score"]])
-            last = min(config.train.epochs, config.train.stop_after or config.train.epochs)
+            options = config.options(TrainOptions)
+            last = min(options.epochs, options.stop_after or options.epochs)
             if proposal is None or epoch >= last:
                 return
             proposal.report(row["best_score"], epoch)

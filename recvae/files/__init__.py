@@ -12,7 +12,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from recvae.files.swap import (
 )
 
 __all__ = [
+    "Document",
+    "JsonObject",
     "file_hash",
     "fill_json",
     "fill_table",
@@ -54,16 +56,21 @@ __all__ = [
     "writing",
 ]
 
+Document = Mapping[str, Any]
+"""A JSON object that is read: its reader knows, or has checked, the types of the fields."""
+JsonObject = dict[str, Any]
+"""A JSON object that is being made."""
+
 # csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
 _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Be the one writer of the output ``path`` in the body; unfinished forms of it that are found are removed.
+    """Hold the lock of the output ``path`` in the body, and remove unfinished forms of it first.
 
-    A thread that is already may enter again. Folders above ``path`` are made, and removed again where they stay empty.
-    Raises :class:`WorkError` naming the other writer where there is one, and where the operating system refuses.
+    A thread that holds the lock may enter again. Folders above ``path`` are made, and removed again where they stay
+    empty. Raises :class:`WorkError` naming another process that writes there, or where the operating system refuses.
     """
     need_utf8(path)
     if not target(path).name:
@@ -88,7 +95,7 @@ def _enter(stack: ExitStack, path: Path) -> None:
         else:
             break
     recover(path)
-    if first:  # later ones may be what this writer has begun
+    if first:  # on entering again, unfinished forms may be this writer's
         clear_parts(path)
 
 
@@ -96,7 +103,7 @@ def _enter(stack: ExitStack, path: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in ``path``'s folder; rename it to ``path`` if the body succeeds, else delete it.
 
-    Other writers are not kept away: that is :func:`writing`'s. Raises :class:`WorkError` naming ``path`` where the
+    No lock is taken (:func:`writing` takes one). Raises :class:`WorkError` naming ``path`` where the
     operating system refuses.
     """
     temporary: Path | None = None
@@ -107,7 +114,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         os.close(handle)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that others cannot read
         sync(temporary)
         put(temporary, place)
     except OSError as error:
@@ -137,7 +144,7 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
                 sync(file)
             put(temporary, place)
             clear_replaced(place)
-        except WorkError as error:  # from a file within: name the place that the user knows
+        except WorkError as error:  # of a file within: name the folder that the user named
             raise WorkError(str(error).replace(str(temporary), str(path))) from error
         except OSError as error:
             raise failure(path, error) from error
@@ -149,9 +156,8 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool = False) -> Iterato
 def refuse_existing(path: Path, *, marker: str, overwrite: bool) -> None:
     """Raise :class:`InputError` where the folder ``path`` exists, is not empty, and may not be replaced.
 
-    Leftovers of a write that was cut off do not count. The folder one is in cannot be renamed under one's feet.
-
-    With ``overwrite`` only a folder that holds the file ``marker``, one of our own kind, may be: a slip of the hand
+    Leftovers of a killed process do not count. The current folder is refused, since it cannot be renamed. With
+    ``overwrite`` only a folder that holds the file ``marker``, and so is of our kind, may be replaced: a mistyped path
     must not delete anything else.
     """
     if path.resolve() == Path.cwd():
@@ -187,14 +193,14 @@ def _encoded(text: str, name: str) -> bytes:
         raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {name}. Rename it.") from error
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN and infinities are refused."""
     with whole_file(path) as temporary:
         fill_json(temporary, value, path.name)
 
 
-def fill_json(path: Path, value: Any, name: str) -> None:
-    """Write as :func:`write_json` does to a temporary file, of what will be called ``name``."""
+def fill_json(path: Path, value: object, name: str) -> None:
+    """Write as :func:`write_json` does to a temporary file; errors use its later ``name``."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.write_bytes(_encoded(text, name))
 
@@ -210,14 +216,14 @@ def read_json(path: Path) -> Any:
 
 
 def from_json(text: str) -> Any:
-    """Return what JSON text holds; raise ValueError where it is not JSON that we would write.
+    """Return the value of JSON text; raise ValueError for text that this project would not write.
 
-    That is also where it is nested too deeply to be read, where a text in it is no Unicode (half a surrogate pair), and
-    for NaN, infinities and numbers too long to be one.
+    Such text is not JSON, is nested too deeply to be read, holds a text that is not valid Unicode (half a surrogate
+    pair), NaN, an infinity, or a number that is too large.
     """
     try:
         value = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        if "\\u" in text:  # the only way to a lone surrogate
+        if "\\u" in text:  # only an escape can make a lone surrogate
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -234,7 +240,7 @@ def _finite(text: str) -> float:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a UTF-8 CSV table, quoted where needed, so that any id and title comes back as it was.
+    """Write a UTF-8 CSV table, quoted where needed, so that every id and title is read back unchanged.
 
     Raises :class:`DataError` where a text is not valid Unicode.
     """
@@ -243,7 +249,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def fill_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], name: str) -> None:
-    """Write a table as :func:`write_table` does to a temporary file, of what will be called ``name``."""
+    """Write a table as :func:`write_table` does to a temporary file; errors use its later ``name``."""
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             file.write(",".join(header) + "\n")
@@ -253,7 +259,7 @@ def fill_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
-    """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, where the file is not such."""
+    """Read the rows below ``header``; raise :class:`FormatError`, ending in ``remedy``, for any other file."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -279,7 +285,7 @@ def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> 
 
 def _line(row: Sequence[object]) -> str:
     fields = [str(value) for value in row]
-    if _NEEDS_QUOTES.search("".join(fields)):  # rarely: one search for all of them
+    if _NEEDS_QUOTES.search("".join(fields)):  # rarely true: one search for all fields
         fields = ['"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text for text in fields]
     return ",".join(fields) + "\n"
 
@@ -297,7 +303,7 @@ def vocabulary_hash(item_ids: Iterable[str]) -> str:
 
 
 def same_vocabulary(item_ids: Iterable[str], digest: str) -> bool:
-    """Say whether ``digest`` is the hash of these ids; it may be the one without escapes that folders had at first."""
+    """Return whether ``digest`` is the hash of these ids, by :func:`vocabulary_hash` or by older versions."""
     ids = list(item_ids)
     return digest in (vocabulary_hash(ids), _lines_hash(ids))
 

@@ -1,8 +1,8 @@
-"""One writer at a time for each output: a lock file beside it that names its holder, and that no dead process can keep.
+"""One writer at a time for each output: a lock file beside it, which names its holder and ends with its process.
 
-The lock is the operating system's, on an open file: it ends with the process that holds it, however that ends. The file
-is removed with the lock. Where a file system has no such locks, the file itself is the lock, and one whose process is
-gone is taken over (both are the library filelock's).
+The lock is the operating system's, on an open file, and ends with the process that holds it, also if that is killed.
+The file is removed with the lock. Where a file system has no such locks, the existence of the file is the lock, and the
+file of a process that has ended is taken over. The library filelock implements both.
 """
 
 import errno
@@ -29,9 +29,9 @@ LOCK = ".lock"  # how the names of lock files end; they begin with a dot
 PATIENCE = 0.5  # seconds that a second writer waits: the first one may be about to end
 
 doing: ContextVar[str] = ContextVar("doing", default="")
-"""What this process is at, such as ``recvae train``, for those who find its lock; the program's name by default."""
+"""The command of this process, such as ``recvae train``, which a lock file names; by default the program's name."""
 
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # what file systems without locks answer
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # the errors of file systems without locks
 _held: dict[tuple[int, int, str], int] = {}  # how many times, by process (a fork holds nothing), thread and lock file
 
 
@@ -41,9 +41,7 @@ class BusyError(WorkError):
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
-    """Hold the lock of the output ``path`` in the body; a thread that has it already may take it again.
-
-    Yields whether it was taken for the first time.
+    """Hold the lock of the output ``path`` in the body; yield whether this thread did not hold it before.
 
     The folder above ``path`` must exist. Raises :class:`BusyError` naming the holder where the output is locked, and
     OSError where the lock file cannot be written.
@@ -67,9 +65,9 @@ def lock(path: Path) -> Iterator[bool]:
 
 
 def lock_file(path: Path) -> Path:
-    """Return the lock file of an output: one for all names (links) of it.
+    """Return the lock file of an output: the same file for all links to the output.
 
-    It is beside the output, or inside a folder whose surroundings cannot be written to.
+    It is beside the output, or inside it where the output is a folder whose parent cannot be written to.
     """
     real = Path(os.path.realpath(path))
     if real.is_dir() and not os.access(real.parent, os.W_OK):
@@ -89,7 +87,7 @@ def _acquire(place: Path, path: Path) -> "BaseFileLock":
                 raise
             made = SoftFileLock(place, timeout=PATIENCE)
             made.acquire(poll_interval=0.02)
-            return made  # its file has a record of its own
+            return made  # filelock writes a record of its own
     except (Timeout, PermissionError) as error:
         if isinstance(error, PermissionError) and not place.exists():
             raise
@@ -102,15 +100,15 @@ def _acquire(place: Path, path: Path) -> "BaseFileLock":
         "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
         "doing": doing.get() or Path(sys.argv[0]).name or "Python",
     }
-    with suppress(OSError):  # Windows lets nobody read or write a locked file; then the holder has no name
+    with suppress(OSError):  # on Windows a locked file cannot be written; then the holder stays unknown
         place.write_text(json.dumps(record) + "\n", encoding="utf-8")
     return made
 
 
 def _release(held: "BaseFileLock", place: Path) -> None:
-    """Remove the lock file while it is locked, so that nobody else's is removed, and let go of it.
+    """Remove the lock file while it is locked, so that no other process's is removed, and release the lock.
 
-    A waiting process that has opened the removed file sees that it has no name any more, and opens a new one.
+    A process that waits with the removed file open sees that the file was removed, and opens a new one.
     """
     from filelock import SoftFileLock
 
@@ -125,7 +123,7 @@ def _release(held: "BaseFileLock", place: Path) -> None:
 
 
 def _holder(place: Path) -> str:
-    """Say who holds a lock; its file is empty for a moment after it is made."""
+    """Return the holder of a lock for a sentence; a new lock file is empty for a moment."""
     for _ in range(10):
         with suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads(place.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""A finished file or folder takes the place of an earlier one, and what a killed process left on the way is found.
+"""Replacing a file or folder by a finished new one, and recovery after a process that was killed meanwhile.
 
 Names beside an output ``X``, all hidden:
 
-    .X.????????.part    what is not finished yet
-    .X.next             a run that is to replace X and has no model yet; ``--resume`` goes on with it
+    .X.????????.part    an unfinished form of X
+    .X.next             a run that will replace X and has no model yet; ``--resume`` continues it
     .X.????????.old/X   the earlier X, where two names cannot be exchanged in one step
-    .X.lock             says who is writing X
+    .X.lock             names the process that is writing X
 """
 
 import ctypes
@@ -27,15 +27,15 @@ from recvae.errors import InputError, RecvaeError, WorkError
 from recvae.files.locks import BusyError, lock
 
 PART = ".part"  # how the names of unfinished files and folders end; they begin with a dot
-OLD = ".old"  # and those of folders that hold what is being replaced
-NEXT = ".next"  # and those of runs that are to replace another
+OLD = ".old"  # the end of the names of folders that hold a replaced output
+NEXT = ".next"  # the end of the names of runs that will replace another
 READS_FOR = 5.0  # seconds that a reader tries to see one version of a folder that is being replaced
 
-_PRIVATE = "[a-z0-9_]{8}"  # what tempfile makes unique names of
-# A file system that cannot sync says so with one of these. EROFS is not among them, although fsync(2) names it: here
-# something was just written, so the disk has become read-only under it, as it does after an error.
+_PRIVATE = "[a-z0-9_]{8}"  # the random part of tempfile's names
+# Errors of file systems that cannot sync. EROFS is not among them, although fsync(2) lists it: after a write it means
+# that the disk failed and became read-only.
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-# And one that cannot exchange two names, or not these two, with one of these.
+# Errors of file systems that cannot exchange two names, or not these two.
 _CANNOT_EXCHANGE = {*_CANNOT_SYNC, errno.EXDEV}
 _REMEDIES = {
     errno.EIO: "The disk or its connection fails: check it, or choose another place to write to.",
@@ -48,12 +48,12 @@ _Value = TypeVar("_Value")
 
 
 def target(path: Path) -> Path:
-    """Return where a link leads, so that its target is replaced and the link stays; else ``path``, with a name."""
+    """Return the target of a link, so that the target is replaced and the link stays; else ``path``, with a name."""
     return Path(os.path.realpath(path)) if path.is_symlink() or path.name in ("", "..") else path
 
 
 def need_utf8(path: Path) -> None:
-    """Raise :class:`InputError` for a path that is not UTF-8: safetensors, Arrow and JSON have no other."""
+    """Raise :class:`InputError` for a path that is not UTF-8, which safetensors, Arrow and JSON need."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -68,13 +68,15 @@ def failure(path: Path, error: OSError) -> WorkError:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's or a folder's contents to the disk; raise OSError where they may not have got there.
+    """Flush a file's or a folder's contents to the disk; raise OSError where that may have failed.
 
     File systems that cannot sync, and folders that cannot be opened (on Windows none can), are passed over.
     """
     folder = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # some systems sync only what can be written
+        descriptor = os.open(
+            path, os.O_RDONLY if folder else os.O_RDWR
+        )  # some systems sync only files opened for writing
     except PermissionError:
         if folder:
             return
@@ -126,11 +128,11 @@ def remove(path: Path) -> None:
 
 
 def put(new: Path, path: Path) -> None:
-    """Give ``new``, a complete file or folder in the same folder as ``path``, the name ``path``, and flush that.
+    """Rename ``new``, a complete file or folder beside ``path``, to ``path``, and flush the folder above.
 
-    There is a whole ``path`` at every moment, where there was one. Where the system cannot exchange two names, a folder
-    is without its name for the moment between two renames; a process killed there leaves the earlier one set aside,
-    for :func:`recover`. Raises OSError with the earlier one in its place. That one is removed last.
+    A complete ``path`` exists at every moment. Only where the system cannot exchange two names, a folder's name is
+    missing for the moment between two renames; if the process is killed then, :func:`recover` finds the earlier folder.
+    The earlier one is removed last; on OSError it is in its place.
     """
     aside: Path | None = None
     undo: Callable[[], object]
@@ -150,7 +152,7 @@ def put(new: Path, path: Path) -> None:
             raise
         aside = aside.parent
     else:
-        new.replace(path)  # a file: one step, which cannot be taken back
+        new.replace(path)  # of a file: one step, which cannot be undone
         undo = bool
     try:
         sync(path.parent)
@@ -192,11 +194,11 @@ def _exchange() -> Callable[[bytes, bytes], int] | None:
     return lambda one, other: int(function(here, one, here, other, 2))  # RENAME_EXCHANGE
 
 
-# What is set aside, and what a killed process left.
+# Folders that are moved aside, and recovery after a killed process.
 
 
 def next_of(path: Path) -> Path:
-    """Return where a run that is to replace ``path`` is kept until it has a model."""
+    """Return the hidden place of a run that will replace ``path`` once it has a model."""
     real = target(path)
     return real.with_name(f".{real.name}{NEXT}")
 
@@ -213,7 +215,7 @@ def set_aside(path: Path) -> Path:
 
 
 def put_back(aside: Path, path: Path) -> None:
-    """Give what :func:`set_aside` moved its place again, instead of whatever is there now."""
+    """Move a folder back that :func:`set_aside` moved, and remove the one that is in its place."""
     remove(path)
     aside.rename(path)
     with suppress(OSError):
@@ -221,17 +223,17 @@ def put_back(aside: Path, path: Path) -> None:
 
 
 def find_aside(path: Path) -> Path | None:
-    """Return what a killed process had set aside, None where there is nothing."""
+    """Return the folder that a killed process had set aside, None where there is none."""
     path = target(path)
     return next(path.parent.glob(f".{glob.escape(path.name)}.*{OLD}/{glob.escape(path.name)}"), None)
 
 
 def recover(path: Path, *, marker: str = "", whole: str = "") -> None:
-    """Give a folder that a killed process had set aside its place again, where there is nothing better now.
+    """Move a folder that a killed process had set aside back to ``path``, unless a complete one is there.
 
-    That is where ``path`` is missing, or is a run (it holds the file ``marker``) that was only begun (it does not hold
-    the file ``whole``), which becomes the run that is to replace ``path``. Raises :class:`WorkError` where what is
-    found cannot be moved. Nothing happens while a living process is at it.
+    ``path`` is incomplete if it is a run (it holds the file ``marker``) without a model (without the file ``whole``);
+    it then becomes the run that will replace ``path``. Nothing happens while another process writes there. Raises
+    :class:`WorkError` where the folder cannot be moved.
     """
     path = target(path)
 
@@ -264,13 +266,13 @@ def clear_parts(path: Path) -> None:
 
 
 def clear_replaced(path: Path) -> None:
-    """Remove all that was set aside for ``path`` or was to replace it: a whole one is in its place."""
+    """Remove the folders set aside for ``path`` or meant to replace it: ``path`` is complete."""
     name = rf"\.{re.escape(path.name)}"
     _clear(path.parent, rf"{name}(\.{_PRIVATE}{re.escape(OLD)}|{re.escape(NEXT)})")
 
 
 def clear_inside(folder: Path) -> None:
-    """Remove the unfinished files in a folder of ours, safetensors' among them; the caller holds its lock."""
+    """Remove the unfinished files in a folder, those of safetensors included; the caller holds its lock."""
     _clear(folder, rf"\..+{re.escape(PART)}|\.tmp[A-Za-z0-9]{{6}}")
 
 
@@ -285,10 +287,10 @@ def _clear(folder: Path, pattern: str) -> None:
 
 
 def one_version(folder: Path, read: Callable[[], _Value]) -> _Value:
-    """Return what ``read`` returns of ``folder``, all of it from one version of the folder.
+    """Return the result of ``read``, which reads ``folder``, from one version of the folder.
 
-    Where the folder was replaced meanwhile, it is read again, for some seconds. Raises what ``read`` raises, and
-    :class:`WorkError` where the folder does not stay one for long enough.
+    Where the folder was replaced meanwhile, it is read again, for some seconds. Raises the errors of ``read``, and
+    :class:`WorkError` where the folder keeps being replaced.
     """
     end = time.monotonic() + READS_FOR
     while True:
@@ -311,9 +313,9 @@ def one_version(folder: Path, read: Callable[[], _Value]) -> _Value:
 
 @contextmanager
 def _identity(folder: Path) -> Iterator[tuple[int, int] | None]:
-    """Yield what tells a folder from all others, None where there is none; no other folder is the same in the body."""
+    """Yield the device and inode of a folder, None where it is missing; no other folder gets them in the body."""
     descriptor = None
-    if os.name == "posix":  # an open folder's number is not given to a new one
+    if os.name == "posix":  # the inode of an open folder is not reused
         with suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -338,11 +340,11 @@ def _told_apart(found: os.stat_result) -> tuple[int, int]:
 
 
 def refuse_inputs(out: Path, inputs: Sequence[Path], *, marker: str | None = None) -> None:
-    """Raise :class:`InputError` where writing ``out`` would replace something that is read.
+    """Raise :class:`InputError` where writing ``out`` would replace an input.
 
-    That is one of ``inputs`` itself, by whatever name or link; a folder that one of them is in; or a file that is in
-    one of them. With ``marker``, the file that folders like ``out`` hold, a folder in an input of that kind is refused
-    too: it may be a part of it. What does not exist is passed over.
+    ``out`` may be no input, by whatever name or link, no folder that holds an input, and no file in an input. With
+    ``marker``, the file that folders like ``out`` hold, it may be no folder in an input of that kind either. Inputs
+    that do not exist are ignored.
     """
     if not out.exists():
         return

@@ -2,10 +2,10 @@
 
     s(u, i) = sum_c  w_c * s_c(u, i) / d_c        w_c >= 0, sum_c w_c = 1
 
-d_c is the standard deviation of component c's scores around each user's mean, over all items and the given histories.
-It is one number a component, found once and kept: weights of different models compare, and one user's scores depend on
-nobody else. The weighted sum of scores is Fox and Shaw's linear combination ("Combination of Multiple Searches",
-TREC-2, 1994) and the weighted hybrid of Burke ("Hybrid Recommender Systems", UMUAI 2002).
+d_c is the standard deviation of component c's scores around each user's mean, over all items and the histories passed
+to the blend. It is one number per component, computed once: so the weights of different models can be compared, and one
+user's scores depend on no other user. The weighted sum of scores is Fox and Shaw's linear combination ("Combination of
+Multiple Searches", TREC-2, 1994) and the weighted hybrid of Burke ("Hybrid Recommender Systems", UMUAI 2002).
 """
 
 import copy
@@ -13,10 +13,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, items, path_of, shown
@@ -48,12 +49,12 @@ NOT_TRAINED = (
 )
 
 Weights = tuple[float, ...]
-Score = Callable[[Any], Tensor]
+Score = Callable[[csr_array], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlendOptions:
-    """What a blend is made of."""
+    """Options of a blend: its components and their weights."""
 
     components: tuple[str, ...] = option((), "Names of the models, in order.")
     weights: tuple[float, ...] = option((), "Weight of each component, in order; their sum is 1.", ge=0)
@@ -63,7 +64,7 @@ class Blend(Recommender):
     """Ranks by the weighted sum of the scores of ``components``, fitted models of one catalogue.
 
     ``histories``: CSR (n, n_items), such as the validation users' fold-in clicks; each component's spread is measured
-    on those that are not empty (an empty one is answered with popularity, on a scale of its own). ``weights``: one per
+    on the histories that are not empty (an empty one is ranked by popularity, on another scale). ``weights``: one per
     component, divided by their sum; equal ones where none are given. A component of weight 0 is not asked for scores.
     Raises :class:`InputError` for fewer than two components, one of ratings or of users' attributes, other catalogues,
     weights or histories that do not fit, and a component that scores all items alike; :class:`WorkError` for one whose
@@ -75,12 +76,12 @@ class Blend(Recommender):
     components: Sequence[Recommender] = ()
     spreads: Sequence[float] = ()
     scorers: Sequence[Score] = ()
-    alike_spreads: dict[int, float]  # of similarities, by component
+    alike_spreads: dict[int, float]  # spreads of similarities, by component
 
     def __init__(
         self,
         components: Sequence[Recommender],
-        histories: Any,
+        histories: csr_array,
         weights: Sequence[float] | None = None,
         *,
         device: str = "auto",
@@ -119,15 +120,15 @@ class Blend(Recommender):
 
     @classmethod
     def from_config(cls, config: RunConfig, device: str = "auto") -> Self:
-        """Return a blend that :meth:`load` is to fill; raise :class:`InputError` where one would be trained."""
+        """Return a blend for :meth:`load` to complete; raise :class:`InputError` for a configuration to be trained."""
         blend = super().from_config(config, device)
-        if not config.model.weights:
+        if not config.options(BlendOptions).weights:
             raise InputError(NOT_TRAINED)
         return blend
 
     def fit(
         self,
-        train: Any,
+        train: csr_array,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
@@ -144,8 +145,7 @@ class Blend(Recommender):
     @property
     def weights(self) -> Weights:
         """One weight per component; their sum is 1."""
-        weights: Weights = self.config.model.weights
-        return weights
+        return self.config.options(BlendOptions).weights
 
     def with_weights(self, weights: Sequence[float]) -> Self:
         """Return a blend of the same components, which it shares, with other weights."""
@@ -155,25 +155,25 @@ class Blend(Recommender):
         other.metrics = {}
         return other
 
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         """Return the weighted sum of the components' scores, float32 (b, n_items), of canonical CSR rows."""
         total = None
         for score, weight, spread in zip(self.scorers, self.weights, self.spreads, strict=True):
             if weight:
-                part = score(histories).to(self.device)  # a search keeps it: not to be changed
+                part = score(histories).to(self.device)  # not changed in place: a search for weights keeps it
                 total = part * (weight / spread) if total is None else total.add_(part, alpha=weight / spread)
         assert total is not None  # weights sum to 1
         return total
 
     @torch.no_grad()
     def similarity(self, items: Tensor) -> Tensor:
-        """Return how alike items are by all components, -inf where no component says anything.
+        """Return how alike items are by all components, -inf where no component has a similarity.
 
         sum_c w_c s_c(i, j) e / e_c: similarities of different models compare as scores do, each divided by its
         spread. e_c is the standard deviation of component c's similarities around each item's mean, over all others and
         at most :data:`SPREAD_ITEMS` evenly spaced items; e, the weighted mean of the e_c, keeps one component alone as
         it is. A pair without a similarity, as item-kNN has them, counts 0. Raises :class:`InputError` where a component
-        that has any weight cannot say what is alike.
+        with a weight above 0 has no similarities.
         """
         spreads = self._similarity_spreads()
         mean = math.fsum(weight * spreads[place] for place, weight in enumerate(self.weights) if weight)
@@ -187,12 +187,12 @@ class Blend(Recommender):
         return total.masked_fill_(nowhere, -torch.inf)
 
     def _alike(self, place: int, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a component's similarities, 0 where it has none, and where that is: (n, n_items) each."""
+        """Return a component's similarities, 0 where it has none, and a mask of those places: (n, n_items) each."""
         try:
             part = self.components[place].similarity(items).to(self.device)
         except InputError as error:
             raise InputError(f"The blend cannot say which items are alike. {error}") from error
-        none = part == -torch.inf  # neighbours only: the rest is not alike at all
+        none = part == -torch.inf  # a model of neighbours has no others
         return part.masked_fill_(none, 0.0), none
 
     def _similarity_spreads(self) -> dict[int, float]:
@@ -206,19 +206,19 @@ class Blend(Recommender):
                     some = chosen[start : start + at_once]
                     part = self._alike(place, some)[0].cpu().double()
                     itself = torch.zeros_like(part, dtype=torch.bool).scatter_(1, some[:, None], True)
-                    others = part[~itself].view(len(some), -1)  # an item is as like itself as nothing else is
+                    others = part[~itself].view(len(some), -1)  # without an item's similarity to itself
                     if others.shape[1]:
                         variance += float(others.var(dim=1, correction=0).sum()) / len(chosen)
                 known[place] = math.sqrt(variance)
         return known
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights and spreads, float64 (n_components,); what the components learned is in their own folders."""
+        """Return weights and spreads, float64 (n_components,); the components' tensors are in their own folders."""
         return {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("weights", "spreads")}
 
     def expected(self) -> Mapping[str, Expected]:
         """Return the form of :meth:`tensors`; a spread is above 0."""
-        n = len(self.config.model.components)
+        n = len(self.config.options(BlendOptions).components)
         spreads = Expected((n,), torch.float64, low=math.ulp(0.0))
         return {"weights": Expected((n,), torch.float64, low=0), "spreads": spreads}
 
@@ -248,7 +248,7 @@ class Blend(Recommender):
     def _read(cls, folder: Path, device: str) -> Self:
         """Return the blend of a run folder; raise :class:`FormatError` where it or a component is damaged."""
         blend = super()._read(folder, device)
-        names, seals = blend.config.model.components, (read_facts(folder) or {}).get("components", [])
+        names, seals = blend.config.options(BlendOptions).components, (read_facts(folder) or {}).get("components", [])
         if len(names) != len(seals):
             raise FormatError(f"{folder / WEIGHTS} does not fit the blend that {folder / RUN} names. Blend again.")
         components = []
@@ -269,7 +269,7 @@ class Blend(Recommender):
         self.alike_spreads = {}
 
     @torch.no_grad()
-    def _spread(self, place: int, histories: Any) -> float:
+    def _spread(self, place: int, histories: csr_array) -> float:
         """Return the standard deviation of a component's scores around each user's mean, some users at a time."""
         rows = max(1, SCORES_IN_MEMORY // self.n_items)
         variance = 0.0
@@ -300,7 +300,7 @@ def normalised(weights: Sequence[float], n: int) -> Weights:
     return values if math.isclose(total, 1, rel_tol=1e-12) else tuple(value / total for value in values)
 
 
-def _not_empty(histories: Any, n_items: int) -> Any:
+def _not_empty(histories: csr_array, n_items: int) -> csr_array:
     """Return the rows of a CSR that hold clicks; raise :class:`InputError` where there are none, or of other items."""
     matrix = canonical(histories)
     if matrix.shape[1] != n_items:
@@ -316,5 +316,5 @@ def _home(folder: Path, place: int, name: str) -> Path:
 
 
 def _seal(home: Path) -> dict[str, str]:
-    """Return what tells a component's run folder from any other: its settings, and its weights with their digest."""
+    """Return digests of a component's run.json and weights, by which its folder is recognised."""
     return {"run": file_hash(home / RUN), "weights": header_hash(home / WEIGHTS)}

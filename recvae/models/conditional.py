@@ -1,16 +1,16 @@
-"""The conditional VAE: Mult-VAE that is told what is wanted and who asks, p(x | z, c) and q(z | x, c).
+"""The conditional VAE: Mult-VAE under conditions, tags of items and attributes of users, p(x | z, c) and q(z | x, c).
 
 Sohn, Lee and Yan, NeurIPS 2015, condition a VAE's encoder and decoder; Carraro, Polato and Aiolli 2020 (C-VAE, arXiv
-2004.11141) condition Mult-VAE on categories of items: the whole history goes in, the user's clicks of the category are
-to come out. docs/differences.md says where this departs from them.
+2004.11141) condition Mult-VAE on categories of items: the input is the whole history, the target the user's clicks on
+items of the category. docs/differences.md lists the differences from them.
 
 Notation: c is a user's conditions, 0 or 1, first T tags of items and then A values of user attributes, C = T + A.
 
     encoder's first layer: x W + b + c E;    logits: h(z) W' + b' + c V;    p(z) = N(0, 1).
 
-What a condition adds are biases, E (C, H) of the first layer's units and V' (I, C) of the items: they start at 0, so
-that a condition means nothing before training, and are left out of the L2 term as biases are. Without conditions
-nothing of all this exists, and the model is Mult-VAE.
+A condition adds biases, E (C, H) of the first layer's units and V' (I, C) of the items: they start at 0, so that a
+condition has no effect before training, and are left out of the L2 term as biases are. Without conditions the model is
+Mult-VAE.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from recvae import defaults
@@ -33,12 +34,12 @@ from recvae.nn.noise import Noise
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.training.loop import TrainOptions
 
-STEP = 10.0  # a step of Adam moves V so much further than other weights: a tag is seen by few users of a batch
+STEP = 10.0  # V's step of Adam is so many times other weights': few users of a batch have a tag
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionalVAEOptions(MultVAEOptions):
-    """Options of the conditional VAE: Mult-VAE's, and what is conditioned on."""
+    """Options of the conditional VAE: Mult-VAE's, and the choice of conditions."""
 
     item_tags: bool = option(True, "Condition on the tags of items, such as genres.")
     min_items: int = option(10, "Tags of fewer items are no conditions.", ge=1)
@@ -52,9 +53,9 @@ class ConditionalVAEOptions(MultVAEOptions):
 
 
 class ConditionalVAENetwork(MultVAENetwork):
-    """Mult-VAE with ``n_conditions`` conditions, which a batch carries; a batch without any asks for nothing.
+    """Mult-VAE with ``n_conditions`` conditions, which a batch carries; a batch without any is Mult-VAE's.
 
-    Before training, :meth:`learn_from` says what the conditions of items and users are.
+    Before training, :meth:`learn_from` sets the conditions of items and users.
     """
 
     options: ConditionalVAEOptions
@@ -71,14 +72,14 @@ class ConditionalVAENetwork(MultVAENetwork):
             self.of_items = nn.Parameter(torch.zeros(n_items, n_conditions))  # V' / STEP
 
     def learn_from(self, item_tags: tuple[Tensor, Tensor] | None, user_attributes: Tensor | None) -> None:
-        """Take the conditions of items and of training users, which are let go of after training.
+        """Set the conditions of items and of training users, which are freed after training.
 
-        ``item_tags``: offsets (I + 1,) and columns of c, int64: item i stands for ``columns[offsets[i] : offsets[i +
-        1]]``. ``user_attributes`` (n_users, A'), int64: the columns of c that a user stands for, filled up with C.
+        ``item_tags``: offsets (I + 1,) and columns of c, int64: item i has the conditions ``columns[offsets[i] :
+        offsets[i + 1]]``. ``user_attributes`` (n_users, A'), int64: each user's conditions, rows filled up with C.
 
-        The tags are kept as a table (I, T) of two bytes a cell, at most half of what V has, however many tags one item
-        may have: what a user's clicks stand for is then the sum of gathered rows, as in a first layer, and its size is
-        known without asking the device.
+        The tags are kept as a table (I, T) of two bytes a cell, at most half the size of V, however many tags an item
+        has: a user's tags are then a sum of gathered rows, as in a first layer, whose size is known without waiting for
+        the device.
         """
         device = self.first.weight.device
         self.item_tags = None
@@ -117,42 +118,47 @@ class ConditionalVAENetwork(MultVAENetwork):
         return self.bound(given, target, beta, noise)
 
     def asked_for(self, batch: Batch, noise: Noise) -> tuple[Batch, Batch]:
-        """Return what goes in, all clicks with the conditions drawn, and what is to come out, as batches.
+        """Return the input of an update, all clicks with drawn conditions, and its target, as batches.
 
-        A user asks for one tag of the user's own clicks, any with the same probability, and the clicks of other items
-        get the value 0 in what is to come out; or, with probability ``unconditioned``, for none. The user's attributes
-        are told, or with probability ``attribute_dropout`` none of them. Nothing here waits for the device.
+        For each user one tag of the user's clicked items is drawn, all with the same probability, and in the target
+        the clicks on items without the tag have the value 0; with probability ``unconditioned`` there is no tag. The
+        user's attributes are conditions too, but with probability ``attribute_dropout`` all are left out. Nothing here
+        waits for the device.
         """
-        o, n_users, width = self.options, len(batch), self.n_conditions + 1  # the last column takes what fills up rows
+        o, n_users, width = (
+            self.options,
+            len(batch),
+            self.n_conditions + 1,
+        )  # the last column takes the values that fill up rows
         conditions, values = batch.values.new_zeros(n_users, width), batch.values
         everyone = torch.ones_like(conditions[:, 0])
         if self.item_tags is not None:
             every = self.item_tags.new_ones(len(batch.columns))
-            counts = gathered_sum(self.item_tags, batch.columns, batch.offsets, every)  # rounded, and 0 where it is 0
+            counts = gathered_sum(self.item_tags, batch.columns, batch.offsets, every)  # rounded; zero stays zero
             has = torch.zeros(n_users, width, dtype=torch.bool, device=values.device)
             has[:, : counts.shape[1]] = counts > 0
             chosen = noise.normal(conditions).masked_fill_(~has, -torch.inf).argmax(1)  # 0 for a user without tags
             asks = noise.kept(everyone, o.unconditioned) & has.any(1)
             conditions.scatter_(1, chosen[:, None], asks[:, None].to(conditions.dtype))
-            # A user without any tag asks for none, whatever was chosen.
+            # A user without any tag gets no tag, whatever was drawn.
             wanted = (self.item_tags[batch.columns, chosen[batch.rows]] > 0) | ~asks[batch.rows]
             values = values * wanted
         if self.user_attributes is not None:
-            told = noise.kept(everyone, o.attribute_dropout)
+            kept = noise.kept(everyone, o.attribute_dropout)
             of_users = self.user_attributes[batch.users]  # (B, A')
-            conditions.scatter_(1, of_users, told[:, None].to(conditions.dtype).expand(of_users.shape))
+            conditions.scatter_(1, of_users, kept[:, None].to(conditions.dtype).expand(of_users.shape))
         given = replace(batch, conditions=conditions[:, :-1].contiguous())
         return given, replace(given, values=values)
 
     def _asked(self, batch: Batch, like: Tensor) -> Tensor:
-        """Return a batch's conditions as they enter the last layer, (B, C)."""
+        """Return a batch's conditions as inputs of the last layer, (B, C)."""
         assert batch.conditions is not None
         return STEP * batch.conditions.to(like.dtype)
 
 
 Tags = Mapping[str, Sequence[str]]
 Attributes = Sequence[Mapping[str, str]]
-Columns = list[list[int]]  # of conditions, of each item or user
+Columns = list[list[int]]  # the columns of each item's or user's conditions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +169,7 @@ class ConditionalVAEArguments(ConditionalVAEOptions, TrainOptions, OfEveryModel)
 class ConditionalVAE(NeuralRecommender):
     """Mult-VAE that ranks under conditions: wanted item tags, and attributes of the user; Carraro et al. 2020.
 
-    ``condition_names``: tags as they are written ("Comedy"), then attributes ("gender=F").
+    ``condition_names``: tags as in the data ("Comedy"), then attributes ("gender=F").
     """
 
     name = "conditional-vae"
@@ -180,13 +186,18 @@ class ConditionalVAE(NeuralRecommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
+    @property
+    def options(self) -> ConditionalVAEOptions:
+        """The model's options."""
+        return self.config.options(ConditionalVAEOptions)
+
     def fit(
-        self, train: Any, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
+        self, train: csr_array, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
     ) -> Self:
         """Train as :meth:`NeuralRecommender.fit` does, on conditions too.
 
-        ``item_tags``: tags by item id; without them the model has none to be asked for. ``user_attributes``: of each
-        row of ``train`` the user's attributes by name, for those that ``model.user_attributes`` lists. Raises
+        ``item_tags``: tags by item id; without them no tag is a condition. ``user_attributes``: for each row of
+        ``train`` the user's attributes by name; ``model.user_attributes`` lists the ones that are used. Raises
         :class:`InputError` for an attribute that no user has and where no tag has ``model.min_items`` items.
         """
         if item_tags is not None:
@@ -199,9 +210,9 @@ class ConditionalVAE(NeuralRecommender):
         finally:
             self._given = self._tables = None, None
 
-    def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
+    def _begin_fit(self, train: csr_array, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> csr_array:
         matrix = super()._begin_fit(train, item_ids, titles)
-        options: ConditionalVAEOptions = self.config.model
+        options = self.options
         item_tags, user_attributes = self._given
         tags = self._tags(item_tags) if options.item_tags and item_tags is not None else []
         values = self._values(user_attributes, matrix.shape[0]) if options.user_attributes else []
@@ -228,7 +239,7 @@ class ConditionalVAE(NeuralRecommender):
         for item in self.items.ids:
             for tag in dict.fromkeys(item_tags.get(item, ())):
                 counts[tag] = counts.get(tag, 0) + 1
-        least = self.config.model.min_items
+        least = self.options.min_items
         tags = sorted(tag for tag, count in counts.items() if count >= least)
         if not tags:
             raise InputError(
@@ -239,7 +250,7 @@ class ConditionalVAE(NeuralRecommender):
 
     def _values(self, user_attributes: Attributes | None, n_users: int) -> list[str]:
         """Return the names of the attributes' values, attribute by attribute."""
-        wanted = self.config.model.user_attributes
+        wanted = self.options.user_attributes
         twice = [name for n, name in enumerate(wanted) if name in wanted[:n]]
         if twice:
             raise InputError(f"model.user_attributes lists '{twice[0]}' twice. Name each attribute once.")
@@ -255,8 +266,8 @@ class ConditionalVAE(NeuralRecommender):
         return [f"{name}={v}" for name in wanted for v in sorted({r[name] for r in user_attributes if r.get(name)})]
 
     def _names(self, attributes: Mapping[str, str]) -> list[str]:
-        """Return a user's conditions; of an unknown attribute, none."""
-        return [f"{name}={attributes[name]}" for name in self.config.model.user_attributes if attributes.get(name)]
+        """Return a user's conditions; an unknown attribute gives none."""
+        return [f"{name}={attributes[name]}" for name in self.options.user_attributes if attributes.get(name)]
 
     @classmethod
     def reads(cls, options: Any) -> tuple[Part, ...]:
@@ -265,7 +276,7 @@ class ConditionalVAE(NeuralRecommender):
 
     def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
         """Return the arguments of :meth:`fit`, the items' tags and the users' attributes among them."""
-        options, inputs = self.config.model, super().training_inputs(data, refit=refit)
+        options, inputs = self.options, super().training_inputs(data, refit=refit)
         if options.item_tags:
             if not data.item_tags:
                 raise InputError(
@@ -282,20 +293,20 @@ class ConditionalVAE(NeuralRecommender):
     def held_out_inputs(self, data: Prepared, split: str) -> HeldOut:
         """Return the users of a split, with the conditions that their attributes are once the model is fitted."""
         users = super().held_out_inputs(data, split)
-        if not self.config.model.user_attributes:
+        if not self.options.user_attributes:
             return users
         attributes = _attributes_of(data.user_ids(split), data)
         if not self.condition_names:
             return users
         return users._replace(query=users.query.under(self.conditions_of(attributes)))
 
-    def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
-        """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for those there cannot be.
+    def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
+        """Return lists of condition names as CSR (n, C) of ones.
 
-        These are names that the model does not have, and two values of one attribute: training has seen neither.
+        Raises :class:`InputError` for a name that the model does not have, and for two values of one attribute.
         """
         encoded = super().encode_conditions(names)
-        for attribute in self.config.model.user_attributes:
+        for attribute in self.options.user_attributes:
             for of_user in names:
                 values = [name for name in dict.fromkeys(of_user) if name.startswith(f"{attribute}=")]
                 if len(values) > 1:
@@ -303,18 +314,18 @@ class ConditionalVAE(NeuralRecommender):
                     raise InputError(f"A user has one '{attribute}', not both {both}. Ask under one of them.")
         return encoded
 
-    def conditions_of(self, user_attributes: Attributes) -> Any:
-        """Return the conditions that users' attributes are, CSR (n, C); None for a model without any of users.
+    def conditions_of(self, user_attributes: Attributes) -> csr_array | None:
+        """Return users' attributes as conditions, CSR (n, C); None for a model without attributes.
 
-        A value that nobody in training had is as good as unknown.
+        A value that no training user had counts as unknown.
         """
-        if not self.config.model.user_attributes:
+        if not self.options.user_attributes:
             return None
         known = set(self.condition_names)
         return self.encode_conditions([[n for n in self._names(row) if n in known] for row in user_attributes])
 
     def given(self) -> Iterator[bytes]:
-        """Yield names and tables of the conditions; rows are filled up to the longest, as they always were here."""
+        """Yield names and tables of the conditions; rows are filled up, as in the digests of earlier versions."""
         if not self.condition_names:
             return
         yield repr(self.condition_names).encode()
@@ -323,22 +334,21 @@ class ConditionalVAE(NeuralRecommender):
             yield from (b"None",) if table is None else _written(table, len(self.condition_names))
 
     def _bare_network(self) -> ConditionalVAENetwork:
-        options, seed = self.config.model, self.config.seed
-        return ConditionalVAENetwork(self.n_items, options, seed, len(self.condition_names))
+        return ConditionalVAENetwork(self.n_items, self.options, self.config.seed, len(self.condition_names))
 
-    def _prepare(self, matrix: Any) -> None:
+    def _prepare(self, matrix: csr_array) -> None:
         of_items, of_users = self._tables
         tags = attributes = None
         if of_items is not None:
             ends = torch.tensor([0, *map(len, of_items)]).cumsum(0)
             tags = ends, torch.tensor([column for row in of_items for column in row], dtype=torch.int64)
-        if of_users is not None:  # an attribute is one column, so that rows are short
+        if of_users is not None:  # rows are short: one column for each attribute
             width, rest = max(map(len, of_users)), len(self.condition_names)
             attributes = torch.tensor([[*row, *[rest] * (width - len(row))] for row in of_users], dtype=torch.int64)
         self.network.learn_from(tags, attributes)
 
-    def scores(self, histories: Any, conditions: Any = None) -> Tensor:
-        """Return the logits under ``conditions``, CSR (b, C); without any, nothing is asked for."""
+    def scores(self, histories: csr_array, conditions: csr_array | None = None) -> Tensor:
+        """Return the logits under ``conditions``, CSR (b, C), or without conditions."""
         return self.network.logits(self.batch(histories, conditions))
 
 

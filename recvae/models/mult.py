@@ -27,7 +27,7 @@ from recvae.training.loop import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class MultOptions(LikelihoodOptions):
-    """What the two share."""
+    """Options that Mult-DAE and Mult-VAE share."""
 
     hidden: tuple[int, ...] = option(
         (600,),
@@ -95,7 +95,7 @@ class MultVAEOptions(RampOptions, PriorOptions, SlimOptions, MultOptions):
 
 
 class _Mult(Network):
-    """What the two share: a sparse first layer, tanh between layers and none after the last, Xavier weights."""
+    """The layers of both networks: a sparse first one, tanh between layers, a linear last one, Xavier weights."""
 
     def __init__(self, n_items: int, code: int, options: MultOptions, seed: int) -> None:
         # clicks -> widths[0] -> ... -> widths[-1] -> ... -> clicks; the encoder's last layer gives `code` values
@@ -137,7 +137,7 @@ class _Mult(Network):
         return last
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return what enters the last layer, (B, H), from a code (B, K)."""
+        """Return the input of the last layer, (B, H), from a code (B, K)."""
         for layer in self.decoder[:-1]:
             z = torch.tanh(layer(z))
         return z
@@ -183,7 +183,7 @@ class MultVAENetwork(_Mult):
         return mu, logvar
 
     def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-        kept = (self.latent_prior, *self.decoder.parameters())  # of the copy only the encoder runs
+        kept = (self.latent_prior, *self.decoder.parameters())  # shared: of the copy only the encoder runs
         other = copy.deepcopy(self, {id(value): value for value in kept})
         for value in (*other.first.parameters(), *other.encoder.parameters()):
             value.requires_grad_(False)
@@ -204,10 +204,10 @@ class MultVAENetwork(_Mult):
         return self.bound(batch, batch, beta, noise)
 
     def bound(self, given: Batch, target: Batch, beta: float, noise: Noise) -> Loss:
-        """Return the loss of encoding ``given``, corrupted, and finding ``target``, the same users' clicks or some."""
+        """Return the loss of predicting ``target``, the users' clicks or some, from the corrupted ``given``."""
         o = self.options
         mu, logvar = self.posterior(given, noise)
-        if o.samples > 1:  # of z, given the one corrupted input
+        if o.samples > 1:  # several samples of z from one corrupted input
             mu, logvar, target = mu.repeat(o.samples, 1), logvar.repeat(o.samples, 1), target.repeated(o.samples)
         z, _ = drawn(mu, logvar, noise)
         nll = -self.log_likelihood(self.decode(z), target).mean()

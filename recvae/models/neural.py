@@ -2,22 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, function, path_of
+from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.network import Network
 from recvae.recommender import Recommender, Validation, cosines
-from recvae.training.loop import EpochReport, Hooks, train
+from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
 
 
 class NeuralRecommender(Recommender):
-    """What the models with a network share."""
+    """A model with a network that the training loop trains."""
 
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
@@ -25,7 +27,7 @@ class NeuralRecommender(Recommender):
 
     def fit(
         self,
-        train: Any,
+        train: csr_array,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
@@ -42,7 +44,7 @@ class NeuralRecommender(Recommender):
         ``resume=True`` continues bit for bit on the same device, with the same versions, number of threads and CPU
         instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
         continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
-        so far and KeyboardInterrupt goes on to the caller. ``on_epoch`` and ``on_step`` report progress.
+        so far and KeyboardInterrupt reaches the caller. ``on_epoch`` and ``on_step`` report progress.
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
@@ -63,27 +65,34 @@ class NeuralRecommender(Recommender):
             keep_best=keeper.keep_best,
             keep_state=keeper.keep_state,
         )
-        clicks = Clicks(matrix, self.device, weighted=self.config.model.weighted)
+        clicks = Clicks(matrix, self.device, weighted=self.weighted)
         try:
             state = keeper.begin()
             if not keeper.has_fixed:
                 self._fix(matrix)
             self._prepare(matrix)
-            run_training(self.network, clicks, self.config.train, seed=self.config.seed, hooks=hooks, state=state)
+            run_training(
+                self.network, clicks, self.config.options(TrainOptions), seed=self.config.seed, hooks=hooks, state=state
+            )
         finally:
             self.network.release()
             keeper.end()
         return self
 
+    @property
+    def weighted(self) -> bool:
+        """Whether the values of a matrix are the clicks' weights: the option ``weighted`` of each of these models."""
+        return bool(value_of(self.config, "model.weighted"))
+
     def given(self) -> Iterable[bytes]:
-        """Return what the model learns from beside the clicks, in parts, for a run that is resumed to be compared."""
+        """Return the data beside the clicks from which the model learns, in parts: a resumed run compares them."""
         return ()
 
-    def _fix(self, matrix: Any) -> None:
-        """Fill in, at the start of a run, the tensors that :attr:`fixed` names, from the clicks."""
+    def _fix(self, matrix: csr_array) -> None:
+        """Compute from the clicks, at the start of a run, the tensors that :attr:`fixed` names."""
 
-    def _prepare(self, matrix: Any) -> None:
-        """Fill in, before training, what the network takes from the clicks without gradients (nothing by default)."""
+    def _prepare(self, matrix: csr_array) -> None:
+        """Set, before training, the buffers that the network takes from the clicks (none by default)."""
 
     def _network(self) -> Network:
         return self._bare_network().to(self.device)
@@ -92,12 +101,12 @@ class NeuralRecommender(Recommender):
         """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
         return type(self).build(self.n_items, self.config.model, self.config.seed)
 
-    def batch(self, histories: Any, conditions: Any = None) -> Batch:
+    def batch(self, histories: csr_array, conditions: csr_array | None = None) -> Batch:
         """Return canonical CSR rows (b, n_items), under conditions, CSR (b, C) or None, as the network takes them."""
-        batch = Batch.of(histories, self.device, weighted=self.config.model.weighted)
+        batch = Batch.of(histories, self.device, weighted=self.weighted)
         return batch if conditions is None else batch.under(conditions)
 
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         return self.network.logits(self.batch(histories))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,9 +1,9 @@
 """RecVAE: Shenbin, Alekseev, Tutubalina, Malykh and Nikolenko, WSDM 2020, arXiv 1912.11160.
 
 An epoch trains the encoder for some passes against a frozen decoder, takes the encoder's posterior as the new prior
-component, and trains the decoder for one pass. The old posterior of a user is the same throughout the encoder passes,
-and it is also what the encoder gives in the decoder pass: one clean pass over the users fills a table of it, and no
-second, frozen encoder ever runs. For more users than a table has room for, that encoder does run: nothing is rounded.
+component, and trains the decoder for one pass. A user's old posterior does not change during the encoder passes, and
+the decoder pass uses it too. So one pass over the users fills a table of old posteriors, and no second, frozen encoder
+runs, except for more users than the table has room for.
 """
 
 import copy
@@ -89,11 +89,11 @@ class RecVAEEncoder(nn.Module):
         return other.encoded
 
     def last_hidden(self, batch: Batch, values: Tensor) -> Tensor:
-        """Return what both heads are linear in, (B, H)."""
+        """Return the input of both heads, (B, H)."""
         return self.after_first(self.first(batch, values))
 
     def after_first(self, h: Tensor) -> Tensor:
-        """Return what both heads are linear in, (B, H), from the first layer before its non-linearity, (B, H)."""
+        """Return the input of both heads, (B, H), from the first layer before its non-linearity, (B, H)."""
         first, *later = self.norms
         h = first(nn.functional.silu(h))
         skips = h
@@ -152,19 +152,19 @@ class RecVAENetwork(Network):
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Update the prior, and then, before the encoder passes of some epochs, let ImplicitSLIM replace embeddings.
 
-        In this order because the old posterior is that of the encoder before the replacement, as in the authors'
-        program, and so that a resumed run, which makes it afresh, makes it from that encoder too. Adam's moments of
-        what is replaced stay as they are.
+        The prior comes first: the old posterior is that of the encoder before the replacement, as in the authors'
+        program, and a resumed run, which computes it again, has that encoder too. Adam's moments of replaced embeddings
+        are kept.
         """
         self._update_prior(phase, epoch, clicks, batch_size)
         if phase == "encoder":
             replace_embeddings(self.options, epoch, clicks, (self.encoder.first.weight, self.decoder.weight))
 
     def _update_prior(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
-        """Take the encoder's posterior as the old one: before the decoder's passes, and before a run's first passes.
+        """Keep the encoder's posterior as the old one, before the decoder's passes and before a run's first passes.
 
-        The decoder's passes leave the encoder as it is, so what they used is still right for the next epoch's encoder
-        passes, and a resumed run that makes it afresh gets the same bits.
+        The decoder's passes do not change the encoder, so that their old posterior also serves the next epoch's encoder
+        passes, and a resumed run, which computes it again, gets the same bits.
         """
         encoder, first = self.encoder, phase == "encoder" and epoch == 0
         if first and self.options.variant == "released":
@@ -175,7 +175,7 @@ class RecVAENetwork(Network):
 
     @torch.no_grad()
     def _frozen_posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mu and log-variance of clean clicks, (B, K) each, for the decoder's passes: it leaves them alone."""
+        """Return mu and log-variance of clean clicks, (B, K) each, for the decoder's passes."""
         kept = self.latent_prior.kept_posterior(batch)
         return self.encoder.encoded(batch) if kept is None else kept
 
@@ -188,7 +188,7 @@ class RecVAENetwork(Network):
         z, _ = drawn(mu, logvar, noise)
         nll = -self.log_likelihood(z, batch).mean()
         log_q = gaussian_log_density(z, mu, logvar).sum(1)  # (B,)
-        kl = log_q - self.latent_prior.density(batch, self, noise)(z).sum(1)  # of the same z
+        kl = log_q - self.latent_prior.density(batch, self, noise)(z).sum(1)  # with the z that is decoded
         weight = self.options.gamma * batch.totals if self.options.beta is None else self.options.beta
         return Loss(total=nll + (weight * kl).mean(), nll=nll, kl=kl.mean())
 

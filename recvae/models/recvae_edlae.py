@@ -3,14 +3,15 @@
 The idea of two parallel paths, a variational autoencoder and a linear item-item model with a zero diagonal, is that of
 VASP (Vančura and Kordík, ICANN 2021, arXiv 2102.05774), which trains them through one loss. Here each path has the
 objective of its own paper: RecVAE its ELBO, EDLAE its closed form. Trained through one likelihood, the deep path learns
-what the linear one got wrong about the clicks it is shown, and that does not carry over to those it is not (docs/log.md
-has the figures).
+the errors of the linear one on the fold-in clicks, and these do not carry over to held-out clicks (docs/log.md has the
+figures).
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae import defaults
@@ -25,7 +26,7 @@ from recvae.training.loop import TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class RecVAEEDLAEOptions(RecVAEOptions):
-    """Options of RecVAE with a linear path; those of the path are EDLAE's, and how much it counts."""
+    """Options of RecVAE with a linear path: those of RecVAE, EDLAE's for the path, and the path's weight."""
 
     path_weight: float = option(
         6.0, "Weight of the linear path's scores beside RecVAE's logits.", search=Between(2.0, 16.0, log=True), ge=0
@@ -41,7 +42,7 @@ class RecVAEEDLAEOptions(RecVAEOptions):
 class RecVAEEDLAENetwork(RecVAENetwork):
     """RecVAE, and a linear path that takes part in predicting.
 
-    ``path`` (I, I) is not trained by gradients: whoever builds the network fills it before training. It is a dense
+    ``path`` (I, I) is not trained by gradients: it must be set before training. It is a dense
     matrix, so memory grows with the square of the catalogue, as EDLAE's does.
     """
 
@@ -53,7 +54,7 @@ class RecVAEEDLAENetwork(RecVAENetwork):
         self.register_buffer("path", torch.zeros(n_items, n_items))
 
     def logits(self, batch: Batch) -> Tensor:
-        clicks = torch.ones_like(batch.values)  # the path is made of clicks without weights, and reads them so
+        clicks = torch.ones_like(batch.values)  # the path is learned from clicks without weights
         linear = gathered_sum(self.path, batch.columns, batch.offsets, clicks)  # (B, I)
         return super().logits(batch).add_(linear, alpha=self.path_weight)
 
@@ -80,6 +81,6 @@ class RecVAEEDLAE(NeuralRecommender):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
 
-    def _fix(self, matrix: Any) -> None:
-        options = self.config.model
+    def _fix(self, matrix: csr_array) -> None:
+        options = self.config.options(RecVAEEDLAEOptions)
         self.network.path.copy_(edlae_weights(matrix, options.path_dropout, options.path_l2))

@@ -8,8 +8,8 @@ trained on masks drawn anew for every user and update, by the lower bound (secti
 
     E_{q_phi(z | x, b)} log p_theta(x_b | z, x_1-b, b) - KL(q_phi(z | x, b) || p_psi(z | x_1-b, b)).
 
-What nobody entered (section 4.3, missing features) is always unobserved and never part of the likelihood: for a
-recommender nearly everything. With ratings an entry may say "seen and disliked".
+Missing entries (section 4.3), for a recommender nearly all, are always unobserved and never part of the likelihood.
+With ratings an entry may mean "seen and disliked".
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from recvae import defaults
@@ -25,7 +26,7 @@ from recvae.arguments import whole_number
 from recvae.capabilities import Part, Prepared
 from recvae.config import RunConfig
 from recvae.errors import InputError
-from recvae.matrices import as_csr, canonical
+from recvae.matrices import Matrix, as_csr, canonical
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
 from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians
@@ -36,11 +37,11 @@ from recvae.nn.noise import Noise
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
-TURNS = 20  # in which the offsets of items and of users are found
+TURNS = 20  # alternations in which the offsets of items and of users are fitted
 
 SIGMA_MU, SIGMA_SIGMA = 1e4, 1e-4
-"""Of the weak prior on the prior network's output (section 4.3): Normal(0, SIGMA_MU^2) on every mean and
-Gamma(shape SIGMA_SIGMA + 1, rate SIGMA_SIGMA) on every deviation, so that they stay where nothing else holds them."""
+"""The weak prior on the prior network's output (section 4.3): Normal(0, SIGMA_MU^2) on every mean and
+Gamma(shape SIGMA_SIGMA + 1, rate SIGMA_SIGMA) on every deviation, which keep both finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,14 @@ class VAEACOptions:
 class VAEACNetwork(Network):
     """Prior network, proposal network and decoder, each with one hidden tanh layer.
 
-    Of a user's entries the mask hides some. The prior network sees which entries are observed and, where there are
-    ratings or weights, their values; the proposal network sees which are known, which of them are hidden, and all
-    values. Either's first layer is a sum of gathered rows. The decoder sees z and the prior network's hidden layer,
-    which is how the paper passes x_1-b and b on to it (its skip connections).
+    The mask hides some of a user's entries. The inputs of the prior network are the observed entries and, where there
+    are ratings or weights, their values; the inputs of the proposal network are the known entries, the hidden ones
+    among them, and all values. The first layer of each is a sum of gathered rows. The inputs of the decoder are z and
+    the prior network's hidden layer: so the paper passes x_1-b and b on to it (its skip connections).
 
-    Ratings are seen and predicted as what is left of them after mean + item offset + user offset, the damped-bias
-    model. The first two are of the training ratings (buffers, set by :meth:`set_offsets`), the last is of the user's
-    observed ratings alone. The decoder of the Gaussian starts at 0, so training starts at this model.
+    Inputs and predictions are residuals of the ratings after mean + item offset + user offset, the damped-bias model.
+    Mean and item offsets come from the training ratings (buffers, set by :meth:`set_offsets`), a user's offset from the
+    user's observed ratings alone. The decoder of the Gaussian starts at 0, so training starts at the damped-bias model.
     """
 
     mean: Tensor
@@ -131,9 +132,10 @@ class VAEACNetwork(Network):
 
     @torch.no_grad()
     def set_offsets(self, batch: Batch) -> None:
-        """Take mean, item offsets and the noise's first variance from the training ratings, given as one batch.
+        """Set mean, item offsets and the noise's first variance from one batch of all training ratings.
 
-        Offsets of items and of users are those of least squares with ``damping`` times their squares added, by turns.
+        The offsets minimise the squared error plus ``damping`` times their squares; items and users are fitted by
+        turns.
         """
         counts = torch.bincount(batch.columns, minlength=self.n_items) + self.options.damping
         every = torch.ones_like(batch.values)
@@ -148,10 +150,10 @@ class VAEACNetwork(Network):
             left = self.residuals(batch, every)
             self.log_noise.copy_(left.square().mean().clamp(min=1e-4).log())
 
-    # --- what is seen of a batch; seen (N,) is 1 for an observed entry and 0 for a hidden one -------------------------
+    # --- inputs from a batch; seen (N,) is 1 for an observed entry and 0 for a hidden one -----------------------------
 
     def user_offset(self, batch: Batch, seen: Tensor) -> Tensor:
-        """Return the damped mean of what the observed ratings are above mean and item offset, (B,)."""
+        """Return the damped mean of the observed ratings less mean and item offset, (B,)."""
         left = batch.values - self.mean - self.item_offset[batch.columns]
         return batch.row_sum(seen * left) / (batch.row_sum(seen) + self.options.damping)
 
@@ -160,15 +162,15 @@ class VAEACNetwork(Network):
         return self.mean + self.item_offset[columns] + of_users[rows]
 
     def residuals(self, batch: Batch, seen: Tensor) -> Tensor:
-        """Return what is left of all ratings, (N,), where only the observed ones make the user's offset."""
+        """Return the residuals of all ratings, (N,); a user's offset is of the observed ratings alone."""
         return batch.values - self.offsets(batch.rows, batch.columns, self.user_offset(batch, seen))
 
     def values(self, batch: Batch, seen: Tensor) -> Tensor:
-        """Return the values that the networks see, (N,)."""
+        """Return the values that are inputs of the networks, (N,)."""
         return self.residuals(batch, seen) if self.options.ratings else batch.values
 
     def observed(self, batch: Batch, seen: Tensor) -> Tensor:
-        """Return the prior network's hidden layer, (B, H): all that is known of what is observed."""
+        """Return the prior network's hidden layer, (B, H), from the observed entries."""
         inputs = [seen, seen * self.values(batch, seen)] if self.has_values else [seen]
         return _hidden(self.prior_inputs, batch, inputs, batch.row_sum(seen))
 
@@ -187,7 +189,7 @@ class VAEACNetwork(Network):
         return mu, logvar
 
     def decoded(self, z: Tensor, observed: Tensor) -> Tensor:
-        """Return what enters the last layer, (B, H), from z (B, K) and :meth:`observed`, (B, H) or (1, H)."""
+        """Return the input of the last layer, (B, H), from z (B, K) and :meth:`observed`, (B, H) or (1, H)."""
         return torch.tanh(self.of_code(z) + self.of_observed(observed))
 
     def hidden_log_likelihood(self, code: Tensor, batch: Batch, seen: Tensor) -> Tensor:
@@ -203,9 +205,9 @@ class VAEACNetwork(Network):
         return batch.row_sum(hidden * log_densities)
 
     def loss(self, phase: str, batch: Batch, beta: float, noise: Noise) -> Loss:
-        """Return the negative bound for one mask a user, each user's share of hidden entries drawn evenly.
+        """Return the negative bound for one mask per user, with a uniform share of hidden entries.
 
-        ``total`` has the weak prior on the prior network's output too.
+        ``total`` includes the weak prior on the prior network's output.
         """
         o = self.options
         shares = o.mask_least + (o.mask_most - o.mask_least) * noise.uniform(batch.totals)  # (B,)
@@ -223,7 +225,7 @@ class VAEACNetwork(Network):
         return self.coder(batch)()
 
     def coder(self, batch: Batch, noise: Noise | None = None) -> Callable[[], Tensor]:
-        """Return a function that gives what enters the last layer, (B, H): of the prior's mean, or of draws of z."""
+        """Return a function for the last layer's input, (B, H), from the prior's mean or, with noise, a draw of z."""
         observed = self.observed(batch, torch.ones_like(batch.values))
         mu, logvar = self.prior_of(observed)
         return lambda: self.decoded(drawn(mu, logvar, noise)[0], observed)
@@ -242,10 +244,10 @@ class VAEACNetwork(Network):
         left = scores_at(code, self.last.weight, self.last.bias, where)
         return self.offsets(where.rows, where.columns, of_users) + left
 
-    # --- what the instruments ask for: the model with nothing observed, whose prior knows nobody ----------------------
+    # --- for diagnosis: the model with nothing observed, whose prior is the same for all users ------------------------
 
     def _nothing(self) -> Tensor:
-        """Return :meth:`observed` of a user of whom nothing is observed, (1, H)."""
+        """Return :meth:`observed` of a user without observed entries, (1, H)."""
         return torch.tanh(sum(layer.bias for layer in self.prior_inputs)[None])  # type: ignore[index, misc]
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
@@ -269,7 +271,7 @@ class VAEACNetwork(Network):
         return lambda z: gaussian_log_density(z, mu, logvar)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return what enters the last layer, (B, H), from z (B, K) with nothing observed."""
+        """Return the input of the last layer, (B, H), from z (B, K) with nothing observed."""
         return self.decoded(z, self._nothing())
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
@@ -294,14 +296,14 @@ def log_hyperprior(mu: Tensor, logvar: Tensor) -> Tensor:
 def _hidden(layers: nn.ModuleList, batch: Batch, inputs: list[Tensor], counts: Tensor) -> Tensor:
     """Return tanh of the sum of first layers, (B, H), each of one input per entry (N,).
 
-    Inputs are divided by the root of the number of entries they tell of, ``counts`` (B,), as Mult-VAE's x / ||x|| is.
+    Inputs are divided by the root of the user's number of entries, ``counts`` (B,), like Mult-VAE's x / ||x||.
     """
     scale = counts.clamp(min=1).to(batch.values).rsqrt()[batch.rows]
     return torch.tanh(sum(layer(batch, scale * values) for layer, values in zip(layers, inputs, strict=True)))
 
 
 _USERS_AT_ONCE = 1024
-MOST_SAMPLES = 10_000  # of z for a rating: the error of their mean is then a hundredth of that of one
+MOST_SAMPLES = 10_000  # draws of z for a rating: the error of their mean is a hundredth of one draw's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,9 +331,10 @@ class VAEAC(NeuralRecommender):
         super().__init__(**options)
 
     def _configure(self, config: RunConfig, device: str) -> None:
-        check(config.model)
-        if config.model.ratings:  # their values are what it is about
-            config = replace(config, model=replace(config.model, weighted=True))
+        options = config.options(VAEACOptions)
+        check(options)
+        if options.ratings:  # ratings are values, and are always used
+            config = replace(config, model=replace(options, weighted=True))
         super()._configure(config, device)
 
     @classmethod
@@ -340,12 +343,12 @@ class VAEAC(NeuralRecommender):
 
     @property
     def predicts_ratings(self) -> bool:
-        return self.of_ratings and bool(self.config.model.likelihood == "gaussian")
+        return self.of_ratings and self.config.options(VAEACOptions).likelihood == "gaussian"
 
     @property
     def named_value(self) -> float:
         """The value, in a history, of an item that is only named: of ratings the least that counts as liked."""
-        return float(self.config.model.liked_from) if self.of_ratings else 1.0
+        return self.config.options(VAEACOptions).liked_from if self.of_ratings else 1.0
 
     def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
         """Return the arguments of :meth:`fit`, the ratings in place of the clicks where the model is of ratings.
@@ -360,8 +363,8 @@ class VAEAC(NeuralRecommender):
             )
         return super().training_inputs(data, refit=refit)
 
-    def _prepare(self, matrix: Any) -> None:
-        o = self.config.model
+    def _prepare(self, matrix: csr_array) -> None:
+        o = self.config.options(VAEACOptions)
         if o.ratings:
             if o.likelihood == "multinomial" and not (matrix.data >= o.liked_from).any():
                 raise InputError(
@@ -371,16 +374,16 @@ class VAEAC(NeuralRecommender):
             self.network.set_offsets(self.batch(matrix))
 
     @torch.no_grad()
-    def predict_ratings(self, histories: Any, where: Any, *, samples: int = 0) -> Any:
+    def predict_ratings(self, histories: csr_array, where: Matrix, *, samples: int = 0) -> csr_array:
         """Return the ratings expected of users, CSR float32 (n, n_items), at the entries that ``where`` stores.
 
         ``histories``: CSR (n, n_items), the ratings that are known of each user; ``where``: CSR of the same shape, its
-        values ignored, zeros and NaN too. z is the prior network's mean, or with ``samples`` the expectation is the
-        mean over that many draws of z, the same ones for the same seed. Raises :class:`InputError` where the model does
-        not predict ratings or shapes do not fit.
+        values ignored, zeros and NaN too. z is the prior network's mean; with ``samples`` the result is the mean over
+        that many draws of z, which the seed determines. Raises :class:`InputError` where the model does not predict
+        ratings or shapes do not fit.
         """
         self._need_fit()
-        if self.config.model.likelihood != "gaussian":
+        if self.config.options(VAEACOptions).likelihood != "gaussian":
             raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
         samples = whole_number("samples", samples, least=0, most=MOST_SAMPLES)
         histories, where = canonical(histories), _entries(where)
@@ -403,10 +406,8 @@ class VAEAC(NeuralRecommender):
         return predicted
 
 
-def _entries(where: Any) -> Any:
+def _entries(where: Matrix) -> csr_array:
     """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
-    from scipy.sparse import csr_array
-
     where = as_csr(where)
     ones = np.ones(len(where.indices), np.float32)
     return canonical(csr_array((ones, where.indices, where.indptr), shape=where.shape))

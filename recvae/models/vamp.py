@@ -32,7 +32,7 @@ from recvae.training.loop import TrainOptions
 LEAST_LOGVAR, MOST_LOGVAR = -12.0, 4.0
 
 
-Sampler = Callable[[], tuple[Tensor, Tensor]]  # draws z and says log q(z | x)
+Sampler = Callable[[], tuple[Tensor, Tensor]]  # draws z and returns it with log q(z | x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,8 @@ class Tower(nn.Module):
 
     A hidden layer is (W h + b) * sigmoid(V h + c) where ``gated``, W and V one table; tanh(W h + b) otherwise. Two
     inputs have a first layer each, and the next layer sees both results side by side; where there is no next one, they
-    are added before the non-linearity, which is one layer on both inputs side by side. The first layers are called from
-    outside: clicks, dense rows and codes go in differently.
+    are added before the non-linearity, which is one layer on both inputs side by side. Callers apply the first layers
+    themselves, since clicks, dense rows and codes are inputs of different kinds.
     """
 
     def __init__(self, firsts: Sequence[nn.Module], outputs: int, options: VampVAEOptions, g: torch.Generator) -> None:
@@ -87,7 +87,7 @@ class Tower(nn.Module):
         self.head = linear(options.hidden, outputs, init_he, g)
 
     def hidden(self, *firsts: Tensor) -> Tensor:
-        """Return what enters the head, (B, H), from what each first layer gives, (B, H) or, gated, (B, 2 H)."""
+        """Return the input of the head, (B, H), from the output of each first layer, (B, H) or, gated, (B, 2 H)."""
         if not self.inner:
             return self._activated(sum(firsts[1:], firsts[0]))
         h = torch.cat([self._activated(first) for first in firsts], dim=1)
@@ -96,7 +96,7 @@ class Tower(nn.Module):
         return h
 
     def gaussian(self, *firsts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance, (B, K) each, where the head makes those."""
+        """Return mean and log-variance, (B, K) each, from a head of 2 K outputs."""
         mu, logvar = self.head(self.hidden(*firsts)).chunk(2, dim=1)
         return mu, logvar.clamp(LEAST_LOGVAR, MOST_LOGVAR)
 
@@ -113,7 +113,7 @@ class VampVAENetwork(Network):
     the authors' program has it, not normalised, but with dropout in training (:class:`recvae.nn.priors.VampPrior`). At
     ML-20M's shape, I = 20,108 with C = 1000, H = 600 and gates, that is 145 GFLOP an update, whatever the batch, ten
     times what a batch of 200 costs in the last layer: large batches share it. The gradient, Adam's moments and the
-    copies of a step make 80 MB of parameters about 600 MB of memory. Predicting needs none of it.
+    copies of a step make 80 MB of parameters about 600 MB of memory. Predicting needs no pseudo-inputs.
     """
 
     def __init__(self, n_items: int, options: VampVAEOptions, seed: int = 0) -> None:
@@ -157,13 +157,13 @@ class VampVAENetwork(Network):
         return self.decode(self.sampler(batch)()[0])
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return what enters the last layer, (B, H), from z (B, K), or from z2 and z1 side by side (B, 2 K)."""
+        """Return the input of the last layer, (B, H), from z (B, K), or from z2 and z1 side by side (B, 2 K)."""
         firsts = self.decoder.firsts
         codes = z.chunk(len(firsts), dim=1)
         return self.decoder.hidden(*(first(code) for first, code in zip(firsts, codes, strict=True)))
 
     def sampler(self, batch: Batch, noise: Noise | None = None, dropout: Noise | None = None) -> Sampler:
-        """Return a function that draws z from q(z | x) and says log q(z | x), (B,); without ``noise``, z is the mean.
+        """Return a function that draws z from q(z | x), for z and log q(z | x), (B,); without ``noise``, the mean.
 
         z is (B, K), or z2 and z1 side by side (B, 2 K): log q is log q(z2 | x) + log q(z1 | x, z2). The clicks are
         encoded once, whatever the number of draws.
@@ -182,7 +182,7 @@ class VampVAENetwork(Network):
         return draw
 
     def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the posterior of the code that the prior is of, a hierarchy's upper one, of clean clicks."""
+        """Return the posterior, from clean clicks, of the code under the prior: the upper one of a hierarchy."""
         return self.encoder.gaussian(self._of_clicks(self.encoder, batch, None))
 
     def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +194,7 @@ class VampVAENetwork(Network):
         self.latent_prior.update(self, clicks, batch_size, trained=True, current=False)
 
     def log_prior(self, z: Tensor, upper: Density) -> Tensor:
-        """Return log p(z), (B,), of what :meth:`sampler` draws, from the prior's density of the upper code."""
+        """Return log p(z), (B,), of z as :meth:`sampler` draws it, from the prior's density of the upper code."""
         k = self.options.latent
         z2, z1 = z[:, :k], z[:, k:]
         log_p = upper(z2).sum(1)
@@ -211,7 +211,7 @@ class VampVAENetwork(Network):
         ).mean()  # one sample: the z that is decoded
         return Loss(total=nll + beta * kl, nll=nll, kl=kl, beta=beta)
 
-    # --- what the instruments ask for; z of a hierarchy is z2 and z1 side by side ------------------------------------
+    # --- for diagnosis; z of a hierarchy is z2 and z1 side by side ----------------------------------------------------
 
     @property
     def has_standard_prior(self) -> bool:
@@ -248,7 +248,7 @@ class VampVAENetwork(Network):
         return lambda z: self.log_prior(z, upper)[:, None]
 
     def _of_clicks(self, encoder: Tower, batch: Batch, noise: Noise | None) -> Tensor:
-        """Return what an encoder's first layer makes of the clicks; each encoder has a dropout of its own."""
+        """Return the output of an encoder's first layer for the clicks; each encoder draws its own dropout."""
         values = batch.normalised()
         if noise is not None:
             values = noise.dropout(values, self.options.dropout)

@@ -1,1 +1,1 @@
-"""Networks and what they are made of: torch, numpy and scipy only, nothing of files or command lines."""
+"""Networks and their parts; the imports are torch, numpy and scipy, and nothing here reads a file."""

@@ -9,14 +9,14 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.matrices import canonical, refuse_weights
+from recvae.matrices import Matrix, canonical, refuse_weights
 from recvae.nn.noise import Noise
 
 
@@ -29,7 +29,7 @@ class Batch:
     ``rows`` (N,) int64: position in the batch of each click's user. ``columns`` (N,) int64: item of each click.
     ``values`` (N,) float32: weight of each click, 1 where binarised.
     ``repeats``: whether a user may have an item more than once, all but one of them with value 0.
-    ``conditions`` (B, C) float32, 0 or 1: what a ranking is asked for, of models that have conditions; None is none.
+    ``conditions`` (B, C) float32, 0 or 1: the conditions of a ranking, for a model that has conditions, or None.
     """
 
     users: Tensor
@@ -45,7 +45,7 @@ class Batch:
         return len(self.users)
 
     @classmethod
-    def of(cls, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> "Batch":
+    def of(cls, matrix: csr_array, device: torch.device | str = "cpu", *, weighted: bool = False) -> "Batch":
         """Return all rows of a canonical CSR (B, n_items) as one batch; ``weighted`` as for :class:`Clicks`."""
         n_users, n_items = matrix.shape
         users = np.arange(n_users)
@@ -92,24 +92,26 @@ class Batch:
         return self.values / norms[self.rows]
 
     def dense(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        """Scatter one value per click (N,) into a zeroed (B, I) matrix, in ``out`` where it is given."""
+        """Scatter one value per click (N,) into a zeroed (B, I) matrix, in the memory ``out`` if there is one."""
         if out is None:
             out = values.new_zeros(len(self), self.n_items)
         else:
             out.zero_()
         if self.repeats:
-            out.view(-1).scatter_reduce_(0, self.cells, values, "amax")  # in any order; values are not negative
+            out.view(-1).scatter_reduce_(
+                0, self.cells, values, "amax"
+            )  # the result depends on no order; values are not negative
         else:
-            out.view(-1).index_put_((self.cells,), values)  # cells are distinct: in any order
+            out.view(-1).index_put_((self.cells,), values)  # cells are distinct, so the order does not matter
         return out
 
-    def under(self, conditions: Any) -> "Batch":
+    def under(self, conditions: csr_array) -> "Batch":
         """Return the batch under conditions, a sparse matrix (B, C) of 0 and 1."""
         dense = torch.from_numpy(conditions.toarray().astype(np.float32))
         return replace(self, conditions=dense.to(self.values.device))
 
     def repeated(self, times: int) -> "Batch":
-        """Return all of these users ``times`` over, one copy of the batch after the other."""
+        """Return the batch repeated ``times`` times, one copy after the other."""
         n_users, n_clicks = len(self), len(self.columns)
         copy = torch.arange(times, device=self.users.device)[:, None]
         return Batch(
@@ -131,13 +133,13 @@ class Clicks:
     the click's weight, otherwise it counts as 1. Raises :class:`DataError` where a weight is negative, NaN or infinite.
     """
 
-    def __init__(self, matrix: Any, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
-        matrix = canonical(matrix)
-        self.n_users, self.n_items = matrix.shape
-        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
-        self.device = self.indptr.device  # with its number, so that it compares equal to the tensors' own
-        self.indices = torch.from_numpy(matrix.indices.astype(np.int32)).to(self.device)
-        self.weights = torch.from_numpy(_float32_weights(matrix)).to(self.device) if weighted else None
+    def __init__(self, matrix: Matrix, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
+        csr = canonical(matrix)
+        self.n_users, self.n_items = csr.shape
+        self.indptr = torch.from_numpy(csr.indptr.astype(np.int64)).to(device)
+        self.device = self.indptr.device  # with its index, so that it equals the tensors' device
+        self.indices = torch.from_numpy(csr.indices.astype(np.int32)).to(self.device)
+        self.weights = torch.from_numpy(_float32_weights(csr)).to(self.device) if weighted else None
 
     def __len__(self) -> int:
         return int(self.n_users)
@@ -151,7 +153,7 @@ class Clicks:
         return moved
 
     def take(self, users: Tensor, n_clicks: int) -> Batch:
-        """Return the rows ``users`` (B,) int64, which hold ``n_clicks`` clicks in all (given, so as not to wait)."""
+        """Return the rows ``users`` (B,) int64, whose number of clicks ``n_clicks`` is passed so that nothing waits."""
         starts = self.indptr[users]
         lengths = self.indptr[users + 1] - starts
         offsets = torch.zeros(len(users) + 1, dtype=torch.int64, device=self.device)
@@ -170,7 +172,7 @@ class Clicks:
     def shuffled(self, batch_size: int, noise: Noise, *, drop_last: bool = False) -> Iterator[Batch]:
         """Yield all users in a fresh random order, ``batch_size`` at a time.
 
-        ``drop_last`` leaves out a last batch that is not full (never the only one).
+        ``drop_last`` leaves out a last batch that is not full, unless it is the only one.
         """
         return self._batches(noise.permutation(len(self)), batch_size, drop_last=drop_last)
 
@@ -179,7 +181,9 @@ class Clicks:
         ends = torch.cumsum(lengths, 0)
         n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
         last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
-        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()  # the pass's one wait
+        counts = (
+            ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()
+        )  # the only wait for the device in a pass
         for b, n_clicks in enumerate(counts):
             yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
 
@@ -190,8 +194,8 @@ def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False)
     return full + (1 if rest and not (drop_last and full) else 0)
 
 
-def _float32_weights(matrix: Any) -> NDArray[np.float32]:
-    """Return the click weights as float32; raise :class:`DataError` for one whose square that cannot hold."""
+def _float32_weights(matrix: csr_array) -> NDArray[np.float32]:
+    """Return the click weights as float32; raise :class:`DataError` for a weight whose square float32 cannot hold."""
     refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))
     weights: NDArray[np.float32] = matrix.data.astype(np.float32)
     return weights

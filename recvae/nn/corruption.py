@@ -2,7 +2,7 @@
 
 Without latent noise that is a denoising autoencoder (Vincent et al. 2008). With it, it is the denoising VAE of Im, Ahn,
 Memisevic and Bengio, AAAI 2017, arXiv 1511.06406. The corruption p(x~ | x) turns the posterior into a mixture,
-q~(z | x) = sum_x~ q(z | x~) p(x~ | x), whose density nobody can compute; what is maximised is
+q~(z | x) = sum_x~ q(z | x~) p(x~ | x), whose density cannot be computed; the objective is
 
     L_dvae = E_{p(x~ | x)} E_{q(z | x~)} [ log p(x, z) - log q(z | x~) ],
 
@@ -32,14 +32,14 @@ def corrupted(batch: Batch, kind: str, rate: float, noise: Noise) -> tuple[Batch
 
     - ``dropout``: x / ||x||, then each click dropped with probability p = ``rate``, the others scaled by 1 / (1 - p),
       so that the mean of the input stays: Liang et al. 2018.
-    - ``subset``: each click dropped with probability p, then x~ / ||x~||: just what a shorter history looks like.
+    - ``subset``: each click dropped with probability p, then x~ / ||x~||: the input of a shorter history.
     - ``flips``: each click dropped with probability p, each of the other items clicked with probability
       p n_u / (I - n_u), independently, then x~ / ||x~||. The salt and pepper noise of Im et al. 2017, but with a rate
       that keeps the expected number of clicks: at one rate for all items a history would drown in noise. Added clicks
       have the mean weight of the user's own. A user with a large part of the catalogue (a quarter for p = 0.9, half
       for p = 0.5) gets fewer: at most 1.5 n_u are thrown on average.
 
-    A history of which nothing is left is all zeros. Entries with value 0 count for nothing.
+    A history without any click left is all zeros. Entries with value 0 have no effect.
     """
     if rate == 0:
         return batch, noise.dropout(batch.normalised(), rate)
@@ -64,26 +64,28 @@ def _of_norm_1(batch: Batch, values: Tensor) -> tuple[Batch, Tensor]:
 
 
 def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
-    """Return the clicks with their ``values`` and, among them, the items that become clicks.
+    """Return the clicks with their ``values``, joined with random further clicks of the same users.
 
-    Clicks are thrown at items: numbers of throws that are Poisson of mean t for every item, independently, are the same
-    as a total that is Poisson of mean I t, each thrown evenly. An item is hit with probability 1 - exp(-t), so that
-    t = -log(1 - r) gives r. As many throws as there is room for are made, so that nothing waits for the device; those
-    too many, those at clicks, and those at what was hit already, get the value 0.
+    Clicks are thrown at items: independent Poisson numbers of throws with mean t for each item are the same as a
+    Poisson total with mean I t, each throw at a uniformly drawn item. An item is hit with probability 1 - exp(-t), so
+    that t = -log(1 - r) gives r. The number of throws is fixed, so that nothing waits for the device; throws beyond the
+    drawn total, at clicked items, and at items that were hit before get the value 0.
     """
     n_users, n_items = len(batch), batch.n_items
     lengths = batch.lengths.to(values.dtype)
     hit = (rate * lengths / (n_items - lengths)).clamp_(max=1.0)  # r, of each user
     means = torch.minimum(-n_items * torch.log1p(-hit), MOST_THROWN * lengths)
-    n_throws = ROOM * len(values) + 64  # nine standard deviations above the mean, or more, in any batch
+    n_throws = ROOM * len(values) + 64  # at least nine standard deviations above the mean of any batch
     place = torch.arange(n_throws, device=values.device)
-    users = torch.searchsorted(noise.counts(means).long().cumsum_(0), place, right=True)  # n_users: too many
+    users = torch.searchsorted(
+        noise.counts(means).long().cumsum_(0), place, right=True
+    )  # the value n_users marks a throw beyond the total
     cells = torch.cat((batch.cells, users * n_items + noise.integers(n_throws, n_items)))
     weights = torch.cat((batch.totals / lengths.clamp(min=1), values.new_zeros(1)))  # (B + 1,)
     cells, order = cells.sort(stable=True)  # a click before the throws at it
     values = torch.cat((values, weights[users]))[order] * (cells.diff(prepend=cells.new_full((1,), -1)) > 0)
     offsets = torch.searchsorted(cells, torch.arange(n_users + 1, device=cells.device) * n_items)
-    offsets[-1] = len(cells)  # those too many are the last user's
+    offsets[-1] = len(cells)  # throws beyond the total are stored with the last user
     rows = (cells // n_items).clamp_(max=n_users - 1)
     return Batch(batch.users, offsets, rows, cells % n_items, values, n_items, repeats=True), values
 

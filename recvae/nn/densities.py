@@ -1,6 +1,7 @@
 """Densities of Gaussian codes, their Kullback-Leibler divergences, and draws from them.
 
-Notation: B users, K latent dimensions; variances are given by their logarithms."""
+Notation: B users, K latent dimensions; variances are passed as logarithms.
+"""
 
 import math
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def drawn(mu: Tensor, logvar: Tensor, noise: Noise | None) -> tuple[Tensor, Tens
 def log_density_of_draw(eps: Tensor, logvar: Tensor) -> Tensor:
     """Return log N(z; mu, exp(logvar)) per dimension, (B, K), of z = mu + eps exp(logvar / 2).
 
-    Of eps and not of z - mu, which is rounded: the same number, and the same gradient along the path of z.
+    Computed from eps, since z - mu is rounded: the value and the gradient along the path of z are the same.
     """
     return -0.5 * (eps.square() + logvar + LOG_2PI)
 

@@ -4,13 +4,13 @@ With X the clicks (users x items), W the embeddings (width x items), G = X'X + l
 
 - SLIM without its diagonal in closed form is B = I - G^-1 diag(G^-1)^-1 (EASE). ImplicitSLIM takes D for the diagonal
   of G^-1, so that I - B = G^-1 D^-1.
-- Locally linear embedding asks for V whose columns are what B makes of the others, and not far from W:
+- Locally linear embedding seeks V whose columns are near V B, sums of the other columns, and near W's:
   V = argmin |V - V B|^2 + alpha |(V - W) A'|^2, where A is W with the columns of rarely clicked items set to zero.
 - Its gradient vanishes at V = alpha W A'A (S^-1 + alpha A'A)^-1 with S = G D D G. By Woodbury's identity that is
   V = alpha W A' (I + alpha A S A')^-1 A S, which inverts a matrix of the width only.
 
-The paper writes C for A S, P for C A', and C - P (I / alpha + P)^-1 C, a difference of nearly equal numbers, for what
-is (I + alpha P)^-1 C here. P is made as H H' with H = A G D, and G never: its products multiply by X and X' in turn.
+The paper writes C for A S, P for C A', and C - P (I / alpha + P)^-1 C, a difference of nearly equal numbers, for
+(I + alpha P)^-1 C. P is made as H H' with H = A G D, and G never: its products multiply by X and X' in turn.
 """
 
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ from recvae.nn.batches import Clicks
 from recvae.nn.kernels import gathered_sum, has_float64
 from recvae.options import option
 
-USERS_AT_ONCE = 1 << 14  # in a product with X'X
+USERS_AT_ONCE = 1 << 14  # users in one step of a product with X'X
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlimOptions:
-    """Options of ImplicitSLIM; off by default, and otherwise the paper's for ML-20M but for the threshold."""
+    """Options of ImplicitSLIM, off by default; the other defaults but the threshold are the paper's for ML-20M."""
 
     slim_every: int = option(
         0,
@@ -44,10 +44,10 @@ class SlimOptions:
 
 
 def replace_embeddings(options: SlimOptions, epoch: int, clicks: Clicks, tables: Iterable[Tensor]) -> None:
-    """Replace each (I, K) table in place where ``epoch``, counted from 0, is one that ``slim_every`` names.
+    """Replace each (I, K) table in place before the first update of every ``slim_every``-th epoch.
 
-    Those are slim_every - 1, 2 slim_every - 1 and so on, before the epoch's first update. Raises :class:`InputError`
-    already in epoch 0 where no item has ``slim_threshold`` clicks.
+    ``epoch`` is counted from 0: tables are replaced in epochs slim_every - 1, 2 slim_every - 1 and so on. Raises
+    :class:`InputError`, in epoch 0 already, where no item has ``slim_threshold`` clicks.
     """
     if not options.slim_every:
         return
@@ -74,7 +74,7 @@ def implicit_slim(embeddings: Tensor, clicks: Clicks, *, l2: float, alpha: float
 
     Items with fewer than ``threshold`` clicks are zero in A. Everything is in float64, whatever the precision of
     training: the condition number of I + alpha P is 1e4 to 1e8 for trained embeddings of ML-1M, and with float32
-    products by X'X the result is right to three digits only. It has the dtype and the device of ``embeddings``. Time
+    products by X'X only three digits of the result are right. The result has ``embeddings``' dtype and device. Time
     O(clicks K + I K^2); memory, besides the result, four matrices (I, K) and one (USERS_AT_ONCE, K) in float64, and
     the clicks of USERS_AT_ONCE users. Embeddings and clicks are on one device, which has float64.
 

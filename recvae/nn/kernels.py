@@ -1,15 +1,17 @@
-"""The kernels that everything here is made of: matrix products, sums of gathered rows, and memory for gradients."""
+"""Kernels of the networks: matrix products, sums of gathered rows, and memory for gradients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# The context object of an autograd function: torch declares none of the attributes that forward sets for backward.
+Context = Any
 Precision = Literal["float32", "tf32", "bf16"]
 _rounding: ContextVar[bool] = ContextVar("rounding", default=False)
 
@@ -18,8 +20,8 @@ _rounding: ContextVar[bool] = ContextVar("rounding", default=False)
 def precision(name: Precision) -> Iterator[None]:
     """Within this context, make products in float32, in TF32 (CUDA devices only) or with operands rounded to bfloat16.
 
-    Sums, exponentials, parameters and optimiser states stay float32 throughout. Rounding is for this thread alone; TF32
-    is a setting of torch's, and so for all threads.
+    Sums, exponentials, parameters and optimiser states stay float32. Rounding holds for this thread alone; TF32 is a
+    global setting of torch and holds for all threads.
     """
     token = _rounding.set(name == "bf16")
     matmul = torch.backends.cuda.matmul
@@ -35,7 +37,7 @@ def precision(name: Precision) -> Iterator[None]:
 
 
 def rounding() -> bool:
-    """Return whether products round here; a backward pass may run in another thread, so functions ask in forward."""
+    """Return whether products round in this thread; read in forward passes, as backward may run in another."""
     return _rounding.get()
 
 
@@ -43,8 +45,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, rounded: bool |
     """Return a @ b.T (+ bias), (M, N), from (M, K), (N, K) and (N,). Not differentiable: the callers write gradients.
 
     Either operand may be a transposed view; ``bias`` is contiguous. On a CPU with AVX-512, oneDNN's float32 product is
-    taken, which uses it on every maker's processors where the BLAS that torch is built with does not
-    (docs/performance.md). ``rounded`` overrides the context's :func:`precision`.
+    taken: it uses AVX-512 on the processors of every maker, and the BLAS of torch does not (docs/performance.md).
+    ``rounded`` overrides the context's :func:`precision`.
     """
     if a.dtype == torch.float32 and (rounding() if rounded is None else rounded):
         return _rounded_product(a, b, bias)
@@ -59,7 +61,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, rounded: bool |
 
 
 def _packed(operand: Tensor) -> Tensor:
-    """Return a copy of the transpose of a part of a matrix: oneDNN's way with those is hundreds of times slower."""
+    """Return a copy of a transposed part of a matrix, with which oneDNN is hundreds of times slower."""
     return operand if operand.stride(1) == 1 or operand.T.is_contiguous() else operand.contiguous()
 
 
@@ -77,7 +79,7 @@ def _rounded_product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 
 @cache
 def _onednn_is_faster() -> bool:
-    """Fixed by the machine, never by a timing: the same run gives the same bits again."""
+    """Return whether the CPU has AVX-512; no timing decides, so that a repeated run gives the same bits."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch ships it without types
     available = onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return available and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -99,10 +101,10 @@ def has_float64(device: torch.device) -> bool:
 
 
 class GradientMemory:
-    """Memory for one parameter's gradient, kept from step to step by whoever says when it is free again.
+    """Memory for one parameter's gradient, reused from step to step.
 
-    At a catalogue's size the operating system takes longer to hand out fresh memory than Adam takes to use it. What is
-    lent is lent once, until :meth:`reclaim`: who never reclaims always gets fresh memory.
+    At a catalogue's size the operating system takes longer to hand out fresh memory than Adam takes to use it. The
+    memory is lent once and again only after :meth:`reclaim`: a caller that never reclaims gets fresh memory each time.
     """
 
     def __init__(self) -> None:
@@ -117,7 +119,7 @@ class GradientMemory:
         if self._buffer is None:
             self._buffer = torch.empty_like(parameter)
         self._rows = None
-        return self._buffer.view_as(parameter)  # a tensor of its own, so that autograd keeps it instead of a copy
+        return self._buffer.view_as(parameter)  # a new tensor object, which autograd keeps without a copy
 
     def rows(self, parameter: Tensor, rows: Tensor) -> Tensor:
         """Return a gradient whose ``rows`` are to be filled and whose other rows are zero."""
@@ -126,25 +128,25 @@ class GradientMemory:
         if self._buffer is None or self._rows is None:
             self._buffer = torch.zeros_like(parameter)
         else:
-            self._buffer.index_fill_(0, self._rows, 0.0)  # what the last step left
+            self._buffer.index_fill_(0, self._rows, 0.0)  # the rows of the last step
         self._rows = rows
         return self._buffer.view_as(parameter)
 
     def _lend(self, parameter: Tensor) -> bool:
         """Return whether the memory is free for this parameter; from now on it is not."""
-        # What is made of parameters has no gradient of its own to overwrite, and torch warns who asks for it.
+        # A tensor that is no leaf has no gradient to overwrite, and torch warns when one reads its grad.
         free = not self._lent and (not parameter.is_leaf or parameter.grad is None)
         buffer = self._buffer
         if not free or (
             buffer is not None
             and (buffer.shape, buffer.dtype, buffer.device) != (parameter.shape, parameter.dtype, parameter.device)
         ):
-            self._buffer = self._rows = None  # who has it keeps it
+            self._buffer = self._rows = None  # the old memory belongs to its present holder
         self._lent = True
         return free
 
     def reclaim(self) -> None:
-        """Say that nobody reads the gradient that was lent any more."""
+        """Declare that the lent gradient is no longer read, so that its memory can be lent again."""
         self._lent = False
 
     def release(self) -> None:
@@ -153,4 +155,4 @@ class GradientMemory:
         self._lent = False
 
     def __reduce__(self) -> tuple[type["GradientMemory"], tuple[()]]:
-        return GradientMemory, ()  # a copy of a layer has gradients of its own, and a file none
+        return GradientMemory, ()  # a copied layer gets new memory, and a file holds none

@@ -1,16 +1,15 @@
 """Layers of the networks: a first layer on sparse clicks, a linear layer with fast products, initialisers."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import GradientMemory, gathered_sum, product, rounding
+from recvae.nn.kernels import Context, GradientMemory, gathered_sum, product, rounding
 
-ROWS_AT_ONCE = 1024  # of a first layer's gradient: few enough to stay in the cache
+ROWS_AT_ONCE = 1024  # rows of a first layer's gradient at a time: few enough to stay in the cache
 
 
 class ClickLinear(nn.Module):
@@ -32,7 +31,7 @@ class ClickLinear(nn.Module):
         """Return (B, H) from one value per click (N,)."""
         return self.gathered(batch, values) if values.device.type == "cpu" else self.multiplied(batch, values)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "buffer": None}  # neither copied nor written to a file
 
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
@@ -64,8 +63,8 @@ class _GatheredSum(torch.autograd.Function):
     """Sums of table rows, and the gradient of the rows that were used."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, batch: Batch, values: Tensor, memory: GradientMemory) -> Tensor:
-        used = values.nonzero().squeeze(1)  # what dropout left
+    def forward(ctx: Context, table: Tensor, batch: Batch, values: Tensor, memory: GradientMemory) -> Tensor:
+        used = values.nonzero().squeeze(1)  # clicks that dropout kept
         ends = torch.zeros(len(values) + 1, dtype=torch.int64, device=values.device)
         torch.cumsum(values != 0, 0, out=ends[1:])
         columns, values = batch.columns[used], values[used]
@@ -75,7 +74,7 @@ class _GatheredSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (table,) = ctx.saved_tensors
         rows, columns, values = ctx.used
         columns, order = columns.sort(stable=True)
@@ -98,14 +97,14 @@ class _Multiplied(torch.autograd.Function):
     """A dense batch times a table, (B, I) x (I, H)."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, dense: Tensor) -> Tensor:
+    def forward(ctx: Context, table: Tensor, dense: Tensor) -> Tensor:
         ctx.save_for_backward(table, dense)
         ctx.rounded = rounding()
         return product(dense, table.T)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         table, dense = ctx.saved_tensors
         needs_table, needs_dense = ctx.needs_input_grad
         return (
@@ -131,14 +130,14 @@ class Linear(nn.Linear):
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.rounded = rounding()
         return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad
         grad = grad.contiguous()
@@ -155,7 +154,7 @@ Init = Callable[[Tensor, Tensor, int, torch.Generator], None]
 def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> Linear:
     """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``.
 
-    On the default device 'meta' there is nothing to initialise, and no ``init`` does anything.
+    Where torch's default device is 'meta', tensors have no values and nothing is initialised.
     """
     here = torch.get_default_device()
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator

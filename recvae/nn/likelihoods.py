@@ -15,26 +15,26 @@ from torch.autograd.function import once_differentiable
 
 from recvae.errors import InputError
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import GradientMemory, gathered_sum, product, rounding
+from recvae.nn.kernels import Context, GradientMemory, gathered_sum, product, rounding
 from recvae.options import option
 
 # A log-likelihood with the decoder's last layer inside: (code, weight, bias, batch, memory) -> one value per user.
 Likelihood = Callable[[Tensor, Tensor, Tensor, Batch, GradientMemory | None], Tensor]
 
-# One tile of a step's scores is small enough to stay in the cache between the operations on it (on a CPU), and no
-# smaller than keeps a device busy (elsewhere).
+# Scores in one tile: on a CPU few enough to stay in the cache between operations, elsewhere enough to keep a device
+# busy.
 TILE_SCORES = {"cpu": 1 << 18}
 TILE_SCORES_ELSEWHERE = 1 << 28
-# Exponentials are kept from the forward to the backward pass up to this many of them; beyond it they are made again.
+# Up to this many exponentials are kept from the forward to the backward pass; more are computed twice.
 KEPT_SCORES = {"cpu": 1 << 25}
 KEPT_SCORES_ELSEWHERE = 1 << 30
-LEAST_WIDTH = 256  # of a tile, in items
+LEAST_WIDTH = 256  # items in the smallest tile
 LN_2 = math.log(2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodOptions:
-    """Which likelihood a network has."""
+    """The choice of a network's likelihood."""
 
     likelihood: str = option(
         "multinomial",
@@ -47,7 +47,10 @@ class LikelihoodOptions:
 
 
 def likelihood(options: LikelihoodOptions, *, weighted: bool) -> Likelihood:
-    """Return the log-likelihood that options name; :class:`InputError` for ``weighted`` and one of clicks."""
+    """Return the log-likelihood that the options name.
+
+    Raises :class:`InputError` where clicks are ``weighted`` and the likelihood is of binary clicks alone.
+    """
     if weighted and options.likelihood in OF_CLICKS:
         raise InputError(
             f"The {options.likelihood.capitalize()} likelihood is of clicks, not of weights. Set weighted = false."
@@ -60,10 +63,10 @@ def multinomial_log_likelihood(
 ) -> Tensor:
     """Return sum_i x_ui log softmax(weight code_u + bias)_i, (B,); Liang et al. 2018, equation 2.
 
-    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,): the decoder's last layer is part of it, so that its scores can be
-    made and used up tile by tile of items. The softmax is exact, over all items. Not divided by the number of clicks;
-    the multinomial coefficient, a constant, is left out. A user without clicks has likelihood 0. Large catalogues hold
-    no (B, I) tensor at all. ``memory`` keeps the weight's gradient from step to step.
+    ``code`` (B, K), ``weight`` (I, K), ``bias`` (I,): the decoder's last layer is part of the function, so that scores
+    can be computed and used tile by tile of items. The softmax is exact, over all items. Not divided by the number of
+    clicks; the multinomial coefficient, a constant, is left out. A user without clicks has likelihood 0. Large
+    catalogues hold no (B, I) tensor at all. ``memory`` keeps the weight's gradient from step to step.
     """
     result: Tensor = _Multinomial.apply(code, weight, bias, batch, memory or GradientMemory())  # type: ignore[no-untyped-call]  # torch ships it without types
     return result
@@ -80,7 +83,9 @@ class _Multinomial(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory) -> Tensor:
+    def forward(
+        ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory
+    ) -> Tensor:
         needs_code, needs_weight = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         ctx.rounded = rounding()
         code2, bias2 = code / LN_2, bias / LN_2
@@ -88,7 +93,7 @@ class _Multinomial(torch.autograd.Function):
         exponentials: list[tuple[Tensor, Tensor]] = []
         highest = code.new_full((len(code), 1), -torch.inf)  # base 2 logarithm, like all scores here
         total = torch.zeros_like(highest)  # sum of 2^(score - highest)
-        mean = torch.zeros_like(code) if needs_code else None  # of the weights, under the softmax, times total
+        mean = torch.zeros_like(code) if needs_code else None  # mean of the weights under the softmax, times total
         for tile in _tiles(code, weight):
             part, of_tile, top = _exponentials(code2, weight[tile], bias2[tile], ctx.rounded)
             new = torch.maximum(highest, top)
@@ -110,7 +115,7 @@ class _Multinomial(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         code, weight, bias = ctx.saved_tensors
         code2, bias2 = code / LN_2, bias / LN_2
 
@@ -145,7 +150,9 @@ class _Bernoulli(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory) -> Tensor:
+    def forward(
+        ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory
+    ) -> Tensor:
         needs_code, needs_weight = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         ctx.batch, ctx.memory, ctx.rounded, ctx.kept = batch, memory, rounding(), []
         keep = needs_weight and _few_enough_to_keep(code, weight)
@@ -167,7 +174,7 @@ class _Bernoulli(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         code, weight, bias = ctx.saved_tensors
 
         def share(tile: slice, kept: tuple[Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -205,7 +212,13 @@ class _Gaussian(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch, memory: GradientMemory, confidence: float
+        ctx: Context,
+        code: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        batch: Batch,
+        memory: GradientMemory,
+        confidence: float,
     ) -> Tensor:
         gram = product(weight.T, weight.T, rounded=False)  # W'W, (K, K)
         shift = bias @ weight  # W'b, (K,)
@@ -213,7 +226,7 @@ class _Gaussian(torch.autograd.Function):
         squares = ((of_all + shift) * code).sum(1) + bias.square().sum()  # sum_i f_ui^2, (B,)
         scores = _scores_of_clicks(code, weight, bias, batch)
         errors = batch.values.to(code.dtype) - scores
-        slope = confidence * errors + scores  # what a click adds to the likelihood's derivative by its score
+        slope = confidence * errors + scores  # the share of a click in the likelihood's derivative by its score
         clicked = gathered_sum(weight, batch.columns, batch.offsets, slope) if ctx.needs_input_grad[0] else None
         ctx.code_gradient = None if clicked is None else clicked - of_all
         ctx.batch, ctx.memory = batch, memory
@@ -222,7 +235,7 @@ class _Gaussian(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         code, weight, bias, slope = ctx.saved_tensors
         code_gradient = None if ctx.code_gradient is None else ctx.code_gradient * grad[:, None]
         if not any(ctx.needs_input_grad[1:3]):
@@ -251,17 +264,17 @@ def scores_at(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tenso
 
 
 class _ScoresAt(torch.autograd.Function):
-    """Scores of clicks; indexing's own gradient is added up in whatever order the threads come."""
+    """Scores of clicks, with gradients in a fixed order: torch's gradient of indexing adds in an order that varies."""
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    def forward(ctx: Context, code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
         ctx.batch = batch
         ctx.save_for_backward(code, weight)
         return _scores_of_clicks(code, weight, bias, batch)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         code, weight = ctx.saved_tensors
         batch: Batch = ctx.batch
         needs_code, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -284,12 +297,12 @@ def _scores_of_clicks(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) 
 
 
 def _gradients(
-    ctx: Any, grad: Tensor, share: Callable[[slice, Any], tuple[Tensor, Tensor]]
+    ctx: Context, grad: Tensor, share: Callable[[slice, Any], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients to code, weight and bias of a likelihood that is made tile by tile.
 
     Its derivative by a score is x_ui grad_u + part_ui factor_u: ``share`` returns part (B, T) and factor (B,) of a tile
-    of items, from what the forward pass kept of it or, given None, once more.
+    of items, from the values that the forward pass kept of the tile, or computed again where these are None.
     """
     code, weight, _ = ctx.saved_tensors
     batch: Batch = ctx.batch
@@ -303,11 +316,11 @@ def _gradients(
     if tile_by_tile := _knows_at_once(offsets):
         weight_gradient = ctx.memory.whole(weight)
         ends = [0, *offsets[[tile.stop for tile in tiles]].tolist()]  # where each tile's clicks begin and end
-    else:  # to ask where they do would be to wait for the device
+    else:  # reading the ends of tiles would wait for the device
         weight_gradient = gathered_sum(code, rows, offsets, values)  # (I, K)
-    kept, ctx.kept = ctx.kept[::-1], []  # another time, they are made again
+    kept, ctx.kept = ctx.kept[::-1], []  # a second backward pass computes them again
     for n, tile in enumerate(tiles):
-        part, factor = share(tile, kept.pop() if kept else None)  # let go of one by one
+        part, factor = share(tile, kept.pop() if kept else None)  # each tile's memory is freed after its use
         # The transposed product is the faster one; its (K, tile) result is small.
         expected = product((code * factor[:, None]).T, part.T, rounded=ctx.rounded).T
         if tile_by_tile:
@@ -322,12 +335,12 @@ def _gradients(
 
 
 def _few_enough_to_keep(code: Tensor, weight: Tensor) -> bool:
-    """Return whether what the forward pass made of all scores is kept for the backward pass."""
+    """Return whether the exponentials of the forward pass are kept for the backward pass."""
     return len(code) * len(weight) <= KEPT_SCORES.get(code.device.type, KEPT_SCORES_ELSEWHERE)
 
 
 def _knows_at_once(values: Tensor) -> bool:
-    """Return whether reading values does not wait for a device."""
+    """Return whether the values can be read without waiting for a device."""
     return values.device.type == "cpu"
 
 
@@ -354,4 +367,4 @@ LIKELIHOODS: dict[str, Callable[[LikelihoodOptions], Likelihood]] = {
 }
 """Each likelihood by its name, made of the options."""
 OF_CLICKS = frozenset({"bernoulli"})
-"""Likelihoods of binary clicks alone."""
+"""The names of likelihoods that are of binary clicks alone."""

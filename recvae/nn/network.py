@@ -30,7 +30,7 @@ class Phase:
 class Loss:
     """Training loss of one batch: scalars on the device, means over the batch's users.
 
-    ``total`` is what is minimised, but for the L2 term, which the optimiser adds; ``nll`` the negative log-likelihood,
+    ``total`` is minimised (the optimiser adds the L2 term); ``nll`` is the negative log-likelihood,
     ``kl`` the unweighted KL term (None where the phase has none), ``beta`` its weight where that is one number.
     """
 
@@ -50,7 +50,7 @@ class Network(nn.Module, ABC):
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
     latent_prior: Prior = StandardNormal()
-    pseudo_inputs: nn.Parameter  # of a VampPrior alone
+    pseudo_inputs: nn.Parameter  # only where the prior is the VampPrior
 
     @property
     @abstractmethod
@@ -59,7 +59,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def code(self, batch: Batch) -> Tensor:
-        """Return what enters the last layer when predicting, (B, K): no dropout, z = mu."""
+        """Return the input of the last layer when predicting, (B, K): no dropout, z = mu."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -75,11 +75,11 @@ class Network(nn.Module, ABC):
         return logits
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
-        """Return the log-likelihood of the batch's clicks, (B,), from what enters the last layer."""
+        """Return the log-likelihood of the batch's clicks, (B,), from the input of the last layer."""
         last = self.output
         return self.likelihood(code, last.weight, last.bias, batch, last.memory)
 
-    # --- what the instruments ask of a variational network: p(x | z), q(z | x) and p(z) -------------------------------
+    # --- for diagnosis, the densities of a variational network: p(x | z), q(z | x) and p(z) ---------------------------
 
     @property
     def has_standard_prior(self) -> bool:
@@ -88,13 +88,13 @@ class Network(nn.Module, ABC):
 
     @property
     def about(self) -> str:
-        """A sentence on what log p(x) and the KL term are of."""
+        """A sentence about the prior under which log p(x) and the KL term are computed."""
         return self.latent_prior.about
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | x), (B, K) each; dropout needs ``noise``.
 
-        Raises :class:`InputError` where the model has none, or not one Gaussian.
+        Raises :class:`InputError` for a model without a posterior, or whose posterior is not one Gaussian.
         """
         raise InputError("This model has no posterior: its code is a function of the clicks, without any noise.")
 
@@ -107,19 +107,19 @@ class Network(nn.Module, ABC):
         return self.latent_prior.density(batch, self)
 
     def encoded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the posterior of clean clicks, as a prior asks for it (:class:`recvae.nn.priors.Encoder`)."""
+        """Return the posterior of clicks without dropout, for a prior (:class:`recvae.nn.priors.Encoder`)."""
         return self.posterior(batch)
 
     def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the posterior of dense rows (C, I), not normalised; raise :class:`InputError` for a model without."""
+        """Return the posterior of dense rows (C, I), not normalised; :class:`InputError` where there is none."""
         raise InputError("This model's encoder takes no dense rows, so it can have no VampPrior.")
 
     def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-        """Return :meth:`encoded` as the encoder stands now; by default of a copy of the whole network."""
+        """Return :meth:`encoded` of a copy of the network, which later training does not change."""
         return copy.deepcopy(self).requires_grad_(False).encoded
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return what enters the last layer, (B, H), from z (B, K)."""
+        """Return the input of the last layer, (B, H), from z (B, K)."""
         return z
 
     def beta(self, step: int, total: int) -> float:
@@ -141,7 +141,7 @@ class Network(nn.Module, ABC):
         del phase, epoch, clicks, batch_size
 
     def release(self) -> None:
-        """Let go of what only training needs."""
+        """Free the memory that only training needs."""
         self.latent_prior.release()
         for memory in self.gradient_memories():
             memory.release()

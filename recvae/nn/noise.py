@@ -24,8 +24,8 @@ class Noise:
     def dropout(self, values: Tensor, rate: float) -> Tensor:
         """Inverted dropout: zero each value with probability ``rate``, scale the others by ``1 / (1 - rate)``.
 
-        Drawn on the clicks only: an entry that is zero stays zero whatever is drawn for it, so this has exactly the
-        distribution of dropout on the dense row.
+        Drawn for the clicks only: a zero entry stays zero under dropout, so the distribution is exactly that of dropout
+        on the dense row.
         """
         if rate == 0:
             return values
@@ -40,7 +40,7 @@ class Noise:
         return torch.empty_like(like).uniform_(generator=self.generator)
 
     def counts(self, means: Tensor) -> Tensor:
-        """Return Poisson draws of these means, as numbers of their type."""
+        """Return a Poisson draw for each mean, in the type of ``means``."""
         return torch.poisson(means, self.generator)
 
     def integers(self, n: int, below: int) -> Tensor:

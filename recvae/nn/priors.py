@@ -1,8 +1,8 @@
-"""Priors p(z) of the code: each an object that any variational network here can be given, by its name in PRIORS.
+"""Priors p(z) of the code: objects, chosen by their names in PRIORS, that work with any variational network here.
 
-A prior says log p(z) of a batch's users, for the KL term and for the instruments. Some priors need the network's
-encoder: RecVAE's composite prior the posterior as it stood at the last update, the VampPrior that of its pseudo-inputs.
-They ask for it through :class:`Encoder` and :class:`RowEncoder`, and know nothing else of the network.
+A prior computes log p(z) of a batch's users, for the KL term and for diagnosis. Some priors need the network's
+encoder: RecVAE's composite prior uses the posterior at its last update, the VampPrior the posterior of pseudo-inputs.
+They call it through :class:`Encoder` and :class:`RowEncoder`, and use nothing else of the network.
 
 Notation: B users, I items, K latent dimensions, C pseudo-inputs.
 """
@@ -38,7 +38,7 @@ class Encoder(Protocol):
         """Return the posterior of the users' clean clicks, without dropout."""
 
     def frozen(self) -> Callable[[Batch], Gaussian]:
-        """Return :meth:`encoded` as the encoder stands now, whatever is trained later."""
+        """Return :meth:`encoded` with the present weights, which later training does not change."""
 
 
 class RowEncoder(Encoder, Protocol):
@@ -47,7 +47,7 @@ class RowEncoder(Encoder, Protocol):
     pseudo_inputs: nn.Parameter
 
     def encoded_rows(self, rows: Tensor) -> Gaussian:
-        """Return the posterior of dense rows (C, I), which are not normalised; gradients go through."""
+        """Return the posterior of dense rows (C, I), which are not normalised, with gradients."""
 
 
 class Prior(ABC):
@@ -61,19 +61,19 @@ class Prior(ABC):
         """Return log p(z) of the batch's users as a function; with ``noise``, as in training."""
 
     def update(self, encoder: Encoder, clicks: Clicks, batch_size: int, *, trained: bool, current: bool) -> None:
-        """Take note of the encoder before a phase.
+        """Keep the state of the encoder that the prior needs; called before each phase.
 
-        ``trained``: the phase changes the encoder; ``current``: nothing has changed it since the last update.
+        ``trained``: the phase changes the encoder; ``current``: the encoder has not changed since the last update.
         """
         del encoder, clicks, batch_size, trained, current
 
     def kept_posterior(self, batch: Batch) -> Gaussian | None:
-        """Return the users' posterior at the last update where the prior has it anyway, else None."""
+        """Return the users' posterior at the last update if the prior keeps it, else None."""
         del batch
         return None
 
     def release(self) -> None:
-        """Let go of what only training needs (nothing by default)."""
+        """Free the memory that only training needs (none by default)."""
         return
 
 
@@ -93,9 +93,9 @@ class Composite(Prior):
     """RecVAE's: per dimension a mixture of N(0, 1), the user's posterior at the last update, and a wide Gaussian.
 
     Shenbin et al. 2020; :func:`recvae.nn.densities.composite_log_density` has the equation. The old posteriors of all
-    users are a table (n_users, 2 K), mu then log-variance; for more users than a table has room for, the encoder of
-    then is kept instead and runs again: nothing is rounded. Outside of training the old posterior is the present one:
-    what the next update would take.
+    users are a table (n_users, 2 K), mu then log-variance; for more users than the table has room for, a copy of the
+    encoder is kept instead and runs again: nothing is rounded. Outside of training the old posterior is the present
+    one, which the next update would keep.
     """
 
     about = (
@@ -108,7 +108,7 @@ class Composite(Prior):
     def __init__(self, latent: int) -> None:
         self.latent = latent
         self.table: Tensor | None = None
-        self.encoder_of_then: Callable[[Batch], Gaussian] | None = None
+        self.old_encoder: Callable[[Batch], Gaussian] | None = None
 
     def density(self, batch: Batch, encoder: RowEncoder, noise: Noise | None = None) -> Density:
         """Return log p(z_k | x), per dimension."""
@@ -123,14 +123,14 @@ class Composite(Prior):
 
     @torch.no_grad()
     def update(self, encoder: Encoder, clicks: Clicks, batch_size: int, *, trained: bool, current: bool) -> None:
-        """Take the encoder's posterior as the old one.
+        """Keep the encoder's posterior as the old one.
 
-        A phase that leaves the encoder as it is leaves the table right for the next phase too, and a resumed run, which
-        makes it afresh, gets the same bits.
+        After a phase that does not change the encoder the table is still right, and a resumed run, which computes it
+        again, gets the same bits.
         """
         if len(clicks) * 2 * self.latent > TABLE_VALUES:
             self.table = None
-            self.encoder_of_then = encoder.frozen() if trained else encoder.encoded
+            self.old_encoder = encoder.frozen() if trained else encoder.encoded
             return
         if current and self.table is not None:
             return
@@ -142,17 +142,17 @@ class Composite(Prior):
 
     @torch.no_grad()
     def kept_posterior(self, batch: Batch) -> Gaussian:
-        """Return mu and log-variance at the last update; raise RuntimeError where there was none."""
+        """Return mu and log-variance at the last update; raise RuntimeError before the first one."""
         if self.table is not None:
             mu, logvar = self.table[batch.users].chunk(2, dim=1)
             return mu, logvar
-        if self.encoder_of_then is None:
+        if self.old_encoder is None:
             raise RuntimeError("begin_phase must come before the first loss: it takes the old posterior.")
-        return self.encoder_of_then(batch)
+        return self.old_encoder(batch)
 
     def release(self) -> None:
-        """Let go of the old posterior."""
-        self.table = self.encoder_of_then = None
+        """Free the old posterior."""
+        self.table = self.old_encoder = None
 
 
 class VampPrior(Prior):
@@ -160,8 +160,8 @@ class VampPrior(Prior):
 
     Tomczak and Welling, AISTATS 2018, arXiv 1705.07120. The pseudo-inputs are a parameter (C, I) of the network,
     clamped to [0, 1] where they are used, and trained with the encoder. In training they go through the dropout of
-    ``rate``, as in the program of Kim and Suh 2019: the prior is then the mean of that mixture over what is dropped,
-    and its log is not computed but bounded from below, by Jensen's inequality; the loss remains a bound.
+    ``rate``, as in the program of Kim and Suh 2019: the prior is then the mean of that mixture over all dropouts, and
+    one draw bounds its log from below, by Jensen's inequality; the loss remains a bound.
     """
 
     def __init__(self, rate: float) -> None:
@@ -183,8 +183,8 @@ def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """Return log 1/C sum_c N(z; mu_c, diag exp(logvar_c)), (B,), from (B, K), (C, K) and (C, K).
 
     The squared distances of all B x C pairs are three matrix products, (z - mu)^2 = z^2 - 2 z mu + mu^2, so that there
-    is no (B, C, K) tensor. In float64: in float32 the difference is lost where a component is narrow. Where a device
-    has none, that is done on the CPU.
+    is no (B, C, K) tensor. They are in float64, since float32 loses the difference where a component is narrow, and on
+    the CPU where the device has no float64.
     """
     dtype, device = z.dtype, z.device
     if not has_float64(device):
@@ -201,14 +201,14 @@ def mixture_log_density(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorOptions:
-    """Which prior a variational network has; its default is each model's own."""
+    """The choice of a variational network's prior; each model has its own default."""
 
     prior: str = option("standard", "Of the code.", choices=lambda: PRIORS)
     pseudo_inputs: int = option(1000, "Number of the VampPrior's pseudo-inputs.", ge=1, le=WIDEST)
 
 
 def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generator) -> VampPrior:
-    """Give the network pseudo-inputs and return their prior."""
+    """Add the parameter ``pseudo_inputs`` to the network, and return the prior that uses it."""
     pseudo = torch.empty(options.pseudo_inputs, n_items)
     if not pseudo.is_meta:
         pseudo.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
@@ -216,7 +216,9 @@ def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generato
     return VampPrior(options.dropout)
 
 
-Made = Callable[[nn.Module, int, Any, torch.Generator], Prior]  # of a network, its items, its options, and draws
+Made = Callable[
+    [nn.Module, int, Any, torch.Generator], Prior
+]  # makes a prior from a network, the number of items, options, and a generator
 
 PRIORS: dict[str, Made] = {
     "standard": lambda network, n_items, options, g: StandardNormal(),

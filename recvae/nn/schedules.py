@@ -9,14 +9,14 @@ from recvae.options import Between, OneOf, option
 
 @dataclass(frozen=True, kw_only=True)
 class RampOptions:
-    """How the weight of the KL term grows. The defaults are Mult-VAE's; a model may have others."""
+    """The growth of the KL term's weight. The defaults are Mult-VAE's; a model may have others."""
 
     beta_cap: float = option(0.2, "Largest weight of the KL term.", search=Between(0.02, 1.0, log=True), ge=0)
     anneal: str = option(
         "paper",
         "How beta grows: 'paper', min(cap, step / anneal_updates), 'share', to the cap over a share of the run, "
         "'constant', not at all, or 'cyclical', from 0 to the cap over a share of each of several cycles.",
-        search=OneOf("paper", "share"),  # with few updates beta_cap means nothing to 'paper'
+        search=OneOf("paper", "share"),  # with few updates 'paper' never reaches beta_cap
         choices=lambda: RAMPS,
     )
     anneal_updates: int = option(200_000, "Updates in which 'paper' would reach 1.", ge=1)

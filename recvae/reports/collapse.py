@@ -1,35 +1,34 @@
-"""The verdict on a code: whether the KL term emptied it, or whether it was never filled.
+"""The verdict on a code: healthy, collapsed by the KL term, or undertrained.
 
-A collapsed code and an undertrained one look alike: hardly a dimension varies over users. What tells them apart is how
-they came about. The KL term empties a code by costing more than what the code is good for, so a collapsed run has a
-weight that counts and a KL that fell or stayed; a run that was stopped early has a KL that is still growing, or a
-weight with which no dimension can be too dear.
+In a collapsed code and in an undertrained one alike, hardly a dimension varies over users; only the training tells them
+apart. The KL term empties a code where its cost exceeds the gain in reconstruction: the weight of the term is then not
+small, and the KL fell or did not change. In a run that was stopped early the KL is still growing, or the weight is so
+small that no dimension costs anything.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from recvae.files import Document, JsonObject
 
 ACTIVE_VARIANCE = 0.01
 """A dimension is active where the posterior mean varies by more than this over users; Burda et al. 2016, section 5."""
 COLLAPSED_SHARE = 0.05
-"""Collapsed: a smaller share of the dimensions is active."""
+"""The verdict is "collapsed" below this share of active dimensions."""
 COLLAPSED_INFORMATION = 0.1
-"""Collapsed: all dimensions together tell less than this of the user, in nats."""
+"""The verdict is "collapsed" below this information about the user in all dimensions, in nats."""
 PARTLY_SHARE = 0.5
-"""Partly collapsed: a smaller share of the dimensions is active."""
+"""The verdict is "partly collapsed" below this share of active dimensions."""
 LEAST_WEIGHT = 0.01
-"""Undertrained, not collapsed: the KL term's weight was below this, and a nat of the code cost next to nothing."""
+"""Below this weight of the KL term an empty code is "undertrained", as the term costs next to nothing."""
 GROWTH = 1.1
-"""Undertrained, not collapsed: the KL grew by more than this factor in the second half of the epochs."""
+"""Where the KL grew by more than this factor in the second half of the epochs, the code is "undertrained"."""
 
 
-def verdict(
-    active: int, dimensions: int, information: float, training: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
-    """Say whether the code is "healthy", "partly collapsed", "collapsed" or "undertrained", and why.
+def verdict(active: int, dimensions: int, information: float, training: Sequence[Document] = ()) -> JsonObject:
+    """Return whether the code is "healthy", "partly collapsed", "collapsed" or "undertrained", with the reason.
 
-    ``training``: what :func:`recvae.experiments.diagnose.training` returns of the run's epochs. Without it
-    nothing is known of how the code came about, and an empty one is called collapsed.
+    ``training``: the rows of :func:`recvae.experiments.diagnose.training`. Without them an empty code is called
+    collapsed.
     """
     counted = f"{active} of {dimensions} dimensions are active, and the code tells at most {information:.2f} nats"
     empty = active < COLLAPSED_SHARE * dimensions or information < COLLAPSED_INFORMATION
@@ -68,8 +67,8 @@ def verdict(
     }
 
 
-def thresholds(verdict: Mapping[str, Any]) -> str:
-    """Return the sentence that says where a verdict's borders are."""
+def thresholds(verdict: Document) -> str:
+    """Return the sentence with a verdict's thresholds."""
     at = verdict["thresholds"]
     return (
         f"A dimension is active where the posterior mean varies by more than {at['active_above_variance']:g} over "
@@ -81,10 +80,10 @@ def thresholds(verdict: Mapping[str, Any]) -> str:
     )
 
 
-def _unfinished(training: Sequence[Mapping[str, Any]], empty: bool) -> str | None:
-    """Return what shows that a code was not emptied but never filled, up to the epoch that was kept; else None.
+def _unfinished(training: Sequence[Document], empty: bool) -> str | None:
+    """Return the evidence, up to the epoch that was kept, that a code is undertrained, or None.
 
-    A small weight shows it of an empty code only: a long run may well leave some dimensions without use.
+    A small weight is evidence for an empty code only: a long run may leave some dimensions unused.
     """
     rows = [row for row in training if row["kl"] is not None]
     kept = [place for place, row in enumerate(rows) if row["best"]]

@@ -1,13 +1,13 @@
-"""A diagnosis as one HTML page: tables, charts and the numbers as JSON, with nothing to load from anywhere.
+"""A diagnosis as one HTML page that loads nothing else: tables, charts, and the numbers as JSON.
 
 The page has no script, is read in light and in dark, on paper and by keyboard (tables fold with ``<details>``), and
 every title in it is escaped. The numbers are those of :mod:`recvae.experiments.diagnose`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from recvae.files import Document
 from recvae.registry import entry
 from recvae.reports.collapse import thresholds
 from recvae.reports.svg import Bar, Line, Point, bar_chart, line_chart, scatter
@@ -16,7 +16,7 @@ from recvae.reports.text import visible_json
 
 Rows = Sequence[Sequence[str]]
 
-_SMALL = 0.02  # nats: axes of single dimensions reach this far, or a collapsed code would look as tall as any
+_SMALL = 0.02  # nats: the least height of an axis, so that the bars of a collapsed code look small
 _STYLES = ("c0", "c2", "c3", "c1")
 _INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
 
@@ -58,8 +58,8 @@ svg .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 """
 
 
-def page(diagnosis: Mapping[str, Any]) -> str:
-    """Return the whole page of a diagnosis, to which run, dataset and environment were added."""
+def page(diagnosis: Document) -> str:
+    """Return the page of a diagnosis that also has the entries run, dataset and environment."""
     name = f"{entry(diagnosis['model']).title} on {diagnosis['dataset']['name']}"
     sections = [
         ("training", "Training", _training(diagnosis["training"], diagnosis["validation_metric"])),
@@ -83,8 +83,8 @@ def page(diagnosis: Mapping[str, Any]) -> str:
     )
 
 
-def reliability(likelihood: Mapping[str, Any]) -> str:
-    """Return the sentence that says how far the estimate of log p(x) can be trusted."""
+def reliability(likelihood: Document) -> str:
+    """Return a sentence on the reliability of the estimate of log p(x)."""
     median, samples = likelihood["effective_samples"]["median"], likelihood["samples"]
     said = f"Half of the users have fewer than {median:,.1f} effective samples of {samples:,}"
     if median < 10:
@@ -98,7 +98,7 @@ def reliability(likelihood: Mapping[str, Any]) -> str:
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _verdict(latent: Mapping[str, Any] | None) -> str:
+def _verdict(latent: Document | None) -> str:
     if latent is None:
         return ""
     verdict = latent["verdict"]
@@ -109,7 +109,7 @@ def _verdict(latent: Mapping[str, Any] | None) -> str:
     )
 
 
-def _training(rows: Sequence[Mapping[str, Any]], metric: str | None) -> str:
+def _training(rows: Sequence[Document], metric: str | None) -> str:
     if not rows:
         return ""
     best = next((row["epoch"] for row in rows if row["best"]), None)
@@ -144,7 +144,7 @@ def _training(rows: Sequence[Mapping[str, Any]], metric: str | None) -> str:
     return about + _charts(charts) + _folded("Every epoch", table)
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[Line]:
+def _curves(rows: Sequence[Document], key: str) -> list[Line]:
     lines = []
     names = dict.fromkeys(row["phase"] for row in rows if row[key] is not None)
     for style, name in zip(_STYLES * len(names), names, strict=False):
@@ -154,7 +154,7 @@ def _curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[Line]:
     return lines
 
 
-def _latent(latent: Mapping[str, Any] | None) -> str:
+def _latent(latent: Document | None) -> str:
     if latent is None:
         return ""
     dimensions = latent["dimensions"]
@@ -196,12 +196,12 @@ def _latent(latent: Mapping[str, Any] | None) -> str:
     return about + _charts(charts) + _folded("Every dimension", table)
 
 
-def _about(d: Mapping[str, Any]) -> str:
+def _about(d: Document) -> str:
     kl = "" if d["kl"] is None else f"KL {d['kl']:.4f}, "
     return f"dimension {d['dimension']}: {kl}information {d['information']:.4f}, activity {d['activity']:.4g}"
 
 
-def _likelihood(likelihood: Mapping[str, Any] | None) -> str:
+def _likelihood(likelihood: Document | None) -> str:
     if likelihood is None:
         return ""
     bounds = likelihood["bounds"]
@@ -235,7 +235,7 @@ def _likelihood(likelihood: Mapping[str, Any] | None) -> str:
     return about + _charts([chart]) + table
 
 
-def _recall(recall: Mapping[str, Any] | None) -> str:
+def _recall(recall: Document | None) -> str:
     if recall is None:
         return ""
     metric, users, items = recall["metric"], recall["by_activity"], recall["by_popularity"]
@@ -287,7 +287,7 @@ def _recall(recall: Mapping[str, Any] | None) -> str:
     return _charts(charts) + people + things
 
 
-def _map(items: Mapping[str, Any] | None) -> str:
+def _map(items: Document | None) -> str:
     if items is None or not items["points"]:
         return ""
     points, most = items["points"], max(1, items["points"][0]["clicks"])
@@ -326,7 +326,7 @@ def _map(items: Mapping[str, Any] | None) -> str:
     )
 
 
-def _numbers(diagnosis: Mapping[str, Any]) -> str:
+def _numbers(diagnosis: Document) -> str:
     settings, machine = diagnosis["settings"], diagnosis["environment"]
     date = machine["date"].replace("T", " ")
     versions = ", ".join(f"{package} {version}" for package, version in machine.get("versions", {}).items())
@@ -362,11 +362,11 @@ def _number(value: float | None, form: str = "{:,.2f}") -> str:
     return "" if value is None else form.format(value)
 
 
-def _mean(metric: Mapping[str, Any]) -> str:
+def _mean(metric: Document) -> str:
     return f"{metric['mean']:,.2f} ± {_number(metric['se'])}"
 
 
-def _share(metric: Mapping[str, Any]) -> str:
+def _share(metric: Document) -> str:
     return f"{metric['mean']:.4f} ± {_number(metric['se'], '{:.4f}')}"
 
 
@@ -378,6 +378,6 @@ def _short(title: str, most: int = 28) -> str:
     return title if len(title) <= most else title[: most - 1] + "…"
 
 
-def _harmless(value: Mapping[str, Any]) -> str:
-    """Return JSON that cannot end the element it stands in."""
+def _harmless(value: Document) -> str:
+    """Return JSON without "<", which could end the script element around it."""
     return visible_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval import LIST_SET
 from recvae.errors import InputError
-from recvae.files import whole_file
+from recvae.files import Document, whole_file
 from recvae.reports.results import main_metric, ranked_models
 from recvae.reports.text import visible
 
@@ -41,12 +41,12 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def comparison(results: Mapping[str, Any], path: Path) -> None:
+def comparison(results: Document, path: Path) -> None:
     """Draw each metric's mean with its 95 % interval for all models, one panel per metric, and write it to ``path``.
 
     ``results``: the shape of :mod:`recvae.reports.results`. Models are sorted by the main metric, the best on top;
     each panel has its own axis, which need not start at zero (position is read, not length), and its best model is
-    coloured. A single model so far below that it would hide how the others differ is a triangle at the edge; every
+    coloured. A single model far below the others, which would hide their differences, is a triangle at the edge. Every
     value is printed.
 
     Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
@@ -79,14 +79,11 @@ def comparison(results: Mapping[str, Any], path: Path) -> None:
         figure.supxlabel(note, fontsize=8, color=_GREY)
 
 
-def training_curves(
-    rows: Sequence[Mapping[str, Any]], path: Path, *, metric: str = "validation", title: str = ""
-) -> None:
+def training_curves(rows: Sequence[Document], path: Path, *, metric: str = "validation", title: str = "") -> None:
     """Draw a run's loss, KL divergence, KL weight and validation metric over epochs, and write it to ``path``.
 
-    ``rows``: the objects of metrics.jsonl (:class:`recvae.training.loop.EpochReport`); curves that no row has are left
-    out.
-    ``metric``: the name of the validation metric, for the axis. The best epoch is marked in every panel.
+    ``rows``: the objects of metrics.jsonl (:class:`recvae.training.loop.EpochReport`); curves without a value are left
+    out. ``metric``: the name of the validation metric, for the axis. The best epoch is marked in every panel.
 
     Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
     """
@@ -123,8 +120,8 @@ def training_curves(
 
 
 def search(
-    trials: Sequence[Mapping[str, Any]],
-    spaces: Mapping[str, Mapping[str, Any]],
+    trials: Sequence[Document],
+    spaces: Mapping[str, Document],
     path: Path,
     *,
     metric: str = "validation",
@@ -133,8 +130,8 @@ def search(
     """Draw a search's trials in order with the best so far, and against each searched option, and write it to ``path``.
 
     ``trials``: the objects of trials.json (:class:`recvae.experiments.study.Trial`); pruned ones are pale, at the best
-    score they had. ``spaces``: the searched options as in study.json. An axis of scores begins where the upper half of
-    the complete trials has room, and a triangle at its foot stands for a trial further down.
+    score they had. ``spaces``: the searched options as in study.json. The axis of scores shows the upper half of the
+    complete trials, and a triangle at its foot stands for a lower trial.
 
     Raises :class:`~recvae.errors.InputError` where there is nothing to draw, for another suffix, or without Matplotlib.
     """
@@ -188,34 +185,34 @@ def _figure(path: Path) -> Iterator["Figure"]:
 # Models compared.
 
 
-def _comparison_title(results: Mapping[str, Any]) -> str:
-    """Dataset and number of users."""
+def _comparison_title(results: Document) -> str:
+    """Return the title: dataset and number of users."""
     users = {parts.get("users") for model in results["models"].values() for parts in model["metrics"].values()}
     users.discard(None)
     counted = f"{min(users):,} users" if len(users) == 1 else ""
     return ", ".join(part for part in (str(results["dataset"].get("name") or ""), counted) if part)
 
 
-def _value(model: Mapping[str, Any], metric: str) -> float | None:
-    """The mean of a metric, None where the model has none."""
+def _value(model: Document, metric: str) -> float | None:
+    """Return the mean of a metric, None where the model has none."""
     value = model["metrics"].get(metric, {}).get("mean")
     return None if value is None else float(value)
 
 
 def _straggler(means: Sequence[float]) -> float | None:
-    """The lowest mean, where it alone would take most of the axis and hide how the others differ; else None."""
+    """Return the lowest mean if it alone would take most of the axis, else None."""
     low, *others = sorted(means)
     if len(others) < 3 or others[-1] - low < 3 * (others[-1] - others[0]):
         return None
     return low
 
 
-def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> bool:
-    """One dot per model with its error bar and its value, from top to bottom; True where one is off the axis."""
+def _dots(panel: "Axes", metric: str, models: Sequence[Document]) -> bool:
+    """Draw a dot per model with error bar and value, from top to bottom; return whether one is off the axis."""
     means = [_value(model, metric) for model in models]
     present = [mean for mean in means if mean is not None]
     top, straggler = max(present), _straggler(present)
-    rated = metric.partition("@")[0] not in LIST_SET  # of coverage and novelty more is not better
+    rated = metric.partition("@")[0] not in LIST_SET  # more coverage or novelty is not better
     for row, (model, mean) in enumerate(zip(models, means, strict=True)):
         panel.axhline(row, color=_LIGHT, linewidth=0.6, zorder=0)
         if mean is None:
@@ -249,8 +246,8 @@ def _dots(panel: "Axes", metric: str, models: Sequence[Mapping[str, Any]]) -> bo
 # Training curves.
 
 
-def _phase_curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str, list[int], list[float]]]:
-    """One curve (label, epochs, values) for each training phase that records ``key``."""
+def _phase_curves(rows: Sequence[Document], key: str) -> list[tuple[str, list[int], list[float]]]:
+    """Return a curve (label, epochs, values) for each training phase that records ``key``."""
     names = dict.fromkeys(name for row in rows for name in row.get("phases", {}))
     curves = []
     for name in names:
@@ -262,8 +259,8 @@ def _phase_curves(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[str
     return curves
 
 
-def _score_curve(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[int], list[float]]]:
-    """The validation metric of the epochs that have one."""
+def _score_curve(rows: Sequence[Document]) -> list[tuple[str, list[int], list[float]]]:
+    """Return the curve of the validation metric."""
     points = [(row["epoch"], float(row["score"])) for row in rows if row.get("score") is not None]
     return [("", [epoch for epoch, _ in points], [score for _, score in points])] if points else []
 
@@ -278,7 +275,7 @@ def _lines(panel: "Axes", label: str, curves: Sequence[tuple[str, list[int], lis
             color=color,
             linewidth=1.4,
             label=name,
-            marker="o" if len(epochs) < 3 else None,  # a line through one point is not seen
+            marker="o" if len(epochs) < 3 else None,  # a line through one point is invisible
             markersize=3,
         )
     if len(curves) > 1:
@@ -302,15 +299,15 @@ def _mark_best(panel: "Axes", curve: tuple[str, list[int], list[float]], best: i
 # Searches.
 
 
-def _trial_score(trial: Mapping[str, Any]) -> float | None:
-    """A complete trial's value, the best score of one that was not, None where it had none."""
+def _trial_score(trial: Document) -> float | None:
+    """Return a complete trial's value, else the trial's best score, or None."""
     if trial["value"] is not None:
         return float(trial["value"])
     return max((float(score) for _, score in trial["scores"]), default=None)
 
 
-def _points(panel: "Axes", points: Sequence[tuple[Any, Mapping[str, Any], float]], floor: float, best: int) -> None:
-    """One mark per trial: full where it is complete, pale where not, a triangle below the axis, coloured if best."""
+def _points(panel: "Axes", points: Sequence[tuple[Any, Document, float]], floor: float, best: int) -> None:
+    """Draw a mark per trial: pale if not complete, a triangle if below the axis, coloured if best."""
     for place, trial, score in points:
         complete = trial["value"] is not None
         below = score < floor
@@ -329,8 +326,8 @@ def _points(panel: "Axes", points: Sequence[tuple[Any, Mapping[str, Any], float]
     panel.set_axisbelow(True)
 
 
-def _best_so_far(panel: "Axes", trials: Sequence[Mapping[str, Any]]) -> None:
-    """A line through the best value after each trial."""
+def _best_so_far(panel: "Axes", trials: Sequence[Document]) -> None:
+    """Draw the best value after each trial as a line."""
     numbers, line = [], []  # type: tuple[list[int], list[float]]
     for trial in trials:
         if trial["value"] is not None:
@@ -349,15 +346,15 @@ def _best_so_far(panel: "Axes", trials: Sequence[Mapping[str, Any]]) -> None:
     panel.locator_params(axis="x", integer=True)
 
 
-def _place(space: Mapping[str, Any], value: Any) -> float | None:
-    """Where a setting is on its axis, None where it has no place there."""
+def _place(space: Document, value: Any) -> float | None:
+    """Return the place of a setting on its axis, None for a setting that the axis cannot show."""
     if "values" in space:
         return space["values"].index(value) if value in space["values"] else None
     return None if value is None or (space["log"] and value <= 0) else float(value)
 
 
-def _option_axis(panel: "Axes", key: str, space: Mapping[str, Any]) -> None:
-    """The axis of one searched option."""
+def _option_axis(panel: "Axes", key: str, space: Document) -> None:
+    """Set the axis of one searched option."""
     panel.set_title(key, loc="left")
     if "values" in space:
         panel.set_xticks(range(len(space["values"])), [str(value) for value in space["values"]])

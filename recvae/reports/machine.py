@@ -6,7 +6,9 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     pass
@@ -15,15 +17,12 @@ if TYPE_CHECKING:
 _PACKAGES = ("recvae", "torch", "numpy", "scipy", "pandas", "pyarrow", "implicit", "threadpoolctl")
 
 
-# The machine.
+def environment() -> JsonObject:
+    """Return the circumstances of a timing: date, Python, platform, CPU, cores, memory, versions of packages.
 
-
-def environment() -> dict[str, Any]:
-    """Return what a timing depends on: date, Python, platform, CPU, cores, memory, versions of packages.
-
-    ``date`` is UTC, ISO 8601; ``cores`` those this process may use; ``threads`` torch's number, where
-    it is loaded; ``memory_gb`` in 10^9 bytes, None where the system does not say. Nothing is imported to learn its
-    version; a package that is not installed is left out.
+    ``date`` is UTC, ISO 8601; ``cores``: the number that this process may use; ``threads``: torch's number, if torch is
+    loaded; ``memory_gb`` in 10^9 bytes, None where unknown. No package is imported for its version, and packages that
+    are not installed are left out.
     """
     torch = sys.modules.get("torch")
     versions = {}
@@ -45,7 +44,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """The CPU's name for people: Linux keeps it in a file, elsewhere Python knows it."""
+    """Return the CPU's model: on Linux from a file, elsewhere from Python."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -56,14 +55,14 @@ def _cpu_name() -> str:
 
 
 def _cores() -> int:
-    """Cores this process may use, where the system says so, else all."""
+    """Return the number of cores that this process may use; all where the system does not say."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _memory_gb() -> float | None:
-    """Physical memory in 10^9 bytes."""
+    """Return the physical memory in 10^9 bytes, None where the system does not say."""
     try:
         size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf

@@ -1,45 +1,40 @@
-"""The results shape: what every comparison of models writes, reads and sorts."""
+"""The results shape: the JSON object that every comparison of models writes, reads and sorts."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from eval import Evaluation, compare
 from recvae.errors import FormatError, InputError
-from recvae.files import read_json, write_json
-
-if TYPE_CHECKING:
-    pass
-
+from recvae.files import Document, JsonObject, read_json, write_json
 
 MAIN_METRIC = "ndcg@100"  # the papers select and compare models by it
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What one model gave: its evaluation, and what it cost.
+    """The evaluation of one model, and its cost.
 
     ``train_seconds``: wall time of fitting; ``peak_memory_mb``: peak resident memory of the process, in 10^6 bytes;
-    ``rank_seconds``: where absent, the evaluation's; ``config``: JSON values. None means not measured.
+    ``rank_seconds``: if None, the evaluation's; ``config``: JSON values. None means not measured.
     """
 
     evaluation: Evaluation
     train_seconds: float | None = None
     rank_seconds: float | None = None
     peak_memory_mb: float | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Document = field(default_factory=dict)
 
 
 def results(
     models: Mapping[str, ModelResult],
-    dataset: Mapping[str, Any],
-    environment: Mapping[str, Any],
+    dataset: Document,
+    environment: Document,
     *,
     metric: str = MAIN_METRIC,
-) -> dict[str, Any]:
-    """Return the results shape for ``models`` by name, in the order given.
+) -> JsonObject:
+    """Return the results shape for ``models`` by name, in their order.
 
     ``metric`` is the main metric, by which the best model is found and ``versus_best`` is measured; where no model has
     it, the first metric with a value per user. Raises :class:`~recvae.errors.InputError` where there is no model, or
@@ -60,8 +55,8 @@ def results(
     return {"models": shapes, "dataset": dict(dataset), "environment": dict(environment)}
 
 
-def _model_shape(model: ModelResult) -> dict[str, Any]:
-    """One model's part of the results shape, without the comparison."""
+def _model_shape(model: ModelResult) -> JsonObject:
+    """Return one model's part of the results shape, without the comparison."""
     evaluation = model.evaluation.to_dict()
     fields = {
         "metrics": evaluation["metrics"],
@@ -74,23 +69,23 @@ def _model_shape(model: ModelResult) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def write_results(path: Path, value: Mapping[str, Any]) -> None:
+def write_results(path: Path, value: Document) -> None:
     """Write results.json, whole or not at all."""
     write_json(path, value)
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> JsonObject:
     """Read results.json; raise :class:`~recvae.errors.FormatError` where it is missing or has another shape."""
     value = read_json(path)
     wrong = _shape_mistake(value)
     if wrong:
         raise FormatError(f"{path} is not a results file: {wrong}. Make it with 'recvae benchmark' or 'evaluate'.")
-    checked: dict[str, Any] = value
+    checked: JsonObject = value
     return checked
 
 
-def _shape_mistake(value: Any) -> str:
-    """Say what is wrong with the results shape; empty where nothing is."""
+def _shape_mistake(value: object) -> str:
+    """Return the first fault in the results shape, '' where there is none."""
     if not isinstance(value, dict):
         return "it holds no JSON object"
     for key in ("models", "dataset", "environment"):
@@ -118,25 +113,25 @@ def _shape_mistake(value: Any) -> str:
     return ""
 
 
-def _number_or_none(value: Any) -> bool:
+def _number_or_none(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
 
 
-def main_metric(results: Mapping[str, Any]) -> str:
-    """Return the metric that models are sorted by: the one compared in, else ndcg@100, else the first there is."""
+def main_metric(results: Document) -> str:
+    """Return the metric that models are sorted by: the metric of the comparison, else ndcg@100, else the first."""
     models = results["models"].values()
     compared = [model["versus_best"]["metric"] for model in models if model.get("versus_best")]
     names = [name for model in models for name in model["metrics"]]
     return str(next(iter(compared), MAIN_METRIC if MAIN_METRIC in names or not names else names[0]))
 
 
-def ranked_models(results: Mapping[str, Any]) -> list[str]:
+def ranked_models(results: Document) -> list[str]:
     """Return the models' names, the best in the main metric first, those without it last."""
     metric = main_metric(results)
     return sorted(results["models"], key=lambda name: -_mean(results["models"][name], metric))
 
 
-def _mean(model: Mapping[str, Any], metric: str) -> float:
-    """The mean of a metric, -inf where the model has none."""
+def _mean(model: Document, metric: str) -> float:
+    """Return the mean of a metric, -inf where the model has none."""
     mean = model["metrics"].get(metric, {}).get("mean")
     return -math.inf if mean is None else float(mean)

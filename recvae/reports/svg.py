@@ -1,7 +1,10 @@
-"""Small charts as SVG text, to be put into an HTML page: no script, no file, no Matplotlib.
+"""Small charts as SVG text for the diagnosis page.
 
-Colours are CSS classes (``c0`` .. ``c3``, ``off``, ``grid``, ``axis``), so that the page decides on them, in light and
-in dark. Every mark has a ``<title>``, which browsers show when it is pointed at. All text is escaped here.
+Matplotlib, which draws all other figures, is not used here for three reasons. The page is one file without scripts that
+follows the reader's light or dark theme and prints: so colours must be CSS classes (``c0`` .. ``c3``, ``off``,
+``grid``, ``axis``), where Matplotlib writes fixed colours into each element. Every mark has a ``<title>``, which a
+browser shows as a tooltip: Matplotlib's SVG has none. And ``recvae diagnose --out`` works without the extra ``[plot]``.
+The map of items also places labels so that none covers another, which Matplotlib does not do. All text is escaped here.
 """
 
 import math
@@ -16,7 +19,7 @@ _FONT = 11
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: places, values, what each is called when pointed at, and half the height of error bars, if any."""
+    """A curve: its name, the points, and half the height of each error bar, if any."""
 
     name: str
     xs: Sequence[float]
@@ -27,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: its name below it, its value, half the height of its error bar, and what is said when pointed at."""
+    """A bar: its name, its value, half the height of its error bar; ``about`` is the tooltip."""
 
     name: str
     value: float
@@ -38,7 +41,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a map; ``label`` is written beside it where there is room, ``about`` is said when pointed at."""
+    """A point of a map; ``label`` is written beside it where there is room, ``about`` is the tooltip."""
 
     x: float
     y: float
@@ -48,7 +51,7 @@ class Point:
 
 
 class _Frame:
-    """A chart's area, its scales and what is drawn so far."""
+    """A chart's area, its scales and its SVG elements so far."""
 
     def __init__(self, title: str, x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]) -> None:
         self.title, self.size = title, size
@@ -80,7 +83,7 @@ class _Frame:
         self.parts.append(text((self.left + self.right) / 2, below, label, anchor="middle", style="quiet"))
 
     def level(self, value: float) -> None:
-        """Draw a dashed line across, with a margin of its own so that it shows on bars too."""
+        """Draw a dashed line across, on a wider line in the paper's colour, so that it is visible on bars."""
         ends = f'x1="{self.left}" x2="{self.right}" y1="{self.down(value):.1f}" y2="{self.down(value):.1f}"'
         self.parts.append(f'<line class="halo" {ends}/><line class="mark" {ends}/>')
 
@@ -160,7 +163,7 @@ def bar_chart(
 ) -> str:
     """Return bars from zero, named where there are few; ``level`` is a dashed line at a height.
 
-    The axis goes up to ``least`` at least, so that what is next to nothing looks like it, and says so. With
+    The axis goes up to ``least`` at least, so that negligible bars look small, and a text says so. With
     ``log_y`` heights are powers of ten, from the level of the smallest value above 1e-6.
     """
 
@@ -193,7 +196,7 @@ def bar_chart(
     if level is not None:
         frame.level(height(level))
     largest = max(bar.value for bar in bars)
-    if not log_y and largest < 0.01 * least:  # the bars cannot be seen: say so, or the chart looks broken
+    if not log_y and largest < 0.01 * least:  # the bars are invisible, and without a text the chart looks broken
         middle = (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2
         frame.parts.append(text(*middle, f"none above {largest:.2g}", anchor="middle", style="label"))
     return frame.svg()
@@ -229,16 +232,16 @@ def scatter(title: str, points: Sequence[Point], *, size: tuple[int, int] = (960
             taken.append(box)
             at = {"start": box[0], "middle": (box[0] + box[2]) / 2, "end": box[2]}[anchor]
             labels.append(text(at, box[3] - 3, point.label, anchor=anchor, style="label"))
-    return _svg(title, size, [*reversed(dots), *labels])  # what comes first lies on top
+    return _svg(title, size, [*reversed(dots), *labels])  # the first points are drawn last, on top
 
 
 def _room(
     x: float, y: float, point: Point, size: tuple[int, int], taken: Sequence[tuple[float, float, float, float]]
 ) -> tuple[tuple[float, float, float, float], str] | None:
-    """Return a box (left, top, right, bottom) for a point's label, and where it is anchored; None where all is taken.
+    """Return a box (left, top, right, bottom) for a point's label, and its anchor; None where there is no room.
 
-    Beside the dot if there is room, else above or below it. A character is taken for 0.56 of the font's size wide,
-    which is about right and errs on the wide side.
+    Beside the dot if there is room, else above or below it. The width of a character is estimated as 0.56 of
+    the font's size, rather too much than too little.
     """
     wide, off = 0.56 * _FONT * len(point.label) + 4, point.size + 3
     beside = ((x + off, "start"), (x - off - wide, "end"))

@@ -1,26 +1,25 @@
-"""Results as data and as tables: the one shape of results.json, written, read, and shown.
+"""Results as tables, in Markdown and for the terminal. The shape of results.json:
 
     {"models": {NAME: {"metrics": {"ndcg@100": {"mean", "se", "users"}}, "left_out", "train_seconds", "rank_seconds",
                        "peak_memory_mb", "config", "versus_best": {"metric", "difference", "low", "high", "p", ...}}},
      "dataset": {...}, "environment": {...}}
 
-A field that was not measured is absent, a number that is not defined is null. ``versus_best`` is the paired difference
-to the model that is best in the main metric, on the same users, with its 95 % bootstrap interval
+A field that was not measured is absent, an undefined number is null. ``versus_best`` is the paired difference from the
+best model in the main metric, on the same users, with its 95 % bootstrap interval
 (:func:`eval.significance.compare`); the best model has none. Nothing here prints or imports torch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval import LIST_SET
+from recvae.files import Document
 
 if TYPE_CHECKING:
     from rich.table import Table
 from recvae.reports.results import _mean, main_metric, ranked_models
-
-# Tables.
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,17 @@ class _Column:
     best: list[bool]
 
     def name(self) -> str:
-        """The heading in one line."""
+        """Return the heading in one line."""
         return " ".join(self.heading).replace(" @", "@").strip()
 
     def headings(self) -> list[str]:
-        """The heading in short lines."""
+        """Return the heading in short lines."""
         first, second = self.heading
         return [*first.replace(" less", "\nless").split("\n"), second]
 
 
-def _columns(results: Mapping[str, Any]) -> list[_Column]:
-    """The columns for which any model has a value, after the one with the names."""
+def _columns(results: Document) -> list[_Column]:
+    """Return the columns in which some model has a value; the column of names is not among them."""
     names = ranked_models(results)
     models = [results["models"][name] for name in names]
     metrics = list(dict.fromkeys(metric for model in models for metric in model["metrics"]))
@@ -61,8 +60,8 @@ def _columns(results: Mapping[str, Any]) -> list[_Column]:
     return columns
 
 
-def _metric_column(metric: str, models: Sequence[Mapping[str, Any]]) -> _Column:
-    """Mean and standard error; the highest mean is the best, except where more is not better (coverage, rmse)."""
+def _metric_column(metric: str, models: Sequence[Document]) -> _Column:
+    """Return the column of mean and standard error; the highest mean is best, but for coverage, novelty and errors."""
     means = [_mean(model, metric) for model in models]
     name, _, k = metric.partition("@")
     top = max(means) if k and name not in LIST_SET else math.nan
@@ -74,8 +73,8 @@ def _metric_column(metric: str, models: Sequence[Mapping[str, Any]]) -> _Column:
     return _Column((name, f"@{k}" if k else ""), cells, [mean == top and math.isfinite(mean) for mean in means])
 
 
-def _difference(versus: Mapping[str, Any] | None) -> tuple[str, str]:
-    """The paired difference to the best and its interval."""
+def _difference(versus: Document | None) -> tuple[str, str]:
+    """Return the paired difference from the best model, and its interval."""
     if versus is None:
         return "best", ""
     if versus.get("low") is None or versus.get("high") is None:
@@ -84,7 +83,7 @@ def _difference(versus: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _share(value: float | None) -> str:
-    """A metric as the papers print it: four decimals, no zero before the point."""
+    """Return a metric as the papers print it: four decimals, no zero before the point."""
     if value is None:
         return ""
     text = f"{round(value, 4) + 0.0:.4f}"  # + 0.0 turns -0.0 into 0.0
@@ -92,14 +91,14 @@ def _share(value: float | None) -> str:
 
 
 def _amount(value: float | None) -> str:
-    """Seconds or megabytes, three digits or more."""
+    """Return seconds or megabytes with about three digits."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def caption(results: Mapping[str, Any]) -> str:
-    """Return a line that says what the numbers of the tables are."""
+def caption(results: Document) -> str:
+    """Return a line that explains the numbers of the tables."""
     users = {
         parts.get("users")
         for model in results["models"].values()
@@ -114,7 +113,7 @@ def caption(results: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def markdown_table(results: Mapping[str, Any]) -> str:
+def markdown_table(results: Document) -> str:
     """Return the results as a Markdown table with a caption, models by the main metric, the best values bold.
 
     Columns that no model has a value for are left out; a cell without a value is empty.
@@ -133,11 +132,11 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return f"{table}\n\n{caption(results)}\n"
 
 
-def rich_table(results: Mapping[str, Any], *, width: int | None = None) -> "Table":
+def rich_table(results: Document, *, width: int | None = None) -> "Table":
     """Return the results as a :class:`rich.table.Table`: as :func:`markdown_table`, with errors on a second line.
 
-    Six models with three metrics and all costs take 77 characters. Where ``width``, the console's, is given and too
-    small, columns are left out from the right, which the caption then says; the main metric always stays.
+    Six models with three metrics and all costs take 77 characters. Columns that do not fit the console's ``width``
+    are left out from the right and named in the caption; the main metric always stays.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -167,7 +166,7 @@ def rich_table(results: Mapping[str, Any], *, width: int | None = None) -> "Tabl
 
 
 def _fitting(columns: Sequence[_Column], names: int, width: int | None) -> int:
-    """How many columns fit beside names of that length: three spaces, and two a column."""
+    """Return the number of columns that fit beside names of this length."""
     taken = names + 3
     for place, column in enumerate(columns):
         taken += 2 + max(len(line) for lines in (column.headings(), *column.cells) for line in lines)

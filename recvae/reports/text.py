@@ -1,8 +1,8 @@
-"""Text that others wrote, made safe to show.
+"""Text from data files, made safe to show.
 
-A title, an id, a data set's name or a row of a broken file may hold control characters. A terminal obeys them (colours,
-a new window title, text written over other text), and marks of direction turn round the text that follows. Where text
-is shown they are written out, such as ``\\x1b``. Files keep every character.
+A title, an id, a dataset's name or a row of a broken file may hold control characters. A terminal executes them
+(colours, a new window title, text over other text), and direction marks reverse the text after them. In text for people
+they are replaced by escapes such as ``\\x1b``. Files keep every character.
 """
 
 import html
@@ -18,12 +18,12 @@ def visible(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    """Return a JSON document with its control characters written out as JSON writes them: it means the same."""
+    """Return a JSON document with its control characters as JSON escapes, which leaves its meaning unchanged."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def in_html(text: str) -> str:
-    """Return text as it stands in HTML and SVG: marks that mean something there escaped, control characters written."""
+    """Return text for HTML and SVG: special characters escaped, control characters written out."""
     return html.escape(visible(text))
 
 

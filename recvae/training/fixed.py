@@ -3,8 +3,8 @@
     fixed-<16 digits>.safetensors    such as the linear path of RecVAE + EDLAE, a matrix of all pairs of items
 
 The header of model.safetensors names the whole digest under ``fixed``. The file is there before any weights that name
-it, and a file of other contents has another name: a run that is killed at any moment has weights with what belongs to
-them. Weights without that entry hold everything themselves, as all did once and as those of a saved model do.
+it, and a file of other contents has another name: whenever a run is killed, its weights and its fixed tensors belong
+together. A weights file without that entry holds all tensors: that of a saved model, and every one of older versions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,27 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from recvae.training import run_folder
+from recvae.training.tensor_files import FIXED, Facts
 
 
 class Fixed:
-    """The fixed tensors of a run under way, ``names`` of the model's."""
+    """The fixed tensors of a run under way: the model's tensors called ``names``."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.digest: str | None = None  # of the file that is there
+        self.digest: str | None = None  # the digest of the file of fixed tensors, once it is written
 
-    def restore(self, network: nn.Module, tensors: Mapping[str, Tensor], facts: run_folder.Facts) -> bool:
-        """Give the network the fixed tensors of the weights that a run goes on from, bit for bit.
-
-        Return whether there are any.
-        """
-        self.digest = facts.get(run_folder.FIXED)
+    def restore(self, network: nn.Module, tensors: Mapping[str, Tensor], facts: Facts) -> bool:
+        """Give the network the fixed tensors of a resumed run's weights, bit for bit; return whether there are any."""
+        self.digest = facts.get(FIXED)
         network.load_state_dict({name: tensors[name] for name in self.names}, strict=False)
         return bool(self.names)
 
-    def apart(
-        self, folder: Path, tensors: Mapping[str, Tensor], facts: run_folder.Facts
-    ) -> tuple[Mapping[str, Tensor], run_folder.Facts]:
-        """Return tensors and facts as the weights' file is to have them; the fixed ones have a file of their own."""
+    def apart(self, folder: Path, tensors: Mapping[str, Tensor], facts: Facts) -> tuple[Mapping[str, Tensor], Facts]:
+        """Return the tensors that change, and facts that name the fixed ones' file, which is written the first time."""
         if not self.names:
             return tensors, facts
         if self.digest is None:
             self.digest = run_folder.write_fixed(folder, {name: tensors[name] for name in self.names})
         rest = {name: tensor for name, tensor in tensors.items() if name not in self.names}
-        return rest, {**facts, run_folder.FIXED: self.digest}
+        return rest, {**facts, FIXED: self.digest}

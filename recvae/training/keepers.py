@@ -4,25 +4,27 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError, WorkError
-from recvae.files import refuse_existing, writing
+from recvae.files import Document, JsonObject, refuse_existing, writing
 from recvae.files.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
 from recvae.nn.network import Network
 from recvae.training import run_folder, seals, versions
 from recvae.training.fixed import Fixed
-from recvae.training.loop import EpochReport, TrainState, is_scheduled
+from recvae.training.loop import EpochReport, TrainOptions, TrainState, is_scheduled
 from recvae.training.records import Later, Run
+from recvae.training.tensor_files import Facts
 from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
 
 
 class Trained(Protocol):
-    """What a keeper needs of the model that is trained; :class:`recvae.models.neural.NeuralRecommender` has it all."""
+    """The attributes of the trained model that a keeper uses (:class:`recvae.models.neural.NeuralRecommender`)."""
 
     config: RunConfig
     items: Vocabulary
@@ -34,20 +36,24 @@ class Trained(Protocol):
     versions: dict[str, str]
     resumed: tuple[Later, ...]
 
-    def run(self) -> Run:
-        """Return what run.json says of the model."""
+    @property
+    def weighted(self) -> bool:
+        """Whether the values of the training matrix are used."""
 
-    def facts(self) -> dict[str, Any]:
-        """Return what the weights' file says of itself."""
+    def run(self) -> Run:
+        """Return the content of run.json."""
+
+    def facts(self) -> JsonObject:
+        """Return the facts in the header of the weights file."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what was learned, by name."""
+        """Return the learned tensors by name."""
 
     def expected(self) -> Mapping[str, Expected]:
         """Return the names, shapes, types and ranges of the tensors that the model learns."""
 
     def given(self) -> Iterable[bytes]:
-        """Return what the model learns from beside the clicks, in parts, to be compared when a run is resumed."""
+        """Return the data beside the clicks from which the model learns, in parts: a resumed run compares them."""
 
 
 class InMemory:
@@ -65,43 +71,46 @@ class InMemory:
         return None
 
     def keep_best(self, report: EpochReport) -> None:
-        """Copy the weights; the last epoch's stay where they are."""
+        """Copy the weights; those of the last epoch are not copied, as nothing changes them."""
         note_best(self.model, report)
-        options = self.model.config.train
-        last = report.epoch == options.epochs and not options.average  # an average takes its place only after the run
+        options = self.model.config.options(TrainOptions)
+        last = (
+            report.epoch == options.epochs and not options.average
+        )  # an average enters the network only after the run
         trained = self.model.network.named_parameters()
         self.best = None if last else {name: value.detach().clone() for name, value in trained}
 
     def end(self) -> None:
         """Put the best weights back."""
         if self.best is not None:
-            self.model.network.load_state_dict(self.best, strict=False)  # what is not trained is as it was
+            self.model.network.load_state_dict(self.best, strict=False)  # tensors that are not trained have not changed
 
 
 class InFolder:
-    """Writes the run folder as the run goes: best weights, metrics, and last the state, which makes an epoch done.
+    """Writes the run folder during the run: best weights, metrics, and last the state, with which an epoch is done.
 
-    run.json is written first of all, so that a folder that was begun is always known for what it is. With ``overwrite``
-    the run begins in a hidden folder beside the earlier one, whose place it takes with its first weights. Nobody else
-    may write there from :meth:`begin` to :meth:`end`.
+    run.json is written first, so that an unfinished folder is always known as a run. With ``overwrite`` the run begins
+    in a hidden folder beside the earlier run, and replaces that run when it has its first weights. No other process may
+    write the folder from :meth:`begin` to :meth:`end`.
 
-    A last epoch is always validated, also where ``validate_every`` does not say so. A longer run knows nothing of such
-    a validation: its state and its best epoch are those of the scheduled ones. So where the last epoch is best by it,
-    the best weights of a longer run are kept in resume/best.safetensors, until that has better ones.
+    The last epoch is always validated, also where ``validate_every`` does not schedule it. A longer run does not have
+    this extra validation: its state and its best epoch come from the scheduled ones alone. So where the extra
+    validation makes the last epoch best, the best scheduled weights, from which a longer run goes on, are kept in
+    resume/best.safetensors until the longer run has better ones.
     """
 
-    def __init__(self, model: Trained, folder: Path, matrix: Any, *, resume: bool, overwrite: bool) -> None:
+    def __init__(self, model: Trained, folder: Path, matrix: csr_array, *, resume: bool, overwrite: bool) -> None:
         self.model, self.folder = model, target(folder)
-        self.home = self.folder  # where the files are now
+        self.home = self.folder  # the folder that holds the files at present
         self.resume, self.overwrite = resume, overwrite
-        self.clicks = _fingerprint(matrix, weighted=model.config.model.weighted, given=model.given())
-        self.rows: list[dict[str, Any]] = []
+        self.clicks = _fingerprint(matrix, weighted=model.weighted, given=model.given())
+        self.rows: list[JsonObject] = []
         self.has_weights = False
-        self.new = self.begun = False  # whether the files in ``home`` are this call's, and whether there are any
+        self.new = self.begun = False  # whether this call made the files in ``home``; whether it has begun
         self.held = ExitStack()
         self.finished = False
         self.fixed = Fixed(model.fixed)
-        self.has_fixed = False  # whether the network has what no epoch changes, of the run that is resumed
+        self.has_fixed = False  # whether the fixed tensors of a resumed run are in the network
 
     def begin(self) -> TrainState | None:
         """Start the folder, or return the state to continue from (None where no epoch was finished)."""
@@ -123,15 +132,15 @@ class InFolder:
         with self._named():
             run_folder.write_run(self.home, self.model.run())
             run_folder.write_items(self.home, self.model.items)
-            if state is not None:  # a kill may have come between the state and these
+            if state is not None:  # a killed run may have written its state and not its metrics
                 run_folder.write_metrics(self.home, self.rows)
         self._take_place()
         return state
 
     def _continue(self) -> TrainState | None:
-        """Take over and return the state in ``home``, None where no epoch was finished there.
+        """Take over the run in ``home`` and return its state, None where it finished no epoch.
 
-        Raises :class:`InputError` where it is of other settings, of other clicks or of more epochs.
+        Raises :class:`InputError` where the run has other settings, other clicks or more epochs.
         """
         run = run_folder.read_run(self.home)
         self._same_settings(run)
@@ -143,10 +152,10 @@ class InFolder:
         if facts["clicks"] != self.clicks:
             other = "clicks or tags" if self.model.condition_names else "clicks"
             raise InputError(f"{self.folder} was trained on other {other}; resuming needs the same.")
-        if done > self.model.config.train.epochs:
+        if done > self.model.config.options(TrainOptions).epochs:
             raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
         self.rows = facts["rows"]
-        if self.rows[-1]["best_epoch"]:  # weights that are damaged are found now, and not after hours
+        if self.rows[-1]["best_epoch"]:  # damaged weights are found now, not after hours
             tensors, of_file = run_folder.read_weights(self.home, lambda _: self.model.expected())
             self.has_fixed = self.fixed.restore(self.model.network, tensors, of_file)
             self.model.best_epoch, self.model.metrics = of_file["best_epoch"], of_file["metrics"]
@@ -159,17 +168,17 @@ class InFolder:
         return state
 
     def _note(self, state: TrainState) -> None:
-        """Remember whether a run that is in ``state`` goes on."""
-        options, values = self.model.config.train, state.values
+        """Set ``finished``: whether a run in this state has no further epochs."""
+        options, values = self.model.config.options(TrainOptions), state.values
         last = min(options.epochs, options.stop_after or options.epochs)
         out_of_patience = bool(options.patience) and values["since_best"] >= options.patience
         self.finished = values["done"] >= last or out_of_patience
 
     def _forget_extra(self, state: TrainState) -> None:
-        """Take back the validation of a last epoch that is not the last any more, unless it was scheduled anyway."""
-        options, row, values = self.model.config.train, self.rows[-1], state.values
+        """Remove the extra validation of an epoch that was the last one, now that more epochs follow."""
+        options, row, values = self.model.config.options(TrainOptions), self.rows[-1], state.values
         if row["score"] is not None and not is_scheduled(row["epoch"], options):
-            if "arithmetic" not in values:  # a state of the time when it was counted with the others
+            if "arithmetic" not in values:  # older versions counted the extra validation too
                 if row["best"]:
                     raise InputError(
                         f"{self.folder} was trained by an earlier recvae, which kept the last epoch's weights in place "
@@ -181,7 +190,7 @@ class InFolder:
         self.rows = [{**row, "epochs": options.epochs} for row in self.rows]
 
     def _take_place(self) -> None:
-        """Put a run that has weights in the place of the one that it replaces, which goes."""
+        """Once the run has weights, replace the earlier run by it."""
         if not self.has_weights:
             return
         if self.home != self.folder:
@@ -194,34 +203,38 @@ class InFolder:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let a failure name the place that the user knows."""
+        """Let a failure name the folder that the user named, not the hidden one."""
         try:
             yield
         except WorkError as error:
             raise WorkError(str(error).replace(str(self.home), str(self.folder))) from error
 
     def keep_best(self, report: EpochReport) -> None:
-        """Write the weights, which carry their own facts, and run.json."""
+        """Write the weights with their facts, and run.json."""
         with self._named():
-            if report.score is not None and not is_scheduled(report.epoch, self.model.config.train) and self.rows:
+            if (
+                report.score is not None
+                and not is_scheduled(report.epoch, self.model.config.options(TrainOptions))
+                and self.rows
+            ):
                 self._keep_aside(self.rows[-1]["best_epoch"])
             note_best(self.model, report)
             try:
                 tensors, facts = self.fixed.apart(self.home, self.model.tensors(), self.model.facts())
                 run_folder.write_best(self.home, self.model.run(), tensors, facts)
-            finally:  # whatever came between the two files
+            finally:  # also if it was interrupted between the two files
                 self.has_weights = self.has_weights or (self.home / run_folder.WEIGHTS).is_file()
             run_folder.tidy_fixed(self.home)
         self._take_place()
 
     def _keep_aside(self, scheduled: int) -> None:
-        """Keep the weights of the best scheduled epoch, where they are still in model.safetensors."""
+        """Copy the weights of the best scheduled epoch, if model.safetensors still holds them."""
         kept = run_folder.read_facts(self.home)
         if scheduled and kept is not None and kept["best_epoch"] == scheduled:
             run_folder.keep_aside(self.home)
 
     def keep_state(self, state: TrainState, report: EpochReport) -> None:
-        """Write what the next epoch depends on, and the metrics."""
+        """Write the state from which the next epoch starts, and the metrics."""
         self.rows.append(report.to_dict())
         best_epoch, best_score = state.values["best_epoch"], state.values["best_score"]
         facts = {
@@ -237,7 +250,7 @@ class InFolder:
                 run_folder.remove_aside(self.home)
 
     def end(self) -> None:
-        """Put the best weights back; a run that never had any leaves nothing, and an earlier one as it was."""
+        """Put the best weights into the network; a run without any leaves no files, and an earlier run unchanged."""
         with self.held:
             if self.has_weights and self.home == self.folder:
                 self._put_weights_back()
@@ -249,20 +262,18 @@ class InFolder:
                 run_folder.remove_run(self.folder)
 
     def _put_weights_back(self) -> None:
-        """Give the model the best weights, and close the folder's seal over what is there."""
+        """Give the model the best weights, and narrow the folder's seal to its present files."""
         tensors, facts = run_folder.read_weights(self.folder)
         best = self.rows[-1]["best_epoch"] if self.rows else 0
         if self.finished and facts["best_epoch"] != best:
             tensors, facts = self._put_in_place(best, tensors, facts)
-        # A run killed between weights and state has weights of an epoch that it has yet to do again.
+        # After a kill between weights and state, the weights are of an epoch that is yet to be repeated.
         self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
         self.model.network.load_state_dict(tensors)
         seals.narrow(self.folder)
 
-    def _put_in_place(
-        self, best: int, tensors: dict[str, Tensor], facts: run_folder.Facts
-    ) -> tuple[dict[str, Tensor], run_folder.Facts]:
-        """Put the best weights that were kept aside in the place of those that a shorter run ended with."""
+    def _put_in_place(self, best: int, tensors: dict[str, Tensor], facts: Facts) -> tuple[dict[str, Tensor], Facts]:
+        """Replace the weights with which a shorter run ended by the best weights that were kept aside."""
         of_kept = run_folder.read_facts(self.folder, run_folder.BEST)
         if of_kept is None or of_kept["best_epoch"] != best:
             return tensors, facts
@@ -273,12 +284,12 @@ class InFolder:
         return tensors, facts
 
     def _same_settings(self, run: Run) -> None:
-        """Refuse to continue a run with other settings or other items; more epochs are welcome where they are exact."""
+        """Raise unless the run has the model's settings and items; more epochs are allowed if no schedule changes."""
         ours = self.model.run()
         if run.model != ours.model:
             raise InputError(f"{self.folder} holds a '{run.model}' run; resume=True needs the same model.")
         try:
-            config = run_config(run.config).to_dict()  # options that are newer than the run are at their defaults
+            config = run_config(run.config).to_dict()  # options that the run does not know have their defaults
         except ConfigError as error:
             raise FormatError(
                 f"{self.folder / run_folder.RUN} was altered, or is another version's. {error}"
@@ -306,24 +317,24 @@ class InFolder:
 
 
 def under_way(folder: Path) -> Path:
-    """Return where the run that was begun last is: in ``folder``, or hidden beside it until it has a model.
+    """Return the folder of the run that was begun last: ``folder``, or a hidden one beside it while it has no weights.
 
-    An earlier run that a killed process had set aside gets its place back.
+    An earlier run that a killed process had moved aside is put back first.
     """
     recover(folder, marker=run_folder.RUN, whole=run_folder.WEIGHTS)
     begun = next_of(folder)
     return begun if all((place / run_folder.RUN).is_file() for place in (folder, begun)) else folder
 
 
-def tied_to_epochs(config: Mapping[str, Any]) -> list[str]:
-    """Return the options whose schedule goes over all epochs, so that more of them make another run from the start."""
+def tied_to_epochs(config: Document) -> list[str]:
+    """Return the options whose schedule depends on the number of epochs: with more, every epoch would be another."""
     schedules = {"model.anneal": ("share", "cyclical"), "train.decay": ("cosine",)}
     values = _flat(config)
     return [key for key, long in schedules.items() if values.get(key) in long]
 
 
 def _later(run: Run, done: int) -> tuple[Later, ...]:
-    """Return the versions that a run went on with where they were others than before, those of now too."""
+    """Return the changes of versions during a run, this process's included."""
     later = tuple(part for part in run.resumed if part.epoch <= done)
     now = versions.versions()
     before = later[-1].versions if later else run.versions
@@ -331,13 +342,13 @@ def _later(run: Run, done: int) -> tuple[Later, ...]:
 
 
 def note_best(model: Trained, report: EpochReport) -> None:
-    """Remember which epoch the kept weights are from, and its score."""
+    """Set the model's best epoch and its score."""
     model.best_epoch = report.epoch
     model.metrics = {} if report.score is None else {"validation": report.score}
 
 
-def _fingerprint(matrix: Any, *, weighted: bool, given: Iterable[bytes]) -> str:
-    """Return a digest of a canonical CSR, of its values only where they are used, and of what else was given."""
+def _fingerprint(matrix: csr_array, *, weighted: bool, given: Iterable[bytes]) -> str:
+    """Return a digest of a canonical CSR, with its values only if ``weighted``, and of further data."""
     digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
     digest.update(matrix.indptr.astype("<i8").data)
     digest.update(matrix.indices.astype("<i4").data)
@@ -348,9 +359,9 @@ def _fingerprint(matrix: Any, *, weighted: bool, given: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values by dotted name, lists for tuples as in JSON."""
-    flat: dict[str, Any] = {}
+def _flat(config: Document) -> JsonObject:
+    """Return nested values by dotted name, tuples as lists as in JSON."""
+    flat: JsonObject = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}

@@ -1,7 +1,7 @@
 """The training loop: phases, validation, early stopping, exact resume.
 
-The loop is silent and writes nothing itself: progress, best weights and resumable states go to the callables it is
-given. It never waits for the device within a pass; losses and the finiteness flag are read once an epoch.
+The loop prints and writes nothing: progress, best weights and resumable states go to its :class:`Hooks`. It never waits
+for the device within a pass; losses and the finiteness flag are read once an epoch.
 """
 
 import math
@@ -10,56 +10,25 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recvae.arguments import shown
 from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
+from recvae.files import JsonObject
 from recvae.nn.batches import Batch, Clicks, number_of_batches
 from recvae.nn.kernels import has_float64, precision
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.schedules import cosine_rate
-from recvae.options import Between, OneOf, option
+from recvae.options import TrainOptions as TrainOptions
 from recvae.training.tensors import Expected, wrong_form
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """How a network is trained; the defaults are those that both papers share."""
-
-    epochs: int = option(200, "Number of epochs.", ge=1)
-    batch_size: int = option(500, "Users per update.", search=OneOf(50, 100, 200, 500), ge=1)
-    learning_rate: float = option(1e-3, "Adam's step size.", search=Between(1e-4, 3e-3, log=True), gt=0)
-    adam_beta2: float = option(0.999, "Adam's decay of the second moment.", ge=0, lt=1)
-    drop_last: bool = option(False, "Leave out an epoch's last batch where it is not full.")
-    precision: Literal["float32", "tf32", "bf16"] = option(
-        "float32",
-        "Of matrix products in training: 'float32', 'tf32' (CUDA devices), or 'bf16', operands rounded to bfloat16.",
-    )
-    patience: int = option(
-        0, "Stop after this many validations in a row without a new best; 0 never stops early.", ge=0
-    )
-    validate_every: int = option(1, "Epochs between validations (the last epoch always has one).", ge=1)
-    decay: Literal["constant", "cosine"] = option(
-        "constant", "The learning rate: constant, or falling to 0 along half a cosine over all epochs."
-    )
-    average: float = option(
-        0.0,
-        "Where above 0, the weights validated and kept are a running average over epochs with this decay an epoch.",
-        ge=0,
-        lt=1,
-    )
-    stop_after: int = option(
-        0, "Stop after this many epochs, while schedules go on as for 'epochs'; 0 goes through all of them.", ge=0
-    )
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch did. Losses are means per user over the epoch; ``phases`` maps each phase to its own."""
+    """The result of one epoch. ``phases`` has for each phase the losses, as means per user over the epoch."""
 
     epoch: int  # from 1
     epochs: int
@@ -67,27 +36,27 @@ class EpochReport:
     seconds: float
     phases: dict[str, dict[str, float]]
     score: float | None  # the validation metric, where this epoch had a validation
-    best: bool  # a new best
+    best: bool  # whether it is the best so far
     best_epoch: int
     best_score: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for JSON."""
         return asdict(self)
 
 
 @dataclass
 class TrainState:
-    """All that the next epoch depends on, as tensors by name and plain values; enough to continue bit for bit."""
+    """The state of a run after an epoch, as tensors by name and plain values, to continue bit for bit."""
 
     tensors: dict[str, Tensor]
-    values: dict[str, Any] = field(default_factory=dict)
-    source: str = "The state"  # where it comes from, for sentences
+    values: JsonObject = field(default_factory=dict)
+    source: str = "The state"  # its origin, for error sentences
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls. ``validate`` scores the network as it stands: higher is better."""
+    """The functions that the loop calls. ``validate`` scores the network with its present weights: higher is better."""
 
     validate: Callable[[], float] | None = None
     on_step: Callable[[int, int], None] | None = None  # updates done in this epoch, updates in an epoch
@@ -107,11 +76,11 @@ def train(
 ) -> EpochReport | None:
     """Train ``network`` on ``clicks`` and return the last epoch's report (None where ``state`` was already finished).
 
-    The network is left with the last epoch's weights, or their average where that is kept; ``hooks.keep_best`` sees
-    each best one. With ``state`` the run continues after the epoch that the state was taken at. Raises
-    :class:`InputError` where there is nothing to train on, :class:`FormatError` where ``state`` is of another network,
+    The network is left with the weights of the last epoch, or with their average if ``options.average`` is set;
+    ``hooks.keep_best`` is called with each best network. With ``state`` the run continues after the state's epoch.
+    Raises :class:`InputError` for a matrix without users, :class:`FormatError` where ``state`` is of another network,
     and :class:`WorkError` where a loss or a validation score is not finite. Warns with :class:`OtherMachineWarning`
-    where ``state`` was made with other arithmetic than this process has.
+    where ``state`` was made with another number of threads or another processor than this process has.
     """
     if not len(clicks):
         raise InputError("The training matrix has no users.")
@@ -126,7 +95,7 @@ def train(
     finally:
         for parameter in network.parameters():
             parameter.requires_grad_(True)
-            parameter.grad = None  # of a step that was interrupted
+            parameter.grad = None  # an interrupted step leaves gradients
     return report
 
 
@@ -147,13 +116,13 @@ class _Loop:
         self.best_epoch, self.best_score, self.since_best = 0, None, 0  # type: tuple[int, float | None, int]
 
     def _optimiser(self, phase: Phase) -> torch.optim.Adam:
-        """Return an Adam for the phase's parameters, whose state lives through the run.
+        """Return an Adam for the phase's parameters; it is used for the whole run.
 
-        The gradient of lambda * sum of squares is 2 lambda w, which is what Adam's coupled weight decay adds.
+        The gradient of lambda * sum of squares is 2 lambda w, the term that Adam's coupled weight decay adds.
         """
         l2 = self.network.l2()
         names = {parameter: name for name, parameter in self.network.named_parameters()}
-        groups: dict[float, list[Any]] = {}
+        groups: dict[float, list[nn.Parameter]] = {}
         for parameter in phase.parameters:
             groups.setdefault(2 * l2.get(names[parameter], 0.0), []).append(parameter)
         return torch.optim.Adam(
@@ -197,7 +166,7 @@ class _Loop:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Move the average towards this epoch's weights; the first epochs count alike, so that none is a start."""
+        """Update the running average: it is the plain mean at first, so that the first epoch has no extra weight."""
         if self.average:
             share = max(1 - self.options.average, 1 / self.done)
             for mean, parameter in zip(self.average, self.network.parameters(), strict=True):
@@ -205,7 +174,7 @@ class _Loop:
 
     @torch.no_grad()
     def exchange_average(self) -> None:
-        """Put the average, where there is one, in the network's place and the network's weights in the average's."""
+        """Exchange the network's weights and their average, where there is one."""
         for mean, parameter in zip(self.average, self.network.parameters() if self.average else (), strict=True):
             weights = parameter.clone()
             parameter.copy_(mean)
@@ -234,7 +203,7 @@ class _Loop:
         loss = self.network.loss(phase.name, batch, beta, self.noise)
         loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         optimiser.step()
-        optimiser.zero_grad(set_to_none=True)  # at once: no gradient outlives its step
+        optimiser.zero_grad(set_to_none=True)  # so that the gradients' memory is free
         for memory in self.memories:
             memory.reclaim()
         self.step += 1
@@ -255,7 +224,7 @@ class _Loop:
             best = scheduled = True  # without validation the latest weights are the ones to keep
         if best:
             best_epoch, best_score = self.done, score
-        if scheduled:  # a last epoch's extra validation is no part of the state: a longer run does not have it
+        if scheduled:  # not for a last epoch's extra validation, which a longer run does not have
             self.best_epoch, self.best_score = best_epoch, best_score
             self.since_best = 0 if best else self.since_best + 1
         report = EpochReport(
@@ -281,7 +250,7 @@ class _Loop:
     def state(self) -> TrainState:
         """Return the state after the last whole epoch; the tensors share the network's memory."""
         tensors = {f"network.{name}": value.detach() for name, value in self.network.named_parameters()}
-        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         for phase, optimiser in self.optimisers.items():
             for parameter, slots in optimiser.state.items():
                 for slot, value in slots.items():
@@ -301,14 +270,14 @@ class _Loop:
         return TrainState(tensors, values)
 
     def restore(self, state: TrainState) -> None:
-        """Continue from what :meth:`state` returned; raise :class:`InputError` where that was on another device."""
+        """Continue from a :meth:`state`; raise :class:`InputError` where it was on another type of device."""
         device = state.values["device"]
         if device != self.clicks.device.type:
             raise InputError(
                 f"The run was on '{device}', and its random numbers can go on only there. Use device='{device}'."
             )
         was, now = state.values.get("arithmetic"), arithmetic(self.clicks.device)
-        if was is not None and was != now:  # older states do not say
+        if was is not None and was != now:  # states of older versions lack it
             warnings.warn(
                 f"{state.source} was made with {_listed(was)}; here it goes on with {_listed(now)}. What follows is as "
                 "good, but not bit for bit what it would have been.",
@@ -321,7 +290,7 @@ class _Loop:
             raise FormatError(f"{state.source} is another model's, or was altered: it {wrong}. Train again.")
         parameters = dict(self.network.named_parameters())
         of_network = {name: state.tensors[f"network.{name}"] for name in parameters}
-        self.network.load_state_dict(of_network, strict=False)  # what is not trained is as it was built
+        self.network.load_state_dict(of_network, strict=False)  # tensors that are not trained are as built
         for name, value in state.tensors.items():
             if name.startswith("adam."):
                 _, phase, rest = name.split(".", 2)
@@ -339,12 +308,12 @@ class _Loop:
         self.since_best = state.values["since_best"]
 
     def _expected(self, done: int) -> dict[str, Expected]:
-        """Return what a state after ``done`` epochs holds."""
+        """Return the form of the tensors in a state after ``done`` epochs."""
         form = {name: (tuple(value.shape), value.dtype) for name, value in self.network.named_parameters()}
         expected = {f"network.{name}": Expected(*of_one) for name, of_one in form.items()}
         if self.average:
             expected |= {f"average.{name}": Expected(*of_one) for name, of_one in form.items()}
-        names: dict[Any, str] = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         for phase in self.phases if done else ():
             for name in (names[parameter] for parameter in phase.parameters):
                 expected[f"adam.{phase.name}.{name}.step"] = Expected(())
@@ -355,25 +324,25 @@ class _Loop:
 
 
 def is_scheduled(epoch: int, options: TrainOptions) -> bool:
-    """Return whether a run validates after this epoch however many epochs it has."""
+    """Return whether ``validate_every`` schedules a validation after this epoch."""
     return epoch % options.validate_every == 0
 
 
-def arithmetic(device: torch.device) -> dict[str, Any]:
-    """Return what the bits of a run on ``device`` depend on beside seed and versions."""
+def arithmetic(device: torch.device) -> JsonObject:
+    """Return the properties of this machine on which, beside seed and versions, a run's bits depend."""
     if device.type == "cpu":
         return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
     return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _listed(values: JsonObject) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _number(score: Any) -> float:
-    """Return what a validation gave; raise :class:`InputError` where that is no number."""
+def _number(score: object) -> float:
+    """Return a validation's result as a float; raise :class:`InputError` where it is no number."""
     try:
-        return float(score)
+        return float(score)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(
             f"The validation gave {shown(score)}. It must return one number, the higher the better."
@@ -385,7 +354,7 @@ class _Meter:
 
     def __init__(self, device: torch.device) -> None:
         double = has_float64(device)
-        # Total, nll and kl, weighted by users; without float64, what each sum lost to rounding is kept beside it.
+        # Total, nll and kl, weighted by users; without float64, the rounding error of each sum is kept in ``lost``.
         self.sums = torch.zeros(3, dtype=torch.float64 if double else torch.float32, device=device)
         self.lost = None if double else torch.zeros_like(self.sums)
         self.finite = torch.ones((), dtype=torch.bool, device=device)

@@ -1,15 +1,16 @@
-"""What the JSON of a run folder may hold, declared once and checked by pydantic when a file is read.
+"""The fields of the JSON in a run folder, declared once and checked by pydantic when a file is read.
 
-A digest says that a file is as it was written; this says that what was written is of use, so that a file from elsewhere
-is refused with a sentence and no field of another type gets further.
+A digest proves that a file is as it was written. These records prove that its fields have the right types, so that a
+file from elsewhere is refused with a sentence.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recvae.errors import FormatError
+from recvae.files import JsonObject
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -18,13 +19,13 @@ Kind = TypeVar("Kind", bound="Record")
 
 
 class Record(BaseModel):
-    """Fields of given types and no others."""
+    """Fields of the declared types and no others."""
 
     model_config = _STRICT
 
 
 def checked(kind: type[Kind], value: object, path: Path, remedy: str = "Train again.") -> Kind:
-    """Return ``value``, of the JSON in ``path``, as a ``kind``; raise :class:`FormatError` where it is none."""
+    """Return ``value``, the JSON in ``path``, as a ``kind``; raise :class:`FormatError` where it does not fit."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -35,35 +36,35 @@ def checked(kind: type[Kind], value: object, path: Path, remedy: str = "Train ag
 
 
 class Later(Record):
-    """Versions that a run went on with from an epoch on."""
+    """The versions with which a run was continued, from an epoch on."""
 
     epoch: Count
     versions: dict[str, str]
 
 
 class Run(Record):
-    """What run.json says of a trained model."""
+    """The content of run.json."""
 
     model: str
-    config: dict[str, Any]
+    config: JsonObject
     n_items: Count
     vocabulary: str  # hash
     titles: str  # hash
-    versions: dict[str, str]  # that the run began with
+    versions: dict[str, str]  # at the beginning of the run
     best_epoch: Count | None
     metrics: dict[str, float]
-    dataset: dict[str, Any]
-    resumed: tuple[Later, ...] = Field((), strict=False)  # with other versions
-    sealed: bool = False  # whether the folder has a seal; those of older versions have none
+    dataset: JsonObject
+    resumed: tuple[Later, ...] = Field((), strict=False)  # each time with other versions
+    sealed: bool = False  # whether the folder has a seal; older versions made none
 
 
 class ConfigShape(Record):
-    """The sections of a configuration; what is in them is for :func:`recvae.config.run_config` to check."""
+    """The sections of a configuration; :func:`recvae.config.run_config` checks their options."""
 
     model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
 
-    model: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    model: JsonObject = {}
+    train: JsonObject = {}
 
 
 class _Refit(Record):
@@ -75,7 +76,7 @@ class _Refit(Record):
 
 
 class DatasetFacts(Record):
-    """What is read of the facts that a run keeps of its dataset; there may be more."""
+    """The facts about its dataset that are read from a run; the file may hold more."""
 
     model_config = ConfigDict(**{**_STRICT, "extra": "ignore"})
 
@@ -85,19 +86,19 @@ class DatasetFacts(Record):
 
 
 class WeightFacts(Record):
-    """What a weights file says of itself."""
+    """The facts in the header of a weights file."""
 
     model: str
     vocabulary: str
     best_epoch: Count | None
     metrics: dict[str, float]
     conditions: list[str] = []
-    components: list[dict[Literal["run", "weights"], str]] = []  # of a blend
+    components: list[dict[Literal["run", "weights"], str]] = []  # of a blend's models
     fixed: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # digest of the tensors in a file of their own
 
 
 class FixedFacts(Record):
-    """What the file of the tensors that no epoch changes says of itself: nothing but their digest."""
+    """The facts in the header of a file of fixed tensors: there are none beside the digest."""
 
 
 class _Phase(Record):
@@ -134,7 +135,7 @@ class StateValues(Record):
 
 
 class StateFacts(Record):
-    """What the file of a resumable state says of itself."""
+    """The facts in the header of a resumable state."""
 
     values: StateValues
     rows: list[Row]

@@ -1,15 +1,15 @@
 """The seal of a folder: seal.json, which lists the SHA-256 of its files, and ends with that of the list.
 
 A file that is read is compared with the seal first, so that a change of any bit is refused. Files change one at a time,
-and a process may be killed between any two: the seal is written before the files that it is to allow, and then allows
-their old form and their new one. The next writing, or :func:`narrow` at the end, narrows it to what is there.
+and a process may be killed between any two: so the seal is written before the files, and allows both their old form
+and their new one. The next writing, or :func:`narrow` at the end, narrows the seal to the files that are there.
 
     {"kind": "recvae-seal", "format": 1, "files": {"run.json": ["5f2c..."], "metrics.jsonl": ["08ab...", "c1d9..."]},
      "seal": "77e0..."}
 
-Null in a file's list says that the file may be missing. Of a safetensors file the SHA-256 is that of its length and its
-header, which holds a digest of the tensors: they are read once, and not twice. A folder without a seal, of the time
-before there were any, is read as it is.
+Null in a file's list means that the file may be missing. For a safetensors file the SHA-256 is that of the header,
+which holds a digest of the tensors, and its length: so the tensors are read once, not twice. A folder without a seal,
+written by an older version, is read without this check.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ Forms = dict[str, list[str | None]]  # by name: the digests a file may have, Non
 def check(folder: Path, *names: str) -> None:
     """Raise :class:`FormatError` unless each named file is as the folder's seal has it; without a seal, do nothing.
 
-    A file that is replaced meanwhile, by a run under way, is looked at again.
+    A file that a run under way replaces meanwhile is checked again.
     """
     for name in names:
         forms = read_seal(folder)
@@ -45,7 +45,7 @@ def check(folder: Path, *names: str) -> None:
 def verify(folder: Path) -> bool:
     """Raise :class:`FormatError` unless every file is as the seal has it; return False where there is no seal.
 
-    A seal that lists other seals, as a blend's does, stands for their folders too.
+    Where the seal lists other seals, as a blend's does, their folders are checked too.
     """
     forms = read_seal(folder)
     if forms is None:
@@ -55,7 +55,7 @@ def verify(folder: Path) -> bool:
 
 
 def read_seal(folder: Path) -> Forms | None:
-    """Return what the files of a folder may be, None where it has no seal; raise :class:`FormatError` if altered."""
+    """Return the forms in a folder's seal, None where it has none; raise :class:`FormatError` if it was altered."""
     path = folder / SEAL
     try:
         text = path.read_bytes().decode()
@@ -75,10 +75,10 @@ def read_seal(folder: Path) -> Forms | None:
 
 @contextmanager
 def sealed_files(folder: Path, *names: str, beside: Sequence[str]) -> Iterator[tuple[Path, ...]]:
-    """Yield a temporary path for each name; when the body succeeds, seal what it wrote and rename in this order.
+    """Yield a temporary path for each name; when the body succeeds, seal the files and rename them in this order.
 
-    ``beside`` names the files that a seal covers. A folder's first files come without a seal, which alone would be a
-    folder of nothing; :func:`seal`, or the next writing, makes it.
+    ``beside`` names the files that a seal covers. The first files of a folder are written without a seal; :func:`seal`,
+    or the next writing, makes it.
     """
     with ExitStack() as stack:
         temporaries = [stack.enter_context(whole_file(folder / name)) for name in reversed(names)]
@@ -92,12 +92,12 @@ def sealed_files(folder: Path, *names: str, beside: Sequence[str]) -> Iterator[t
 
 
 def seal(folder: Path, names: Sequence[str]) -> None:
-    """Seal a folder that was just made: those of the named files that there are, as they are now."""
+    """Seal a folder that was just made: the present form of each named file that exists."""
     _write(folder, _found(folder, names))
 
 
 def narrow(folder: Path) -> None:
-    """Allow a folder's files in the form that they have now, and in no other; one that was altered stays refused."""
+    """Allow only the present form of a folder's files; a file that was altered stays refused."""
     _write(folder, _forms(folder, ()))
 
 
@@ -112,7 +112,7 @@ def remove(folder: Path, name: str, *, beside: Sequence[str]) -> None:
 
 
 def _forms(folder: Path, beside: Sequence[str]) -> Forms:
-    """Return the forms that a folder's files have now; of one that was altered, those that it should have."""
+    """Return the present forms of a folder's files; for a file that was altered, the forms that it should have."""
     forms = read_seal(folder)
     if forms is None:
         return _found(folder, beside)
@@ -148,7 +148,7 @@ def _allowed(forms: Forms, name: str) -> list[str | None]:
 
 
 def _reason(forms: Forms, name: str, digest: str | None) -> str:
-    """Return what is wrong with a file."""
+    """Return the fault of a file, to follow its name."""
     if digest is None:
         return f"is missing, and {SEAL} lists it."
     if name not in forms:

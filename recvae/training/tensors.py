@@ -1,4 +1,4 @@
-"""What a model expects of the tensors in a file: names, shapes, types and ranges, compared before anything uses them.
+"""Names, shapes, types and ranges that a model expects of the tensors in a file, compared before anything uses them.
 
 Shapes and types are compared with a file's header, before a byte of the tensors is read or a layer is built, so that a
 setting or a file that asks for much more memory than the other costs none. Values are compared after reading, in one
@@ -32,12 +32,12 @@ class Expected:
 
 
 def of_network(network: nn.Module) -> dict[str, Expected]:
-    """Return what a network keeps, by name; it may be one without memory, of the device 'meta'."""
+    """Return the form of a network's tensors by name; the network may be on 'meta', where tensors have no memory."""
     return {name: Expected(tuple(value.shape), value.dtype) for name, value in network.state_dict().items()}
 
 
 def wrong_form(expected: Mapping[str, Expected], found: Mapping[str, tuple[Shape, torch.dtype]]) -> str:
-    """Return what is wrong with names, shapes or types, to follow the name of a file; nothing where all is right."""
+    """Return the first fault in names, shapes or types, to follow the name of a file; '' where there is none."""
     for name in (*expected, *found):
         if name not in found:
             return f"lacks the tensor '{name}'"
@@ -57,7 +57,7 @@ def wrong_form(expected: Mapping[str, Expected], found: Mapping[str, tuple[Shape
 
 
 def wrong_values(expected: Mapping[str, Expected], tensors: Mapping[str, Tensor]) -> str:
-    """Return what is wrong with the values of tensors of the right form, to follow the name of a file, or nothing."""
+    """Return the first fault in the values of tensors of the right form, as :func:`wrong_form` does."""
     for name, wanted in expected.items():
         tensor = tensors[name]
         if not tensor.numel():

@@ -3,12 +3,12 @@
 Threads of OpenMP wait for one another by spinning. That is quickest while each has a core of its own; where another
 program holds one of the cores, all spin until it is given back, and two threads take many times as long as one. So
 :func:`choose` takes no more threads than there are cores that are free now, and :func:`spin_briefly` makes them sleep
-sooner where cores are not free.
+sooner where other programs use some cores.
 
-The load is read from /proc/stat, at two moments some tenths of a second apart, which says how busy the cores are now.
+The load is read from /proc/stat at two moments some tenths of a second apart: how busy the cores are at present.
 The load average and /proc/pressure look back over ten seconds and more, and would count the program that ended just
-before this one. A system without /proc/stat (macOS, Windows) says nothing of its load, and all cores count as free.
-Nothing here prints, and nothing is imported that computes until :func:`limited` is entered.
+before this one. On a system without /proc/stat (macOS, Windows) all cores count as free. Nothing here prints, and torch
+is not imported until :func:`limited` is entered.
 """
 
 import os
@@ -22,22 +22,22 @@ from pathlib import Path
 from recvae.errors import InputError
 
 MOST = 1024  # more threads than any machine has use for
-SAMPLE_SECONDS = 0.2  # of looking at the load: twenty of the kernel's ticks for each core
-NEGLIGIBLE = 0.2  # cores that a desktop keeps busy with nothing
-SLOW = 2.0  # an epoch that takes so many times as long as the quickest before it
+SAMPLE_SECONDS = 0.2  # seconds between two readings of the load: twenty of the kernel's ticks
+NEGLIGIBLE = 0.2  # cores that an idle desktop keeps busy
+SLOW = 2.0  # an epoch is slow from so many times the quickest one's length on
 
 SPINS = "1000"  # turns before a waiting thread sleeps; libgomp's own number is 300,000
 _SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-_LATER_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read by a library when it is loaded
+_LATER_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a BLAS library reads them when it is loaded
 
 
 @dataclass(frozen=True)
 class Moment:
-    """How long, in seconds, the cores that this process may use have been busy until now, and how long it has been."""
+    """Clocks at one moment, in seconds: of the wall, of this process, and of all programs on its cores."""
 
     wall: float
     own: float  # seconds of this process on any core
-    busy: float | None  # of all programs together; None where the system does not say
+    busy: float | None  # seconds of all programs together; None where unknown
 
     @classmethod
     def now(cls, proc: Path = Path("/proc")) -> "Moment":
@@ -57,7 +57,7 @@ def _busy_seconds(stat: Path) -> float | None:
     try:
         lines = [line.split() for line in stat.read_text(encoding="ascii").splitlines() if line.startswith("cpu")]
         ticks = [
-            # What runs at a low priority makes way for us, unless we have a low priority ourselves.
+            # Programs of low priority give way to this process, unless it has a low priority too.
             int(user) + (int(nice) if _is_nice() else 0) + int(system) + int(irq) + int(softirq) + int(steal)
             for name, user, nice, system, _, _, irq, softirq, steal, *_ in lines
             if name != "cpu" and (mine is None or int(name.removeprefix("cpu")) in mine)
@@ -77,9 +77,9 @@ def _affinity() -> set[int] | None:
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may keep busy: those it may run on, or fewer where a quota says so.
+    """Return how many cores this process may keep busy: the cores it may run on, or fewer where a quota limits it.
 
-    A share of a core above whole ones does not count: the thread on it would keep the others waiting.
+    A fraction of a core does not count: the thread on it would keep the others waiting.
     """
     mine = _affinity()
     count = len(mine) if mine is not None else os.cpu_count() or 1
@@ -145,8 +145,8 @@ def choose(available: int, others: float | None) -> int:
 def spin_briefly(environment: "os._Environ[str]") -> None:
     """Let OpenMP's threads sleep after a short wait; it counts where torch is not loaded yet.
 
-    Not where cores are free: there, each wait that ends in sleep costs a step a few per cent. What the user has said of
-    waiting stays.
+    Not for free cores: there, each wait that ends in sleep costs a step a few per cent. Variables that the user has set
+    are kept.
     """
     if not any(name in environment for name in _SPIN_VARIABLES):
         environment[_SPIN_VARIABLES[0]] = SPINS
@@ -177,7 +177,7 @@ def limited(number: int) -> Iterator[None]:
 
 
 class SlowEpochs:
-    """Notices, once in a run, that other programs keep a run's threads waiting."""
+    """Detects, and reports once in a run, that other programs keep the run's threads waiting."""
 
     def __init__(self, threads: int) -> None:
         self.threads, self.said = threads, False
@@ -189,7 +189,7 @@ class SlowEpochs:
         self.quickest, self.before = None, Moment.now()
 
     def sentence(self, row: Mapping[str, object]) -> str | None:
-        """Return a sentence after an epoch, given as the plain values of an EpochReport, that ran against others."""
+        """Return a sentence where other programs slowed an epoch, else None; ``row``: an EpochReport's plain values."""
         now, seconds, epoch = Moment.now(), row["seconds"], row["epoch"]
         assert isinstance(seconds, float)
         before, self.before = self.before, now
@@ -200,7 +200,7 @@ class SlowEpochs:
         slower = f"Epoch {epoch} took {times:.1f} times as long as the quickest before it. " if times >= SLOW else ""
         if self.said or self.threads == 1:
             return None
-        if others is None:  # the system does not say; a thread that gets no core makes a slow epoch
+        if others is None:  # the load is unknown; a thread that gets no core makes a slow epoch
             crowded, who = bool(slower) and own < 0.75, "Other programs seem to use the cores"
         else:
             available = cores()

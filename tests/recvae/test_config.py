@@ -11,6 +11,9 @@ import pytest
 import recvae
 from recvae import config
 from recvae.errors import ConfigError, InputError
+from recvae.models.recvae import RecVAEOptions
+from recvae.nn.implicit_slim import SlimOptions
+from recvae.options import TrainOptions
 from recvae.registry import MODELS
 
 
@@ -32,6 +35,15 @@ def test_every_option_is_documented_and_round_trips(name):
         for f in fields(options) if options is not None else ():
             assert f.metadata["meaning"].endswith("."), f.name
     assert config.run_config(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_option_sets_are_found_by_their_class():
+    rec, ease = config.resolve("recvae"), config.resolve("ease")
+    assert rec.options(RecVAEOptions) is rec.model
+    assert rec.options(SlimOptions) is rec.model  # a part of them
+    assert rec.options(TrainOptions) is rec.train
+    with pytest.raises(TypeError, match="'ease' has no TrainOptions"):
+        ease.options(TrainOptions)
 
 
 def test_settings_win_over_files_and_seed_over_both(tmp_path):

@@ -73,7 +73,7 @@ def counted(monkeypatch):
         written.append((Path(path).name.lstrip("."), sorted(tensors)))
         save_file(tensors, path, **more)
 
-    monkeypatch.setattr("recvae.training.run_folder.save_file", save)
+    monkeypatch.setattr("recvae.training.tensor_files.save_file", save)
     return written
 
 
