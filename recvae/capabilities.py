@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from recvae.files import Document, JsonObject
 from recvae.queries import Query
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Prepared(Protocol):
         """The dataset's folder; None for a dataset in memory."""
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Document:
         """What is known of the dataset, as plain values."""
 
     @property
@@ -134,7 +135,7 @@ class Capabilities:
         """The validation metric that chooses the epoch where none is named."""
         return R2 if self.predicts_ratings else METRIC
 
-    def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
+    def training_inputs(self, data: Prepared, *, refit: bool = False) -> JsonObject:
         """Return the arguments of ``fit`` that come from a dataset: ``train``, ``item_ids``, ``titles`` and more.
 
         ``refit`` adds the validation users' clicks to the training users'. Raises :class:`FormatError` where a file is

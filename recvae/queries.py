@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from recvae.arguments import flag, items, shown, whole_number
 from recvae.errors import InputError, did_you_mean, listed
@@ -38,7 +39,7 @@ class Query:
     whose shapes do not fit the histories; :class:`DataError` for a matrix whose arrays do not fit one another.
     """
 
-    histories: Any
+    histories: csr_array
     k: int = 10
     exclude_seen: bool = True
     allow: Any = None
@@ -116,8 +117,6 @@ def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
 
     Raises :class:`InputError` for a name there is not, with the nearest.
     """
-    from scipy.sparse import csr_array
-
     names = [_texts(of_user) for of_user in items("The conditions", names)]
     place = {name: column for column, name in enumerate(known)}
     rows = [sorted({place.get(name, -1) for name in of_user}) for of_user in names]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import function, items, path_of, shown
@@ -16,10 +17,11 @@ from recvae.capabilities import Capabilities
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
 from recvae.errors import DataError, InputError, WorkError
+from recvae.files import JsonObject
 from recvae.files.swap import one_version
 from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
-from recvae.options import SEED, explain
+from recvae.options import SEED, OptionSet, TrainOptions, explain
 from recvae.queries import Answer, Query, encoded, item_indices, of_each
 from recvae.ranking import rank
 from recvae.registry import entry
@@ -43,8 +45,8 @@ class Recommender(Capabilities, Kept):
     """
 
     name: ClassVar[str]
-    model_defaults: ClassVar[Any]
-    train_defaults: ClassVar[Any] = None
+    model_defaults: ClassVar[OptionSet]
+    train_defaults: ClassVar[TrainOptions | None] = None
     follows: ClassVar[Rule] = {}  # the options whose default is a function of the training matrix's size
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -57,7 +59,7 @@ class Recommender(Capabilities, Kept):
     def __init__(self, *, seed: int = SEED, device: str = "auto", **options: Any) -> None:
         of_training = [] if self.train_defaults is None else list(vars(self.train_defaults))
         of_model = list(vars(self.model_defaults))
-        sections: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+        sections: dict[str, JsonObject] = {"model": {}, "train": {}}
         for key, value in options.items():
             near = difflib.get_close_matches(key, [*of_model, *of_training], n=1)  # the option itself, or a slip of it
             sections["train" if near and near[0] in of_training else "model"][key] = value
@@ -74,7 +76,7 @@ class Recommender(Capabilities, Kept):
         self.condition_names: tuple[str, ...] = ()
         self.best_epoch: int | None = None
         self.metrics: dict[str, float] = {}
-        self.dataset: dict[str, Any] = {}
+        self.dataset: JsonObject = {}
         self.versions: dict[str, str] = {}  # that trained it; those of this process where it does not say
         self.resumed: tuple[Later, ...] = ()
 
@@ -107,7 +109,7 @@ class Recommender(Capabilities, Kept):
 
     def fit(
         self,
-        train: Any,
+        train: csr_array,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
@@ -126,12 +128,12 @@ class Recommender(Capabilities, Kept):
         self.learn(self._begin_fit(train, item_ids, titles))
         return self
 
-    def learn(self, matrix: Any) -> None:
+    def learn(self, matrix: csr_array) -> None:
         """Learn from a canonical CSR, in one go; models with epochs have a :meth:`fit` of their own instead."""
         raise NotImplementedError  # not abstract: a model has one of the two
 
     @abstractmethod
-    def scores(self, histories: Any) -> Tensor:
+    def scores(self, histories: csr_array) -> Tensor:
         """Return one score per user and item, float32 (b, n_items), of canonical CSR rows (b, n_items).
 
         A model that has conditions takes them, CSR (b, C), as a second argument.
@@ -143,7 +145,7 @@ class Recommender(Capabilities, Kept):
 
     # --- what everybody uses -----------------------------------------------------------------------------------
 
-    def follow(self, matrix: Any) -> str:
+    def follow(self, matrix: csr_array) -> str:
         """Give the options that nobody set their values for a training matrix (n_users, n_items), and return these.
 
         :meth:`fit` does so itself; call it before to see them. The text is empty where every option was set.
@@ -159,7 +161,7 @@ class Recommender(Capabilities, Kept):
 
     def recommend(
         self,
-        histories: Any,
+        histories: csr_array,
         k: int = 10,
         *,
         exclude_seen: bool = True,
@@ -229,14 +231,14 @@ class Recommender(Capabilities, Kept):
             [values[: len(row)].tolist() for row, values in zip(kept, scores, strict=True)],
         )
 
-    def encode(self, histories: Iterable[Iterable[str]]) -> tuple[Any, list[str]]:
+    def encode(self, histories: Iterable[Iterable[str]]) -> tuple[csr_array, list[str]]:
         """Return lists of raw item ids as CSR (n, n_items), and the ids the model does not know, each once.
 
         The values are ones, or for a model of ratings the least rating that counts as liked.
         """
         return self.items.encode(histories, self.named_value)
 
-    def encode_conditions(self, names: Sequence[Sequence[str]]) -> Any:
+    def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
         """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for one there is not."""
         if not self.condition_names:
             raise InputError(
@@ -253,8 +255,6 @@ class Recommender(Capabilities, Kept):
         itself is left out; ``allow`` and ``deny`` as for :meth:`recommend`. Raises :class:`InputError` for an item
         outside the catalogue.
         """
-        from scipy.sparse import csr_array
-
         self._need_fit()
         asked = item_indices([ids] if isinstance(ids, int) or getattr(ids, "ndim", 1) == 0 else ids)
         if asked is None or ((asked < 0) | (asked >= self.n_items)).any():
@@ -266,7 +266,7 @@ class Recommender(Capabilities, Kept):
 
     # --- shared parts ------------------------------------------------------------------------------------------
 
-    def _conditions(self, query: Query) -> Any:
+    def _conditions(self, query: Query) -> csr_array | None:
         """Return the conditions of a query as canonical CSR (n, C) of ones; :class:`InputError` for other ones."""
         asked, n = query.conditions, query.n_users
         if isinstance(asked, tuple):
@@ -282,7 +282,7 @@ class Recommender(Capabilities, Kept):
             )
         return asked
 
-    def _begin_fit(self, train: Any, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> Any:
+    def _begin_fit(self, train: csr_array, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> csr_array:
         """Check the training matrix, name its columns, and return it in canonical form."""
         matrix = canonical(train)
         n_users, n_items = matrix.shape
@@ -331,7 +331,7 @@ def cosines(vectors: Tensor, items: Tensor) -> Tensor:
     return vectors[items.to(vectors.device)] @ vectors.T
 
 
-def popularity_for_the_unknown(scores: Tensor, histories: Any, counts: Tensor) -> Tensor:
+def popularity_for_the_unknown(scores: Tensor, histories: csr_array, counts: Tensor) -> Tensor:
     """Give rows without any history the popularity ranking; a linear model has only zeros for them."""
     empty = torch.from_numpy(np.flatnonzero(np.diff(histories.indptr) == 0)).to(scores.device)
     if len(empty):

@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +15,7 @@ from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Thre
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.files import Document, JsonObject
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -178,7 +179,7 @@ def _tastes(data: "Dataset", columns: Iterable[int]) -> list[tuple[str, int]]:
     return Counter(tag for i in columns for tag in data.item_tags.get(str(data.item_ids[i]), ())).most_common()
 
 
-def _findings(value: Mapping[str, Any], ceiling: "Evaluation", model: "Recommender", person: _Person) -> dict[str, Any]:
+def _findings(value: Document, ceiling: "Evaluation", model: "Recommender", person: _Person) -> JsonObject:
     """Return what quickstart adds to the results shape."""
     from recvae.baselines.popularity import Popularity
 
@@ -198,7 +199,7 @@ def _findings(value: Mapping[str, Any], ceiling: "Evaluation", model: "Recommend
     }
 
 
-def _comparison(value: Mapping[str, Any]) -> "Table":
+def _comparison(value: Document) -> "Table":
     """Return the table of models between popularity and the ceiling."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -219,7 +220,7 @@ def _comparison(value: Mapping[str, Any]) -> "Table":
     for heading in ("", METRIC, "of the ceiling", "x popular", "train s"):
         table.add_column(heading, justify="left" if heading in ("", "of the ceiling") else "right", no_wrap=True)
 
-    def row(title: str, metric: Mapping[str, Any], times: str, seconds: str, style: str) -> None:
+    def row(title: str, metric: Document, times: str, seconds: str, style: str) -> None:
         mean, se = metric["mean"], metric["se"]
         figure = Text(share(mean), style=style).append(f" ±{share(se)}", style="not bold dim")
         bar = Text("█" * round(_BAR * mean / top), style=style or "cyan").append(f" {100 * mean / top:.0f} %")
@@ -233,7 +234,7 @@ def _comparison(value: Mapping[str, Any]) -> "Table":
     return table
 
 
-def _as_good_as_the_best(value: Mapping[str, Any]) -> str:
+def _as_good_as_the_best(value: Document) -> str:
     """Name the models that this sample cannot tell from the best one: the interval of the difference holds 0."""
     from recvae.registry import entry
 

@@ -1,6 +1,6 @@
 """``recvae similar``: the items most like one item."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from recvae.cli.options import (
 from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal
 from recvae.cli.threads import use_threads
+from recvae.files import JsonObject
 
 
 def similar(
@@ -58,7 +59,7 @@ def similar(
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     rules = Words(allow, deny, allow_tag, deny_tag, dataset).rules(terminal, model, run)
     ids, scores = model.similar_items(columns, k, allow=rules.allow, deny=rules.deny)
-    answers: list[dict[str, Any]] = []
+    answers: list[JsonObject] = []
     for column, of_ids, of_scores in zip(columns, ids, scores, strict=True):
         rows = item_rows(model, of_ids, of_scores)
         asked = {"item_id": model.items.ids[column], "title": model.items.titles[column]}

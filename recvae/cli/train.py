@@ -2,11 +2,10 @@
 
 import shlex
 import time
-from collections.abc import Mapping
 from importlib.util import find_spec
 from json import dumps  # what it writes of text, numbers, booleans and lists of them is TOML too
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +13,7 @@ from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Model
 from recvae.cli.output import hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.files import Document
 from recvae.options import TrainOptions
 from recvae.registry import entry
 
@@ -178,7 +178,7 @@ def _run(terminal: Terminal, fit: "Fit", data: "Dataset", out: Path, device: str
         with terminal.warnings(), terminal.epochs(fit.metric, epochs=epochs, done=done) as display:
             watch = SlowEpochs(threads)
 
-            def on_epoch(report: Mapping[str, Any]) -> None:
+            def on_epoch(report: Document) -> None:
                 row = {**report, "epochs": epochs}
                 display.epoch(row)
                 if sentence := watch.sentence(row):
@@ -229,7 +229,7 @@ def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> s
     )
 
 
-def settings_line(options: Mapping[str, Any]) -> str:
+def settings_line(options: Document) -> str:
     """Return options in one line; those that are off are left out, and with ``x_every=0`` all that begin with x_."""
     off = tuple(key.removesuffix("every") for key, value in options.items() if key.endswith("_every") and not value)
     shown = {k: value for k, value in options.items() if value not in (None, False, ()) and not k.startswith(off)}

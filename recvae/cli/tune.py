@@ -1,7 +1,6 @@
 """``recvae tune``: a search for a model's best options on the validation users."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Model
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Follower, Interrupted, Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.files import Document, JsonObject
 from recvae.options import space_text, value_text
 from recvae.registry import entry
 from recvae.training.threads import SlowEpochs
@@ -186,7 +186,7 @@ def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before
     return lines
 
 
-def _settings_text(settings: dict[str, Any]) -> str:
+def _settings_text(settings: JsonObject) -> str:
     return " ".join(f"{key.partition('.')[2]}={value_text(value)}" for key, value in settings.items())
 
 
@@ -235,7 +235,7 @@ class _Show(Follower):
         self.watch = SlowEpochs(threads)
         self.finished = False  # at least one trial
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Document) -> None:
         """Show an epoch that is done."""
         super().epoch(row)
         self.slow(self.watch.sentence(row))

@@ -6,11 +6,10 @@ peak memory and its threads are its own and a model that fails takes nothing els
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from eval import LIST_SET, MetricName, parse_metric, parse_metrics
 from recvae.config import RunConfig, load_toml, resolve, run_config, shipped_for
@@ -21,7 +20,7 @@ from recvae.experiments.benchmark_folder import RESULTS, Kept
 from recvae.experiments.facts import facts
 from recvae.experiments.jobs import Send, in_a_process, peak_memory_mb
 from recvae.experiments.measure import OnEpoch, OnStep, measure
-from recvae.files import write_text
+from recvae.files import Document, JsonObject, write_text
 from recvae.registry import Entry, adopt, entry, models
 from recvae.reports.machine import environment
 from recvae.reports.results import ModelResult, results, write_results
@@ -43,7 +42,7 @@ class Contestant:
 class Outcome:
     """What a benchmark gave: the results shape (empty where every model failed), and a sentence per failed model."""
 
-    results: dict[str, Any]
+    results: JsonObject
     failures: dict[str, str] = field(default_factory=dict)
     tracebacks: dict[str, str] = field(default_factory=dict)
 
@@ -65,7 +64,7 @@ def contenders() -> list[str]:
 
 
 def contestants(
-    manifest: Mapping[str, Any], models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
+    manifest: Document, models: Sequence[str], configs: Sequence[str] = (), seed: int | None = None
 ) -> list[Contestant]:
     """Return the models to compare, each with its settings.
 
@@ -107,7 +106,7 @@ class _Task:
 
     folder: Path
     model: Entry  # known there too, where a program registered it here
-    config: dict[str, Any]
+    config: JsonObject
     metrics: str
     metric: str
     device: str
@@ -210,7 +209,7 @@ def _work(send: Send, task: _Task) -> ModelResult:
             last = now
             send("step", done, total)
 
-    def on_epoch(row: Mapping[str, Any]) -> None:
+    def on_epoch(row: Document) -> None:
         send("epoch", row)
         if watch is not None and (sentence := watch.sentence(row)):
             send("slow", sentence)

@@ -10,18 +10,17 @@ under way when the benchmark was stopped is trained from its start: its seconds 
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eval import Evaluation, Metric
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError, RecvaeError
-from recvae.files import read_json, whole_folder, write_json, writing
+from recvae.files import Document, JsonObject, read_json, whole_folder, write_json, writing
 from recvae.files.swap import PART
 from recvae.reports.results import ModelResult
 
@@ -39,9 +38,9 @@ class Plan:
     models: tuple[tuple[RunConfig, str], ...]
     metrics: str
     metric: str
-    dataset: Mapping[str, Any]
+    dataset: Document
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for JSON."""
         models = [{"config": config.to_dict(), "source": source} for config, source in self.models]
         return {"models": models, "metrics": self.metrics, "metric": self.metric, "dataset": dict(self.dataset)}
@@ -144,7 +143,7 @@ def begin(folder: Path, plan: Plan, *, overwrite: bool = False) -> Iterator[Kept
             shutil.rmtree(before, ignore_errors=True)
 
 
-def go_on(folder: Path, plan: Plan, dataset: Mapping[str, Any]) -> Kept:
+def go_on(folder: Path, plan: Plan, dataset: Document) -> Kept:
     """Return the folder of a benchmark to be resumed; raise :class:`InputError` where ``dataset`` is another one."""
     if any(plan.dataset.get(key) != dataset.get(key) for key in ("vocabulary", "filters", "protocol", "counts")):
         raise InputError(
@@ -154,7 +153,7 @@ def go_on(folder: Path, plan: Plan, dataset: Mapping[str, Any]) -> Kept:
     return Kept(folder, plan, None, overwrite=False)
 
 
-def _metric(value: Mapping[str, Any]) -> Metric:
+def _metric(value: Document) -> Metric:
     """Return what :meth:`eval.Metric.to_dict` described."""
     mean, se = (np.nan if value[key] is None else float(value[key]) for key in ("mean", "se"))
     return Metric(mean, se, int(value["users"]))

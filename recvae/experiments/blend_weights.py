@@ -4,10 +4,10 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.models.blend import COARSE, FINE, PASSES, REACH, Blend, Score, Weights, normalised
@@ -83,7 +83,7 @@ class _Kept:
         """Return ``score`` with a memory; what it returns must not be changed."""
         kept: dict[bytes, Tensor] = {}
 
-        def remembered(histories: Any) -> Tensor:
+        def remembered(histories: csr_array) -> Tensor:
             key = _content(histories)
             if key not in kept:
                 scores = score(histories).to(self.device)
@@ -96,7 +96,7 @@ class _Kept:
         return remembered
 
 
-def _content(matrix: Any) -> bytes:
+def _content(matrix: csr_array) -> bytes:
     """Return a digest of a canonical CSR: rows that are cut anew from the same matrix are the same histories."""
     digest = hashlib.sha256(repr((matrix.shape, matrix.dtype)).encode())
     for part in (matrix.indptr, matrix.indices, matrix.data):

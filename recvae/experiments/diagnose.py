@@ -7,18 +7,20 @@ equations, docs/formats.md the shape. Nothing here prints.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from eval import summarize
 from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
 from recvae.experiments.groups import recall_by_group
+from recvae.files import Document, JsonObject
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
 from recvae.nn.network import Network
@@ -45,14 +47,14 @@ _USERS_AT_ONCE = 256
 def diagnose(
     model: "Recommender",
     data: "Dataset",
-    epochs: Sequence[Mapping[str, Any]],
+    epochs: Sequence[Document],
     *,
     split: str = "test",
     samples: int = 1000,
     users: int = 500,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the diagnosis of a model on a split's users, as plain data.
 
     ``epochs``: the objects of the run's metrics.jsonl. ``users``, at most, are drawn for what is about the code and
@@ -126,7 +128,7 @@ def _check(model: "Recommender", data: "Dataset", split: str, samples: int, user
         )
 
 
-def _choose(clicks: Any, users: int, seed: int) -> NDArray[np.int64]:
+def _choose(clicks: csr_array, users: int, seed: int) -> NDArray[np.int64]:
     """Return the rows of at most ``users`` users with clicks, drawn with the seed, in ascending order."""
     able = np.flatnonzero(np.diff(clicks.indptr))
     if len(able) < 2:
@@ -138,7 +140,7 @@ def _choose(clicks: Any, users: int, seed: int) -> NDArray[np.int64]:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def training(epochs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def training(epochs: Sequence[Document]) -> list[JsonObject]:
     """Return one object per epoch and phase: reconstruction, KL, weighted KL and the KL's weight, means per user.
 
     ``weighted_kl`` is beta * KL where all epochs recorded the same beta, else loss - nll: what is recorded of a weight
@@ -189,7 +191,7 @@ def _frozen(network: Network) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _batches(model: NeuralRecommender, clicks: Any, conditions: Any) -> list[Batch]:
+def _batches(model: NeuralRecommender, clicks: csr_array, conditions: csr_array | None) -> list[Batch]:
     """Return users' clicks (n, n_items), some users at a time, under what is known of them, CSR (n, C) or None."""
     parts = [slice(start, start + _USERS_AT_ONCE) for start in range(0, clicks.shape[0], _USERS_AT_ONCE)]
     return [model.batch(clicks[part], None if conditions is None else conditions[part]) for part in parts]
@@ -224,8 +226,8 @@ def _posterior(network: Network, batches: Sequence[Batch]) -> tuple[Floats, Floa
 
 
 def latent_dimensions(
-    mu: Floats, logvar: Floats, sampled: Evidence | None = None, curves: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
+    mu: Floats, logvar: Floats, sampled: Evidence | None = None, curves: Sequence[Document] = ()
+) -> JsonObject:
     """Return KL, information and activity of each dimension, and the verdict, from posteriors (n, K) of n users.
 
     ``kl``: mean over users of KL(q(z_k | x) || p(z_k)), against N(0, 1) in closed form, or taken from ``sampled`` for
@@ -267,7 +269,7 @@ def latent_dimensions(
     }
 
 
-def _likelihood(found: Evidence) -> dict[str, Any]:
+def _likelihood(found: Evidence) -> JsonObject:
     """Return means over users of the ELBO, its parts and the bounds above it."""
     n = len(found.kl)
     bounds = []
@@ -295,7 +297,7 @@ def _likelihood(found: Evidence) -> dict[str, Any]:
 # --- the map of the items --------------------------------------------------------------------------------------------
 
 
-def item_map(model: "Recommender", network: Network, clicks: NDArray[np.int64]) -> dict[str, Any]:
+def item_map(model: "Recommender", network: Network, clicks: NDArray[np.int64]) -> JsonObject:
     """Return two coordinates for each item, the most clicked first: principal components of the decoder's directions.
 
     An item's vector is its row of the last layer at unit length, so that neighbours are those of 'recvae similar'.

@@ -1,13 +1,14 @@
 """What a run or a table says of the dataset that it is about, and whether two of them are of one split."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from recvae.files import Document, JsonObject
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
 
 
-def facts(data: "Dataset", **more: Any) -> dict[str, Any]:
+def facts(data: "Dataset", **more: Any) -> JsonObject:
     """Return what a run or a table says of its dataset, as plain values, with ``more`` added."""
     manifest = data.manifest
     return {
@@ -18,7 +19,7 @@ def facts(data: "Dataset", **more: Any) -> dict[str, Any]:
     }
 
 
-def other_split(told: Mapping[str, Any], data: "Dataset") -> bool:
+def other_split(told: Document, data: "Dataset") -> bool:
     """Return whether the facts that a run keeps of its dataset are of another split than ``data``.
 
     Equal columns do not make the same split: the clicks that one holds out may be training clicks of the other. A run

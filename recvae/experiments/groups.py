@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from eval import Ranker, per_user_metrics, summarize
 from eval.metrics import contained
+from recvae.files import JsonObject
 from recvae.queries import Query
 
 K = 20
@@ -24,10 +26,10 @@ _BATCH_SIZE = 2048
 def recall_by_group(
     ranker: Ranker,
     query: Query,
-    held_out: Any,
+    held_out: csr_array,
     clicks: NDArray[np.int64],
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return recall@20 over all users, by quartile of activity and by decile of popularity, as plain values.
 
     ``query``: the users and their fold-in clicks, whatever its k; ``held_out``: canonical CSR (n, n_items), same rows;
@@ -64,7 +66,7 @@ def recall_by_group(
     }  # fmt: skip
 
 
-def _by_activity(values: NDArray[np.float64], sizes: NDArray[np.integer[Any]]) -> list[dict[str, Any]]:
+def _by_activity(values: NDArray[np.float64], sizes: NDArray[np.integer[Any]]) -> list[JsonObject]:
     """Return mean recall by quartile of fold-in size; users with the same size are in the same group."""
     quartiles = np.quantile(sizes, np.arange(1, USER_GROUPS) / USER_GROUPS, method="inverted_cdf")
     group = np.searchsorted(quartiles, sizes, side="left")
@@ -82,7 +84,7 @@ def _by_popularity(
     held_out: NDArray[np.int64],
     hits: NDArray[np.int64],
     contribution: NDArray[np.float64],
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     found = []
     for place in range(len(hits)):
         of_members = clicks[group == place]

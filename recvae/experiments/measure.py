@@ -5,10 +5,12 @@
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
+
+from scipy.sparse import csr_array
 
 from eval import Evaluation, evaluate, parse_metrics, ratings_validator, validator
 from recvae.capabilities import R2
@@ -16,7 +18,7 @@ from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.experiments.facts import facts
 from recvae.experiments.refit import Refit
-from recvae.files import refuse_existing
+from recvae.files import Document, JsonObject, refuse_existing
 from recvae.queries import Query
 from recvae.recommender import Validation, build
 from recvae.reports.results import ModelResult
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 
 OnStep = Callable[[int, int], None]  # updates done in this epoch, updates in an epoch
-OnEpoch = Callable[[Mapping[str, Any]], None]  # the plain values of an EpochReport
+OnEpoch = Callable[[Document], None]  # the plain values of an EpochReport
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Fit:
     """
 
     model: "Recommender"
-    inputs: Mapping[str, Any]
+    inputs: Document
     metric: str
     validation: Validation | None
     folder: Path | None
@@ -51,7 +53,7 @@ class Fit:
     overwrite: bool
 
     @property
-    def clicks(self) -> Any:
+    def clicks(self) -> csr_array:
         """The training matrix, CSR (n_users, n_items): clicks, or ratings for a model of them."""
         return self.inputs["train"]
 
@@ -61,7 +63,7 @@ class Fit:
         The hooks are called for a model with epochs. Interrupted (Ctrl-C), such a model is left with the best weights
         so far, also in the folder, and KeyboardInterrupt goes on to the caller.
         """
-        model, more = self.model, dict[str, Any]()
+        model, more = self.model, JsonObject()
         by_epochs = model.config.train is not None
         if by_epochs:
             more = {"folder": self.folder, "resume": self.resume, "overwrite": self.overwrite, "on_step": on_step}
@@ -103,7 +105,7 @@ def begin(
     if resume and config.train is None:
         raise InputError(f"'{config.name}' is not trained by epochs, so there is nothing to resume.")
     model = build(config, device)
-    before: Mapping[str, Any] | None = None  # what the run that is resumed says of its dataset
+    before: Document | None = None  # what the run that is resumed says of its dataset
     if folder is not None and resume:
         begun = under_way(folder)
         before = read_run(begun).dataset if (begun / RUN).is_file() else None

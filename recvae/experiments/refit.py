@@ -5,14 +5,17 @@ on too, for as many epochs; schedules go on as for RUN's own number of epochs (`
 options and the seed are RUN's. No score is kept that the validation clicks would give: they have been trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scipy.sparse import csr_array
+
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
 from recvae.experiments.facts import other_split
+from recvae.files import Document, JsonObject
 from recvae.training.run_folder import RUN, read_metrics, read_run
 
 if TYPE_CHECKING:
@@ -33,9 +36,9 @@ class Refit:
     metric: str | None
     score: float | None
     vocabulary: str
-    dataset: Mapping[str, Any]
+    dataset: Document
 
-    def facts(self, clicks: Any) -> dict[str, Any]:
+    def facts(self, clicks: csr_array) -> JsonObject:
         """Return what run.json says of a model refitted on ``clicks`` (n_users, n_items), as plain values."""
         return {
             "epoch": self.epoch,
@@ -88,7 +91,7 @@ def plan_refit(run: Path) -> Refit:
     )
 
 
-def _check_finished(run: Path, options: Any, best_epoch: int | None, rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_finished(run: Path, options: Any, best_epoch: int | None, rows: Sequence[Document]) -> None:
     """Raise :class:`InputError` for a run that has more epochs to do; one saved without its epochs is taken as done."""
     last = min(options.epochs, options.stop_after or options.epochs)
     finish = f"Finish it first: recvae train DIR --out {run} --resume"

@@ -14,6 +14,7 @@ from typing import Any
 from recvae.config import RunConfig, from_toml, resolve, run_config, shipped_for, value_of
 from recvae.defaults import Size
 from recvae.errors import ConfigError
+from recvae.files import Document, JsonObject
 from recvae.options import Between, OneOf, Space
 from recvae.registry import entry
 
@@ -46,15 +47,15 @@ class Plan:
         """Return the plan whose starting points have the values that follow from a training matrix of this size."""
         return replace(self, starts=tuple((source, config.for_data(size)) for source, config in self.starts))
 
-    def config(self, settings: Mapping[str, Any]) -> RunConfig:
+    def config(self, settings: Document) -> RunConfig:
         """Return the starting point with ``settings``, values by ``section.key``; raise :class:`ConfigError`."""
         return changed(self.start, settings)
 
-    def settings(self, config: RunConfig) -> dict[str, Any]:
+    def settings(self, config: RunConfig) -> JsonObject:
         """Return the values that a configuration has for the searched options."""
         return {key: value_of(config, key) for key in self.space}
 
-    def points(self, limit: int) -> list[dict[str, Any]] | None:
+    def points(self, limit: int) -> list[JsonObject] | None:
         """Return all settings there are, None where they are more than ``limit`` or a continuum."""
         choices = [_choices(space, limit) for space in self.space.values()]
         if any(values is None for values in choices) or math.prod(len(values or ()) for values in choices) > limit:
@@ -68,7 +69,7 @@ class Plan:
         configs = [*(start for _, start in self.starts), *tried]
         return {part for config in configs for part in entry(self.model).model_class().reads(config.model)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for JSON; :meth:`from_dict` takes them back."""
         return {
             "model": self.model,
@@ -78,7 +79,7 @@ class Plan:
         }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "Plan":
+    def from_dict(cls, value: Document) -> "Plan":
         """Return the plan that :meth:`to_dict` described; raise KeyError, TypeError or :class:`ConfigError`."""
         starts = tuple((str(start["source"]), run_config(start["config"])) for start in value["starts"])
         space = {key: space_from_dict(described) for key, described in value["space"].items()}
@@ -93,7 +94,7 @@ def plan(
     space: Mapping[str, Space] | None = None,
     seed: int | None = None,
     metric: str = "ndcg@100",
-    manifest: Mapping[str, Any] | None = None,
+    manifest: Document | None = None,
 ) -> Plan:
     """Return the search that the arguments describe: ``plan("ease", space={"model.l2": Between(50, 500, log=True)})``.
 
@@ -163,21 +164,21 @@ def parse_search(text: str) -> tuple[str, Space]:
     return key, OneOf(*chosen)
 
 
-def space_to_dict(space: Space) -> dict[str, Any]:
+def space_to_dict(space: Space) -> JsonObject:
     """Return a space as plain values."""
     if isinstance(space, Between):
         return {"low": space.low, "high": space.high, "log": space.log}
     return {"values": [list(value) if isinstance(value, tuple) else value for value in space.values]}
 
 
-def space_from_dict(value: Mapping[str, Any]) -> Space:
+def space_from_dict(value: Document) -> Space:
     """Return the space of :func:`space_to_dict`."""
     if "values" in value:
         return OneOf(*(tuple(choice) if isinstance(choice, list) else choice for choice in value["values"]))
     return Between(value["low"], value["high"], log=value["log"])
 
 
-def changed(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+def changed(config: RunConfig, settings: Document) -> RunConfig:
     """Return ``config`` with other values, by ``section.key``; raise :class:`ConfigError` listing all mistakes."""
     values = config.to_dict()
     for key, value in settings.items():

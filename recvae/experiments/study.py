@@ -26,7 +26,7 @@ from pydantic import Field
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
 from recvae.experiments.space import Plan, space_to_dict
-from recvae.files import fill_json, read_json, recover, whole_folder, write_table, write_text
+from recvae.files import Document, JsonObject, fill_json, read_json, recover, whole_folder, write_table, write_text
 from recvae.registry import entry
 from recvae.training import seals
 from recvae.training.records import Count, DatasetFacts, Record, checked
@@ -43,8 +43,8 @@ class Trial:
     number: int  # from 1
     source: str  # "given", "shipped ml-1m-ease", "searched"
     state: str  # one of STATES
-    settings: dict[str, Any]  # the searched options, by section.key
-    config: dict[str, Any]  # the whole configuration
+    settings: JsonObject  # the searched options, by section.key
+    config: JsonObject  # the whole configuration
     value: float | None = None  # the best validation score of a complete trial
     epoch: int | None = None  # where that was, for models with epochs
     scores: list[list[Any]] = field(default_factory=list)  # [epoch, validation score]
@@ -64,7 +64,7 @@ class Study:
     """A search and its trials so far; without ``folder`` it is kept in memory only."""
 
     plan: Plan
-    dataset: dict[str, Any]
+    dataset: JsonObject
     trials_wanted: int | None = None
     seconds_wanted: float | None = None
     trials: list[Trial] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Study:
             self._write(self.folder)
             seals.narrow(self.folder)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the shape of ``recvae tune --json``, plain values."""
         best = self.best
         counts = Counter(trial.state for trial in self.trials)
@@ -132,7 +132,7 @@ class Study:
         search(rows, spaces, self.folder / FIGURE, metric=f"validation {self.plan.metric}", title=title)
         return True
 
-    def _definition(self) -> dict[str, Any]:
+    def _definition(self) -> JsonObject:
         budget = {"trials": self.trials_wanted, "seconds": self.seconds_wanted}
         return {
             **self.plan.to_dict(),
@@ -180,8 +180,8 @@ class _Trial(Record):
     number: Count
     source: str
     state: Literal["complete", "pruned", "failed"]
-    settings: dict[str, Any]
-    config: dict[str, Any]
+    settings: JsonObject
+    config: JsonObject
     value: float | None
     epoch: Count | None
     scores: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
@@ -212,7 +212,7 @@ class _Choice(Record):
 
 class _Start(Record):
     source: str
-    config: dict[str, Any]
+    config: JsonObject
 
 
 class _Study(Record):
@@ -224,7 +224,7 @@ class _Study(Record):
     metric: str
     space: dict[str, _Range | _Choice]
     starts: Annotated[list[_Start], Field(min_length=1)]
-    dataset: dict[str, Any]
+    dataset: JsonObject
     budget: _Budget
     command: str
     versions: dict[str, str]
@@ -279,7 +279,7 @@ def _check(trial: Trial, place: int, plan: Plan) -> None:
         raise ValueError(f"trial {place} of {TRIALS} does not hold together.")
 
 
-def to_toml(config: Mapping[str, Any]) -> str:
+def to_toml(config: Document) -> str:
     """Return a configuration's plain values as TOML; what is None is left out, which is what None stands for."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if not isinstance(value, Mapping)]
     for section, values in config.items():

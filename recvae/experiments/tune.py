@@ -28,7 +28,7 @@ from recvae.experiments.facts import facts
 from recvae.experiments.measure import OnEpoch, OnStep, begin, validate_with
 from recvae.experiments.space import Plan
 from recvae.experiments.study import STUDY, Study, Trial, read_study
-from recvae.files import refuse_existing, writing
+from recvae.files import Document, JsonObject, refuse_existing, writing
 from recvae.files.swap import clear_inside
 from recvae.options import Between, OneOf, Space, TrainOptions
 from recvae.recommender import build
@@ -141,7 +141,7 @@ def _begin(
     return Study(plan, about, trials, seconds, [], place, command, made, overwrite)
 
 
-def _same(study: Study, plan: Plan, about: Mapping[str, Any]) -> None:
+def _same(study: Study, plan: Plan, about: Document) -> None:
     """Raise :class:`InputError` unless a study is a search of ``plan`` on this dataset."""
     was = study.plan
     if was.model != plan.model:
@@ -204,7 +204,7 @@ def _next(study: Study, runner: "_Runner") -> Trial | None:
     return runner.run(study, number, "searched", config, proposal)
 
 
-def _left(plan: Plan, tried: Mapping[str, Trial]) -> list[dict[str, Any]] | None:
+def _left(plan: Plan, tried: Mapping[str, Trial]) -> list[JsonObject] | None:
     """Return the settings that were not tried, None where there are too many to know."""
     points = plan.points(LARGEST_GRID)
     if points is None:
@@ -232,7 +232,7 @@ def _propose(study: Study) -> "optuna.Trial":
     return search.ask(distributions)
 
 
-def _frozen(trial: Trial, params: dict[str, Any], distributions: dict[str, Any]) -> Any:
+def _frozen(trial: Trial, params: JsonObject, distributions: JsonObject) -> Any:
     """Return a finished trial as Optuna has it."""
     import optuna
 
@@ -258,11 +258,11 @@ def _distribution(space: Space) -> Any:
     return of.IntDistribution(0, last) if _ordered(space) else of.CategoricalDistribution(range(last + 1))
 
 
-def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | None:
+def _params(space: Mapping[str, Space], config: RunConfig) -> JsonObject | None:
     """Return where a configuration lies in the space: at the nearest point of a range or of choices that have an order,
     None where it has no place.
     """
-    params: dict[str, Any] = {}
+    params: JsonObject = {}
     for key, kind in space.items():
         value = value_of(config, key)
         if isinstance(kind, Between) and isinstance(value, int | float):
@@ -276,9 +276,9 @@ def _params(space: Mapping[str, Space], config: RunConfig) -> dict[str, Any] | N
     return params
 
 
-def _settings(space: Mapping[str, Space], params: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(space: Mapping[str, Space], params: Document) -> JsonObject:
     """Return the values that Optuna's parameters stand for; four digits are enough, and read better."""
-    settings: dict[str, Any] = {}
+    settings: JsonObject = {}
     for key, kind in space.items():
         value = params[key]
         if isinstance(kind, OneOf):
@@ -318,7 +318,7 @@ class _Runner:
         model = fit.model
         scores: list[list[Any]] = []
 
-        def on_epoch(row: Mapping[str, Any]) -> None:
+        def on_epoch(row: Document) -> None:
             self.events.on_epoch(row)
             epoch = row["epoch"]
             if row["score"] is None:
@@ -359,13 +359,13 @@ class _Runner:
         )
 
 
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Document) -> JsonObject:
     """Return what JSON makes of a value, so that a trial is the same before and after it was in a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(value))
+    plain: JsonObject = json.loads(json.dumps(value))
     return plain
 
 
-def _key(config: Mapping[str, Any]) -> str:
+def _key(config: Document) -> str:
     """Return a text that two configurations share where they are the same."""
     return json.dumps(config, sort_keys=True)
 

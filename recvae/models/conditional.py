@@ -25,6 +25,7 @@ from recvae import defaults
 from recvae.arguments import items, shown
 from recvae.capabilities import HeldOut, Part, Prepared
 from recvae.errors import DataError, InputError, did_you_mean
+from recvae.files import JsonObject
 from recvae.models.mult import MultVAENetwork, MultVAEOptions
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
@@ -274,7 +275,7 @@ class ConditionalVAE(NeuralRecommender):
         parts: tuple[tuple[Part, Any], ...] = (("item_tags", options.item_tags), ("user_tags", options.user_attributes))
         return tuple(part for part, read in parts if read)
 
-    def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
+    def training_inputs(self, data: Prepared, *, refit: bool = False) -> JsonObject:
         """Return the arguments of :meth:`fit`, the items' tags and the users' attributes among them."""
         options, inputs = self.options, super().training_inputs(data, refit=refit)
         if options.item_tags:

@@ -26,6 +26,7 @@ from recvae.arguments import whole_number
 from recvae.capabilities import Part, Prepared
 from recvae.config import RunConfig
 from recvae.errors import InputError
+from recvae.files import JsonObject
 from recvae.matrices import Matrix, as_csr, canonical
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
@@ -350,7 +351,7 @@ class VAEAC(NeuralRecommender):
         """The value, in a history, of an item that is only named: of ratings the least that counts as liked."""
         return self.config.options(VAEACOptions).liked_from if self.of_ratings else 1.0
 
-    def training_inputs(self, data: Prepared, *, refit: bool = False) -> dict[str, Any]:
+    def training_inputs(self, data: Prepared, *, refit: bool = False) -> JsonObject:
         """Return the arguments of :meth:`fit`, the ratings in place of the clicks where the model is of ratings.
 
         Raises :class:`InputError` where other ratings count as liked than those that are the dataset's clicks.

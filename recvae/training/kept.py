@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor
 
 from recvae.arguments import flag, path_of
 from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError
-from recvae.files import whole_folder
+from recvae.files import Document, JsonObject, whole_folder
 from recvae.files.swap import one_version
 from recvae.training import versions
 from recvae.training.tensors import Expected
@@ -29,7 +29,7 @@ class Kept(ABC):
     condition_names: tuple[str, ...]
     best_epoch: int | None
     metrics: dict[str, float]
-    dataset: dict[str, Any]
+    dataset: JsonObject
     versions: dict[str, str]  # of the programs that trained it; empty for those of this process
     resumed: "tuple[Later, ...]"
 
@@ -92,7 +92,7 @@ class Kept(ABC):
         model = cls.from_config(config, device)
         model.items = read_items(folder, run)
 
-        def expected(facts: Mapping[str, Any]) -> Mapping[str, Expected]:
+        def expected(facts: Document) -> Mapping[str, Expected]:
             if facts["vocabulary"] != run.vocabulary or facts["model"] != run.model:
                 raise FormatError(f"{folder / WEIGHTS} belongs to another run than {folder / RUN}. Train again.")
             model.condition_names = tuple(facts.get("conditions", ()))
@@ -122,7 +122,7 @@ class Kept(ABC):
             sealed=True,
         )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """Return what the weights' file says of itself."""
         return {
             "model": self.name,

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from recvae.arguments import items, shown
 from recvae.errors import DataError, InputError, did_you_mean, listed
 from recvae.files import vocabulary_hash
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _SEARCHED = 20_000  # ids among which the nearest is found in a moment
 
@@ -46,7 +49,7 @@ class Vocabulary:
         """Column of each raw item id."""
         return {item: column for column, item in enumerate(self.ids)}
 
-    def encode(self, histories: Iterable[Iterable[str]], value: float = 1.0) -> tuple[Any, list[str]]:
+    def encode(self, histories: Iterable[Iterable[str]], value: float = 1.0) -> "tuple[csr_array, list[str]]":
         """Return lists of raw item ids as CSR (n, n_items) of ``value``, and the ids that are not known, each once.
 
         Raises :class:`InputError` for anything else than lists of ids.
