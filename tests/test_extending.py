@@ -50,6 +50,7 @@ def run(folder, *command, source=ROOT):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_commands_know_a_model_from_outside(place):
     said = {command: run(place, *shlex.split(command)) for command in COMMANDS}
     assert len(said) == 5
@@ -138,6 +139,7 @@ MADE = {  # what is appended to which file, or put behind which text; a command 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("made", "touched"), [("a model", 2), ("a likelihood", 1), ("a prior", 1), ("a verb", 2)])
 def test_adding_to_the_package_touches_few_files(place, tmp_path, made, touched):
     edits, command = MADE[made]

@@ -21,7 +21,7 @@ from .odd import Odd
 from .processes import MEMORY, forked
 from .world import ITEMS, World
 
-SHORT, LONG = 100, 1020
+SHORT, LONG = 60, 1020
 EACH = 100  # calls of a process
 RANKERS = ("ease", "mult-vae", "item-knn", "conditional-vae", "implicit-als", "blend", "popularity", "vaeac", "recvae")
 

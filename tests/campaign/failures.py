@@ -14,7 +14,7 @@ from .scenarios import Scenario, difference, drawn, key, rehearsed, tree
 from .tracing import Tracer
 from .world import World, run
 
-SHORT, LONG = 4, 95  # failures of each verb
+SHORT, LONG = 3, 95  # failures of each verb
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT)
 # What a verb can do without: a folder that is there already, an exchange where there is another way, the removal of
 # what the next writer removes.

@@ -17,7 +17,7 @@ from .tracing import Tracer
 from .world import World, run
 
 _MAKING = ("openat", "mkdir", "mkdirat")
-SHORT, LONG = 4, 40  # kill points of each verb
+SHORT, LONG = 3, 40  # kill points of each verb
 
 
 def kills(world: World, figures: Figures, rng: np.random.Generator, *, long: bool) -> None:

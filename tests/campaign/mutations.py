@@ -18,7 +18,7 @@ from .processes import Outcome
 from .scenarios import Tree, tree
 from .world import GIVEN, PREPARE, SETTINGS, World, run, train
 
-SHORT, LONG = 28, 3900
+SHORT, LONG = 16, 3900
 _SWAPPED = "another file in its place"
 
 

@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart") / "kept"
 
 
+@pytest.mark.slow
 def test_models_beat_popularity_and_come_near_the_ceiling(cli, folder):
     """Both figures are promises of the project: 1.5 times popularity, and 80 % of a ranking that knows the truth."""
     answer = cli("quickstart", "--out", folder, "--device", "cpu")
@@ -46,6 +47,7 @@ def test_models_beat_popularity_and_come_near_the_ceiling(cli, folder):
     assert max(len(line) for line in answer.out.splitlines() if str(folder) not in line) <= 80
 
 
+@pytest.mark.slow
 def test_what_is_kept_can_be_used(cli, folder):
     if not folder.exists():
         pytest.skip("the test before made it")

@@ -46,9 +46,11 @@ for _entry in MODELS.values():
 TestRecVAEBernoulliVamp = suite(
     recvae.RecVAE, "TestRecVAEBernoulliVamp", likelihood="bernoulli", prior="vamp", gamma=0.05
 )
-TestRecVAEGaussian = suite(recvae.RecVAE, "TestRecVAEGaussian", likelihood="gaussian", confidence=10.0, gamma=0.05)
-TestMultVAEComposite = suite(recvae.MultVAE, "TestMultVAEComposite", prior="composite")
-TestMultVAEVamp = suite(recvae.MultVAE, "TestMultVAEVamp", prior="vamp")
+TestRecVAEGaussian = pytest.mark.slow(
+    suite(recvae.RecVAE, "TestRecVAEGaussian", likelihood="gaussian", confidence=10.0, gamma=0.05)
+)
+TestMultVAEComposite = pytest.mark.slow(suite(recvae.MultVAE, "TestMultVAEComposite", prior="composite"))
+TestMultVAEVamp = pytest.mark.slow(suite(recvae.MultVAE, "TestMultVAEVamp", prior="vamp"))
 
 
 @pytest.mark.parametrize("name", [n for n, entry in MODELS.items() if entry.model_class().train_defaults is None])

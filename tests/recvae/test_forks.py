@@ -17,6 +17,7 @@ from recvae.baselines import als
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.slow
 def test_every_model_works_in_a_forked_process():
     """In a process of its own, on two threads: with the one thread of the tests nothing would hang."""
     environment = {

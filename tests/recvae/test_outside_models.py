@@ -47,6 +47,7 @@ def test_train_refit_and_what_uses_a_run(cli, dataset, tmp_path, name):
         assert refitted.json["metrics"] == {}
 
 
+@pytest.mark.slow
 def test_benchmark_tells_the_processes_of_it(cli, dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     both = ",".join(ENTRIES)
