@@ -59,6 +59,7 @@ def test_the_commands_know_a_model_from_outside(place):
     run(place, "recvae", "recommend", "run", "--item", "2", "--item", "4", "-k", "3")
 
 
+@pytest.mark.slow
 def test_it_passes_the_conformance_suite(place):
     options = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(place), "-W", "error")
     assert " passed" in run(place, "python", *options, "test_cooccurrence.py")

@@ -65,6 +65,7 @@ def test_settings_nobody_uses_are_refused(configs):
         bench.contestants(MANIFEST, [])
 
 
+@pytest.mark.slow
 def test_benchmark_goes_on_after_a_failure(cli, dataset, tmp_path, monkeypatch):
     """One model diverges; the others' work is kept, and the exit status says that not all is well."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -102,6 +103,7 @@ def small_vae(**train):
     return bench.Contestant(resolve("mult-vae", None, settings), "defaults")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_process_is_a_failure_and_ctrl_c_ends_it(dataset, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -197,6 +197,7 @@ def denoising_bound(network, x, kind, rate):
     return bound, inputs, np.array(chances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["multinomial", "bernoulli"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_denoising_bound(kind, likelihood):

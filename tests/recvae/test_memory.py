@@ -18,6 +18,7 @@ def matrix():
     return random_clicks(USERS, ITEMS, 0.01, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -147,6 +147,7 @@ print(use_threads(sys.argv[2]), os.environ.get("GOMP_SPINCOUNT"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("others", "asked", "environment", "said"),
     [
