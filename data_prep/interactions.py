@@ -74,9 +74,8 @@ class Interactions:
     def select(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Interactions":
         """Keep ``rows`` (a mask of shape (n,), or ascending row numbers); the ids and their codes stay."""
         kept: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        numbers = (
-            np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        )  # computed once: ten times as fast as applying the mask to each column
+        # Computed once: ten times as fast as applying the mask to each column.
+        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         for name in ("user", "item", "rating", "time"):
             if kept[name] is not None:
                 kept[name] = kept[name].take(numbers)

@@ -288,9 +288,7 @@ def catalogue_of(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Return the codes in ``items``, by first appearance, and for each item code its column or -1."""
     first = np.full(len(data.item_ids), items.size, dtype=np.int64)
-    first[items[::-1]] = np.arange(items.size)[
-        ::-1
-    ]  # the last assignment to an index stays, which is the first appearance
+    first[items[::-1]] = np.arange(items.size)[::-1]  # the last assignment stays, which is the first appearance
     seen = np.flatnonzero(first < items.size)
     catalogue = seen[np.argsort(first[seen])]
     column_of = np.full(len(data.item_ids), -1, dtype=np.int32)

@@ -40,9 +40,7 @@ class Entry:
     home: str  # module:class, imported on first use: only ImplicitALS needs implicit
     title: str
     paper: str
-    kind: type[Declared] | None = field(
-        default=None, compare=False
-    )  # the class itself, if it was registered in this process
+    kind: type[Declared] | None = field(default=None, compare=False)  # of a class that was registered in this process
 
     def model_class(self) -> type[Declared]:
         """Import and return the model's class, a :class:`recvae.recommender.Recommender`."""

@@ -93,9 +93,8 @@ class Forgiving:
 
     def write(self, text: str) -> int:
         """Print ``text`` if that is possible."""
-        with suppress(
-            OSError, ValueError, AttributeError
-        ):  # a failed write, a closed stream, and None for a stream closed from the start
+        # A failed write, a closed stream, and None for a stream closed from the start.
+        with suppress(OSError, ValueError, AttributeError):
             self._stream().write(text)
         return len(text)
 

@@ -74,9 +74,7 @@ def sync(path: Path) -> None:
     """
     folder = path.is_dir()
     try:
-        descriptor = os.open(
-            path, os.O_RDONLY if folder else os.O_RDWR
-        )  # some systems sync only files opened for writing
+        descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)  # some systems sync only what can be written
     except PermissionError:
         if folder:
             return

@@ -126,11 +126,8 @@ class ConditionalVAENetwork(MultVAENetwork):
         user's attributes are conditions too, but with probability ``attribute_dropout`` all are left out. Nothing here
         waits for the device.
         """
-        o, n_users, width = (
-            self.options,
-            len(batch),
-            self.n_conditions + 1,
-        )  # the last column takes the values that fill up rows
+        o, n_users = self.options, len(batch)
+        width = self.n_conditions + 1  # the last column takes the values that fill up rows
         conditions, values = batch.values.new_zeros(n_users, width), batch.values
         everyone = torch.ones_like(conditions[:, 0])
         if self.item_tags is not None:

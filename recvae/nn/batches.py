@@ -98,9 +98,7 @@ class Batch:
         else:
             out.zero_()
         if self.repeats:
-            out.view(-1).scatter_reduce_(
-                0, self.cells, values, "amax"
-            )  # the result depends on no order; values are not negative
+            out.view(-1).scatter_reduce_(0, self.cells, values, "amax")  # in any order; values are not negative
         else:
             out.view(-1).index_put_((self.cells,), values)  # cells are distinct, so the order does not matter
         return out
@@ -181,9 +179,8 @@ class Clicks:
         ends = torch.cumsum(lengths, 0)
         n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
         last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
-        counts = (
-            ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()
-        )  # the only wait for the device in a pass
+        # The only wait for the device in a pass.
+        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()
         for b, n_clicks in enumerate(counts):
             yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
 

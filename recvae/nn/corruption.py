@@ -77,9 +77,8 @@ def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> 
     means = torch.minimum(-n_items * torch.log1p(-hit), MOST_THROWN * lengths)
     n_throws = ROOM * len(values) + 64  # at least nine standard deviations above the mean of any batch
     place = torch.arange(n_throws, device=values.device)
-    users = torch.searchsorted(
-        noise.counts(means).long().cumsum_(0), place, right=True
-    )  # the value n_users marks a throw beyond the total
+    # The value n_users marks a throw beyond the total.
+    users = torch.searchsorted(noise.counts(means).long().cumsum_(0), place, right=True)
     cells = torch.cat((batch.cells, users * n_items + noise.integers(n_throws, n_items)))
     weights = torch.cat((batch.totals / lengths.clamp(min=1), values.new_zeros(1)))  # (B + 1,)
     cells, order = cells.sort(stable=True)  # a click before the throws at it

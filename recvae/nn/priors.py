@@ -216,9 +216,8 @@ def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generato
     return VampPrior(options.dropout)
 
 
-Made = Callable[
-    [nn.Module, int, Any, torch.Generator], Prior
-]  # makes a prior from a network, the number of items, options, and a generator
+Made = Callable[[nn.Module, int, Any, torch.Generator], Prior]
+"""Makes a prior from a network, the number of items, options, and a generator."""
 
 PRIORS: dict[str, Made] = {
     "standard": lambda network, n_items, options, g: StandardNormal(),

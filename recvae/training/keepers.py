@@ -74,9 +74,8 @@ class InMemory:
         """Copy the weights; those of the last epoch are not copied, as nothing changes them."""
         note_best(self.model, report)
         options = self.model.config.options(TrainOptions)
-        last = (
-            report.epoch == options.epochs and not options.average
-        )  # an average enters the network only after the run
+        # An average enters the network only after the run.
+        last = report.epoch == options.epochs and not options.average
         trained = self.model.network.named_parameters()
         self.best = None if last else {name: value.detach().clone() for name, value in trained}
 
