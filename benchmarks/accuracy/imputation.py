@@ -22,6 +22,7 @@ from eval import evaluate, rating_errors, resampled_means, summarize
 from recvae.config import resolve
 from recvae.experiments.measure import measure
 from recvae.queries import Answer, Query
+from recvae.recommender import Recommender
 
 DAMPINGS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 25.0)
 TOLD = "multinomial, clicks, rated items left out"
@@ -94,14 +95,13 @@ class ToldWhatWasSeen:
     What a model of ratings gains is more than being told which items a user has seen and did not like.
     """
 
-    def __init__(self, model: Any, least: float) -> None:
+    def __init__(self, model: Recommender, least: float) -> None:
         self.model, self.least = model, least
 
     def answer(self, query: Query) -> Answer:
         clicks = query.histories.copy()
         clicks.data = (clicks.data >= self.least).astype(np.float32)
-        answer: Answer = self.model.answer(replace(query, histories=clicks, deny=query.histories))
-        return answer
+        return self.model.answer(replace(query, histories=clicks, deny=query.histories))
 
 
 def main() -> None:

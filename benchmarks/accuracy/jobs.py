@@ -215,7 +215,7 @@ class Search(StudyJob):
         return study is not None and enough(study, self.trials)
 
     def do(self, tell: Tell) -> None:
-        peers.register()
+        peers.make_known()
 
         def on_done(trial: Trial, study: Study) -> None:
             value = trial.state if trial.value is None else f"{METRIC} {trial.value:.4f}"
@@ -237,7 +237,7 @@ class Train(StudyJob):
         return self.place.run(self.config(), self.seed) is not None
 
     def do(self, tell: Tell) -> None:
-        peers.register()
+        peers.make_known()
         data, config, epochs = self.place.data(self.seed), self.config(), list[Mapping[str, Any]]()
         model, result = measure(run_config(config), data, METRICS, metric=METRIC, device="cpu", on_epoch=epochs.append)
         if self.row.saved:

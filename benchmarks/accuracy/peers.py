@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from recvae.baselines.popularity import item_counts
 from recvae.config import value_of
 from recvae.errors import InputError
-from recvae.options import Between, OneOf, option
+from recvae.options import Between, OneOf, OptionSet, option
 from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
-from recvae.registry import MODELS, Entry
+from recvae.registry import register
 from recvae.training.tensors import Expected
 
 
@@ -38,7 +38,7 @@ class IrspackIALS(Recommender):
     """
 
     name = "irspack-ials"
-    model_defaults = IrspackIALSOptions()
+    model_defaults: ClassVar[OptionSet] = IrspackIALSOptions()
 
     def learn(self, matrix: Any) -> None:
         from irspack import IALSRecommender
@@ -67,14 +67,10 @@ class IrspackIALS(Recommender):
         raise InputError("A peer's model cannot be loaded from a run; fit it again.")
 
 
-SOURCE = "Rendle et al., RecSys 2022, arXiv 2110.14037; the irspack library"
-PEERS = {IrspackIALS.name: Entry(IrspackIALS.name, f"{__name__}:IrspackIALS", "iALS (irspack)", SOURCE)}
-
-
-def register() -> None:
+def make_known() -> None:
     """Make the peers that are installed known by name in this process."""
     if find_spec("irspack") is not None:
-        MODELS.update(PEERS)
+        register(IrspackIALS, title="iALS (irspack)", paper="Rendle et al., RecSys 2022, arXiv 2110.14037")
 
 
 def _clicks(matrix: Any) -> Any:

@@ -25,7 +25,7 @@ from benchmarks.pages import fill_pages
 from recvae.errors import RecvaeError
 from recvae.experiments.study import to_toml
 from recvae.files import write_json, write_text, writing
-from recvae.registry import MODELS
+from recvae.registry import entry, models
 
 Names = Sequence[str] | None  # of rows
 DATASETS = {"ml-1m": 1.0, "ml-100k": 0.1}  # and how long their jobs take beside each other
@@ -60,7 +60,7 @@ def study(places: Sequence[Place], *, workers: int, double: bool, results: Path,
 
 def _sum_up(place: Place, results: Path, tell: Tell) -> None:
     """Write a study's record, where any row is complete."""
-    if any(row.model in peers.PEERS for row in place.rows):
+    if any(row.model == peers.IrspackIALS.name for row in place.rows):
         import_module("irspack")  # for the record to name its version
     try:
         found = summary(place, harness.machine(), harness.command())
@@ -81,7 +81,7 @@ def write_configs(place: Place, folder: Path = CONFIGS) -> list[str]:
         best = place.best(row, place.trials)
         names.append(f"{place.dataset}-{row.name}")
         about = (
-            f"# {MODELS[row.model].title} on {place.dataset}: the best of {place.trials} trials on validation users of "
+            f"# {entry(row.model).title} on {place.dataset}: the best of {place.trials} trials on validation users of "
             f"the split of seed {place.seeds[0]}, ndcg@100 {best.value:.4f}.\n# Found by benchmarks/accuracy on "
             f"{date.today().isoformat()}; docs/results.md has its test figures.\n"
         )
@@ -107,8 +107,8 @@ def main() -> int:
         parser.error("name a dataset's files; trials and workers are at least 1")
     if arguments.family and list(named) != ["ml-1m"]:
         parser.error("the family is of one dataset: name --ml-1m alone")
-    peers.register()
-    rows = [row for row in (FAMILY if arguments.family else ROWS) if row.model in MODELS]
+    peers.make_known()
+    rows = [row for row in (FAMILY if arguments.family else ROWS) if row.model in models()]
     if not arguments.family and len(rows) < len(ROWS):
         print("iALS is left out, since its package is missing. Install it with: pip install irspack")
     kind, blends, seeds, base = ("family", (), SEEDS[:1], BASE) if arguments.family else ("study", BLENDS, SEEDS, None)
