@@ -60,6 +60,7 @@ def shape(value):
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_two_epochs_on_movielens_100k_are_those_of_the_record(real_data, tmp_path):
     compare_models(record.ml_100k(real_data, tmp_path), kept("ml-100k.json"))

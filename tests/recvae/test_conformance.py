@@ -43,8 +43,8 @@ for _entry in MODELS.values():
     globals()[_suite.__name__] = _suite
 
 # Priors and likelihoods that are not a model's default.
-TestRecVAEBernoulliVamp = suite(
-    recvae.RecVAE, "TestRecVAEBernoulliVamp", likelihood="bernoulli", prior="vamp", gamma=0.05
+TestRecVAEBernoulliVamp = pytest.mark.slow(
+    suite(recvae.RecVAE, "TestRecVAEBernoulliVamp", likelihood="bernoulli", prior="vamp", gamma=0.05)
 )
 TestRecVAEGaussian = pytest.mark.slow(
     suite(recvae.RecVAE, "TestRecVAEGaussian", likelihood="gaussian", confidence=10.0, gamma=0.05)

@@ -89,6 +89,7 @@ def test_a_run_that_ended_too_soon_is_not_called_collapsed(data, options, reason
     assert unknown["state"] == "collapsed"  # nothing is known of how it came about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
