@@ -106,12 +106,12 @@ class _StillDay:
 def _even_clocks() -> None:
     import multiprocessing
 
-    from recvae.experiments import benchmark as bench
-    from recvae.experiments import study as studies
-    from recvae.reports import tables as report
+    from recvae.experiments import benchmark, study
+    from recvae.reports import machine
 
-    studies.date = report.datetime = _StillDay
-    bench.peak_memory_mb = lambda: 0.0
+    assert all((hasattr(study, "date"), hasattr(machine, "datetime"), hasattr(benchmark, "peak_memory_mb")))
+    study.date = machine.datetime = _StillDay
+    benchmark.peak_memory_mb = lambda: 0.0
     # A benchmark's processes are made by fork here, since a spawned one would import everything again.
     fork = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda *_: fork
