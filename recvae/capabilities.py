@@ -1,4 +1,4 @@
-"""What a model declares of itself, so that nobody asks for its class, its name or one of its options to find out.
+"""The inputs and abilities that a model declares, so that nobody asks for its class, name or options to learn them.
 
 The defaults are those of a model of clicks: it learns from the training clicks of a prepared dataset, and ranks for
 users of whom some clicks are known. A model that needs or offers more says so in its own file, by overriding a default.
@@ -43,7 +43,7 @@ class Prepared(Protocol):
 
     @property
     def manifest(self) -> Document:
-        """What is known of the dataset, as plain values."""
+        """The facts of the dataset: name, filters, split and counts, as plain values."""
 
     @property
     def item_ids(self) -> "NDArray[Any]":
@@ -86,7 +86,7 @@ class HeldOut(NamedTuple):
 
 
 class Capabilities:
-    """What every model says of itself; the base class of :class:`recvae.recommender.Recommender`."""
+    """The declarations that every model has; the base class of :class:`recvae.recommender.Recommender`."""
 
     config: "RunConfig"
 

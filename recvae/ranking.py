@@ -18,7 +18,7 @@ from recvae.queries import Answer, Query
 # Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
 SCORES_IN_MEMORY = 1 << 22
 SCORES_ON_A_DEVICE = 1 << 27
-FEW_ROWS = 4  # a request or two: what takes time is the number of operations, not their size
+FEW_ROWS = 4  # a request or two: the number of operations takes time there, not their size
 NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
 
 
@@ -117,7 +117,7 @@ def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     steps = torch.arange(0, blocks * size, blocks, device=scores.device)
     columns = (chosen[:, None, :] + steps[:, None]).flatten(1)
     values = grid.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
-    rest = torch.arange(blocks * size, n_items, device=scores.device)  # what is left is in nobody's block
+    rest = torch.arange(blocks * size, n_items, device=scores.device)  # the rest is in no block
     values = torch.cat((values, scores[:, blocks * size :]), dim=1)
     columns = torch.cat((columns, rest.expand(n_rows, -1)), dim=1)
     _refuse_nan(values)

@@ -77,18 +77,18 @@ class Recommender(Capabilities, Kept):
         self.best_epoch: int | None = None
         self.metrics: dict[str, float] = {}
         self.dataset: JsonObject = {}
-        self.versions: dict[str, str] = {}  # that trained it; those of this process where it does not say
+        self.versions: dict[str, str] = {}  # of the programs that trained the model; empty: of this process
         self.resumed: tuple[Later, ...] = ()
 
     def __repr__(self) -> str:
-        """Return the options that are not the defaults, and what was learned: RecVAE(latent=100; fitted: 40 items)."""
+        """Return the options that differ from the defaults, and the state: RecVAE(latent=100; fitted: 40 items)."""
         defaults = {**vars(self.model_defaults), **vars(self.train_defaults or self.model_defaults), "seed": SEED}
         options = {**vars(self.config.model), **vars(self.config.train or self.config.model), "seed": self.config.seed}
         changed = [f"{name}={shown(value)}" for name, value in options.items() if value != defaults[name]]
         return f"{type(self).__name__}({', '.join(changed) or 'default options'}; {self._state()})"
 
     def _state(self) -> str:
-        """Return what was learned, for the repr."""
+        """Return the state of the model, for the repr."""
         if not self.n_items:
             return "not fitted"
         best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
@@ -105,7 +105,7 @@ class Recommender(Capabilities, Kept):
         model._configure(config, device)
         return model
 
-    # --- what a model provides ---------------------------------------------------------------------------------
+    # --- methods that a model provides --------------------------------------------------------------------------
 
     def fit(
         self,
@@ -143,7 +143,7 @@ class Recommender(Capabilities, Kept):
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
 
-    # --- what everybody uses -----------------------------------------------------------------------------------
+    # --- methods that everybody uses ----------------------------------------------------------------------------
 
     def follow(self, matrix: csr_array) -> str:
         """Give the options that nobody set their values for a training matrix (n_users, n_items), and return these.

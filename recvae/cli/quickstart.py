@@ -35,7 +35,7 @@ _LEFT: Any = {"title_justify": "left", "title_style": "bold", "caption_justify":
 
 @dataclass(frozen=True)
 class _Person:
-    """One test user, all films by column: what the model was shown, what it ranks first, what it could have found."""
+    """One test user; the columns of the films in the history, of the films ranked first, and of the held-out films."""
 
     user: str
     watched: list[int]
@@ -103,7 +103,7 @@ def models_shown() -> list[str]:
 
 
 def _introduce(terminal: Terminal, data: "Dataset") -> None:
-    """Say what the sample is."""
+    """Introduce the sample: its members, films and planted tastes."""
     from rich.text import Text
 
     members, clicks = amount(data.n_users("train"), "member"), data.manifest["counts"]["clicks"]["train"]
@@ -180,7 +180,7 @@ def _tastes(data: "Dataset", columns: Iterable[int]) -> list[tuple[str, int]]:
 
 
 def _findings(value: Document, ceiling: "Evaluation", model: "Recommender", person: _Person) -> JsonObject:
-    """Return what quickstart adds to the results shape."""
+    """Return the fields that quickstart adds to the results shape."""
     from recvae.baselines.popularity import Popularity
 
     best = ceiling.metrics[METRIC].mean

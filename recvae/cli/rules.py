@@ -26,7 +26,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Words:
-    """The options as they were given on the command line."""
+    """The options as the command line has them."""
 
     allow: Sequence[str] | None
     deny: Sequence[str] | None
@@ -61,7 +61,7 @@ class Words:
         )
 
     def _tagged(self, model: "Recommender", run: Path, asked: dict[str, list[str]]) -> dict[str, set[int]]:
-        """Return the columns of the items that have one of the tags, for each option about tags that was given."""
+        """Return the columns of the items that have one of the tags, for each option about tags that is set."""
         from data_prep.dataset import Dataset
         from recvae.cli.evaluate import refuse_other_catalogue
 
@@ -119,7 +119,7 @@ def _is_file(value: str) -> bool:
 
 
 def _of_file(terminal: Terminal, model: "Recommender", option: str, file: str, columns: Sequence[str]) -> Sequence[int]:
-    """Return the columns of a file's items, and warn of those that the model does not know."""
+    """Return the columns of a file's items, and warn of ids that the model does not know."""
     from data_prep import read_ids
 
     ids = read_ids(file, *columns, *COLUMNS)

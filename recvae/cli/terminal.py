@@ -104,7 +104,7 @@ class Terminal:
 
     @contextmanager
     def amounts(self, *, bytes: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
-        """Yield ``progress(what, done, total)``: a bar per ``what`` on a terminal; elsewhere a line, for bytes only."""
+        """Yield ``progress(label, done, total)``: a bar per label on a terminal; elsewhere a line, for bytes only."""
         tasks: dict[str, TaskID] = {}
         if self.quiet or not self.err.is_terminal:
             named: set[str] = set()

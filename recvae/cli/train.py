@@ -3,7 +3,7 @@
 import shlex
 import time
 from importlib.util import find_spec
-from json import dumps  # what it writes of text, numbers, booleans and lists of them is TOML too
+from json import dumps  # its text, numbers, booleans and lists are TOML too
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,7 +132,7 @@ def _plan(
     seed: int | None,
     metric: str | None,
 ) -> "Refit":
-    """Return what ``refit`` is trained again with; refuse options that would change it."""
+    """Return the settings with which the run ``refit`` is trained again; refuse options that would change them."""
     from recvae.errors import InputError
     from recvae.experiments.refit import plan_refit
 
@@ -215,7 +215,7 @@ def _introduction(fit: "Fit", data: "Dataset", following: str, threads: int) -> 
 
 
 def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> str:
-    """Return what to do after a run whose best epoch was its last."""
+    """Return the advice for a run whose best epoch was its last."""
     from recvae.training.keepers import tied_to_epochs
 
     more = f"--set train.epochs={2 * epochs}"
@@ -230,7 +230,7 @@ def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> s
 
 
 def settings_line(options: Document) -> str:
-    """Return options in one line; those that are off are left out, and with ``x_every=0`` all that begin with x_."""
+    """Return options in one line; options that are off are left out, with ``x_every=0`` all that begin with x_."""
     off = tuple(key.removesuffix("every") for key, value in options.items() if key.endswith("_every") and not value)
     shown = {k: value for k, value in options.items() if value not in (None, False, ()) and not k.startswith(off)}
     return " ".join(f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in shown.items())

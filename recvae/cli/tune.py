@@ -173,7 +173,7 @@ def _default_metric(config: "RunConfig") -> str:
 
 
 def _introduction(plan: "Plan", data: "Dataset", wanted: tuple[Any, Any], before: "Study | None") -> list[str]:
-    """Return lines about what is searched on what, and for how long."""
+    """Return lines about the searched options, the dataset and the budget."""
     budget = [] if wanted[0] is None else [amount(wanted[0], "trial")]
     budget += [] if wanted[1] is None else [f"{wanted[1] / 60:g} minutes"]
     users = amount(data.n_users("validation"), "validation user")
@@ -191,7 +191,7 @@ def _settings_text(settings: JsonObject) -> str:
 
 
 def _summary(study: "Study") -> list[str]:
-    """Return lines about the best trial, and what became of the others."""
+    """Return lines about the best trial, and the number of trials that were complete, pruned or failed."""
     best, metric = study.best, study.plan.metric
     assert best is not None
     assert best.value is not None

@@ -32,7 +32,7 @@ TABLE, FIGURE = "results.md", "comparison.png"
 
 @dataclass(frozen=True)
 class Contestant:
-    """One model with the settings it runs with, and where those come from."""
+    """One model with its settings, and the source of these settings."""
 
     config: RunConfig
     source: str  # "defaults", "shipped ml-1m-recvae", "--config my.toml"
@@ -40,7 +40,7 @@ class Contestant:
 
 @dataclass
 class Outcome:
-    """What a benchmark gave: the results shape (empty where every model failed), and a sentence per failed model."""
+    """The results shape (empty where every model failed), and a sentence for each model that failed."""
 
     results: JsonObject
     failures: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Events:
-    """What the caller wants to hear of; ``on_done`` gets the evaluation's metrics, or None for a failure."""
+    """Functions for progress; ``on_done`` gets the evaluation's metrics, or None for a failure."""
 
     on_model: Callable[[str, int, int], None] = lambda name, place, total: None  # place from 1
     on_step: OnStep = lambda done, total: None
@@ -102,7 +102,7 @@ def contestants(
 
 @dataclass(frozen=True)
 class _Task:
-    """What a process is told."""
+    """The message with which a process starts: the model to train, and how."""
 
     folder: Path
     model: Entry  # known there too, where a program registered it here
@@ -253,7 +253,7 @@ def write_report(folder: Path, outcome: Outcome) -> list[str]:
 
 
 def _settings(outcome: Outcome) -> str:
-    """Return Markdown about where each model's settings came from, what failed, and the machine."""
+    """Return Markdown about the source of each model's settings, the failures, and the machine."""
     models, machine = outcome.results["models"], outcome.results["environment"]
     lines = ["Settings: " + "; ".join(f"{name}: {model['config_from']}" for name, model in models.items()) + ".", ""]
     lines += [f"{name} failed: {sentence}\n" for name, sentence in outcome.failures.items()]

@@ -1,4 +1,4 @@
-"""What a benchmark keeps as it goes, so that it can go on after it was stopped.
+"""The files that a benchmark keeps as it goes, so that it can go on after it was stopped.
 
     benchmark.json      what is compared, how it is measured, and on what: fixed when the benchmark begins
     runs/NAME/          the trained model: a run folder like any other
@@ -30,7 +30,7 @@ KIND, FORMAT = "recvae-benchmark", 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What a benchmark does: models with their settings, metrics, the validation metric, and the dataset's facts.
+    """The plan of a benchmark: models with their settings, metrics, the validation metric, and the dataset's facts.
 
     ``models``: the configuration of each, and where that comes from.
     """
@@ -72,7 +72,7 @@ class Kept:
         return (self.before or self.folder) / RUNS / name
 
     def tidy(self, name: str) -> None:
-        """Remove what a process left that was ended while it wrote the model's run folder."""
+        """Remove the unfinished files of a process that was ended while it wrote the model's run folder."""
         with suppress(RecvaeError), writing(self.place(name)):
             pass
 
@@ -134,7 +134,7 @@ def marker(folder: Path) -> str:
 
 @contextmanager
 def begin(folder: Path, plan: Plan, *, overwrite: bool = False) -> Iterator[Kept]:
-    """Yield the folder of a new benchmark; what is there already stays until the first model is finished."""
+    """Yield the folder of a new benchmark; an earlier benchmark stays there until the first model is finished."""
     with writing(folder):
         before = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PART, dir=folder.parent))
         try:
@@ -154,6 +154,6 @@ def go_on(folder: Path, plan: Plan, dataset: Document) -> Kept:
 
 
 def _metric(value: Document) -> Metric:
-    """Return what :meth:`eval.Metric.to_dict` described."""
+    """Return the metric whose description by :meth:`eval.Metric.to_dict` this is."""
     mean, se = (np.nan if value[key] is None else float(value[key]) for key in ("mean", "se"))
     return Metric(mean, se, int(value["users"]))

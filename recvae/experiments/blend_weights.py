@@ -80,7 +80,7 @@ class _Kept:
         self.left, self.device = values, device
 
     def of(self, score: Score) -> Score:
-        """Return ``score`` with a memory; what it returns must not be changed."""
+        """Return ``score`` with a memory; callers must not change the arrays that it returns."""
         kept: dict[bytes, Tensor] = {}
 
         def remembered(histories: csr_array) -> Tensor:

@@ -27,7 +27,7 @@ OfCode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What S samples say of log p(x), one value per user, float64 (B,), in nats.
+    """Estimates of log p(x) from S samples, one value per user, float64 (B,), in nats.
 
     ``bounds[k]`` estimates L_k without bias, by the mean over the S // k groups of k samples (a last group that is not
     full is left out); ``bounds[1]`` is the ELBO, ``bounds[S]`` the estimate of log p(x). ``variances[k]`` is the Monte

@@ -1,4 +1,4 @@
-"""Instruments: what a trained model learned, in numbers.
+"""Instruments: the code, the likelihood and the rankings of a trained model, in numbers.
 
 What an epoch's loss was made of, what each latent dimension carries, whether the posterior collapsed, how likely the
 clicks are (ELBO and importance-weighted estimate), who is ranked for well and which items are found, and a map of the
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 Floats = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]  # what, done, in all
+Progress = Callable[[str, int, int], None]  # label, done, in all
 
 SPLITS = ("test", "validation", "train")
 
@@ -181,7 +181,7 @@ def training(epochs: Sequence[Document]) -> list[JsonObject]:
 
 @contextmanager
 def _frozen(network: Network) -> Iterator[None]:
-    """Let no parameter need a gradient: a likelihood would keep what that takes."""
+    """Let no parameter need a gradient: for one, a likelihood keeps tensors in memory that nothing here uses."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.requires_grad_(False)
     try:
@@ -192,7 +192,7 @@ def _frozen(network: Network) -> Iterator[None]:
 
 
 def _batches(model: NeuralRecommender, clicks: csr_array, conditions: csr_array | None) -> list[Batch]:
-    """Return users' clicks (n, n_items), some users at a time, under what is known of them, CSR (n, C) or None."""
+    """Return users' clicks (n, n_items) in batches, each under its users' conditions, CSR (n, C) or None."""
     parts = [slice(start, start + _USERS_AT_ONCE) for start in range(0, clicks.shape[0], _USERS_AT_ONCE)]
     return [model.batch(clicks[part], None if conditions is None else conditions[part]) for part in parts]
 
@@ -200,7 +200,7 @@ def _batches(model: NeuralRecommender, clicks: csr_array, conditions: csr_array 
 def _evidence(
     network: Network, batches: Sequence[Batch], samples: int, noise: Noise, progress: Progress | None
 ) -> Evidence:
-    """Return what ``samples`` draws say of log p of the users' clicks."""
+    """Return the estimates of log p of the users' clicks from ``samples`` draws of z."""
     done, parts = 0, []
 
     def count() -> None:

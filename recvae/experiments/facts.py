@@ -1,4 +1,4 @@
-"""What a run or a table says of the dataset that it is about, and whether two of them are of one split."""
+"""The facts of a dataset that runs and tables keep, and a comparison that tells whether two are of one split."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def facts(data: "Dataset", **more: Any) -> JsonObject:
-    """Return what a run or a table says of its dataset, as plain values, with ``more`` added."""
+    """Return the facts of a dataset that a run or a table keeps, as plain values, with ``more`` added."""
     manifest = data.manifest
     return {
         "name": data.name,

@@ -105,7 +105,7 @@ def begin(
     if resume and config.train is None:
         raise InputError(f"'{config.name}' is not trained by epochs, so there is nothing to resume.")
     model = build(config, device)
-    before: Document | None = None  # what the run that is resumed says of its dataset
+    before: Document | None = None  # the dataset facts of the run that is resumed
     if folder is not None and resume:
         begun = under_way(folder)
         before = read_run(begun).dataset if (begun / RUN).is_file() else None

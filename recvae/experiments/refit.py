@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refit:
-    """What a run is trained again with.
+    """The settings with which a run is trained again.
 
     ``config`` ends after the best epoch; ``epoch`` is that epoch (None for models without any), ``score`` what
     ``metric`` was in it; ``vocabulary`` is the hash of the items that the run was trained on.
@@ -39,7 +39,7 @@ class Refit:
     dataset: Document
 
     def facts(self, clicks: csr_array) -> JsonObject:
-        """Return what run.json says of a model refitted on ``clicks`` (n_users, n_items), as plain values."""
+        """Return the facts in run.json about a refit on ``clicks`` (n_users, n_items), as plain values."""
         return {
             "epoch": self.epoch,
             "metric": self.metric,
@@ -65,7 +65,7 @@ class Refit:
 
 
 def plan_refit(run: Path) -> Refit:
-    """Read what a finished run is trained again with.
+    """Read the settings with which a finished run is trained again.
 
     Raises :class:`InputError` where ``run`` is not finished or was refitted itself, and :class:`FormatError` where it
     is no run folder or a damaged one.

@@ -1,4 +1,4 @@
-"""What a search tries: where it starts, which options it changes, and between which values.
+"""The plan of a search: its starting points, the options that it changes, and their ranges.
 
 Most options that are worth a search say so where they are declared (:mod:`recvae.options`); a :class:`Plan` puts them
 together with what the user fixed or searches otherwise, checked like any configuration before any work starts.

@@ -280,7 +280,7 @@ def _check(trial: Trial, place: int, plan: Plan) -> None:
 
 
 def to_toml(config: Document) -> str:
-    """Return a configuration's plain values as TOML; what is None is left out, which is what None stands for."""
+    """Return a configuration's plain values as TOML; a None is left out, for a missing option is None."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in config.items() if not isinstance(value, Mapping)]
     for section, values in config.items():
         if isinstance(values, Mapping) and values:

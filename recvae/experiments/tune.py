@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
 
 
-TRIALS = 30  # where no budget is given
+TRIALS = 30  # without a budget
 STARTUP = 10  # trials before TPE takes over from chance
 PRUNE_AFTER = 1 / 3  # of a trial's epochs: the first ones tell little
 PRUNE_FROM = 5  # complete trials, which a median needs to mean something
@@ -49,7 +49,7 @@ LARGEST_GRID = 1_000  # spaces with at most this many settings are known setting
 
 @dataclass(frozen=True)
 class Events:
-    """What the caller wants to hear of."""
+    """Functions that are called as a search goes on."""
 
     on_trial: Callable[[int, RunConfig], None] = lambda number, config: None  # a trial begins; numbers count from 1
     on_step: OnStep = lambda done, total: None
@@ -174,7 +174,7 @@ def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
     return {name: files[name] for name in read if name in files}
 
 
-# What to try next.
+# The choice of the next trial.
 
 
 def _next(study: Study, runner: "_Runner") -> Trial | None:
@@ -209,12 +209,12 @@ def _left(plan: Plan, tried: Mapping[str, Trial]) -> list[JsonObject] | None:
     points = plan.points(LARGEST_GRID)
     if points is None:
         return None
-    # A starting point may differ in what is not searched, and is then none of these.
+    # A starting point may differ in an option that is not searched, and is then none of these trials.
     return [point for point in points if _key(plan.config(point).to_dict()) not in tried]
 
 
 def _propose(study: Study) -> "optuna.Trial":
-    """Return Optuna's proposal for the next trial, given all that were finished."""
+    """Return Optuna's proposal for the next trial, which follows from all finished trials."""
     import optuna
 
     space = study.plan.space
@@ -360,7 +360,7 @@ class _Runner:
 
 
 def _plain(value: Document) -> JsonObject:
-    """Return what JSON makes of a value, so that a trial is the same before and after it was in a file."""
+    """Return a value as it comes back from JSON, so that a trial is the same before and after it was in a file."""
     plain: JsonObject = json.loads(json.dumps(value))
     return plain
 
