@@ -118,3 +118,12 @@ def refuse_weights(matrix: "csr_array", wrong: NDArray[np.bool_]) -> None:
             f"The click of user row {row} on item {matrix.indices[place]} has weight {matrix.data[place]}; "
             "weights must be positive numbers of ordinary size. Remove or correct such entries."
         )
+
+
+def entries_of(where: Matrix) -> "csr_array":
+    """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
+    from scipy.sparse import csr_array
+
+    where = as_csr(where)
+    ones = np.ones(len(where.indices), np.float32)
+    return canonical(csr_array((ones, where.indices, where.indptr), shape=where.shape))

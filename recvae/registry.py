@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, metadata
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar, cast
 
+from recvae.arguments import shown
 from recvae.defaults import Rule
 from recvae.errors import InputError, did_you_mean
 from recvae.options import OptionSet, TrainOptions
@@ -29,7 +30,7 @@ class Declared(Protocol):
         """Return the parts of a dataset, beside its clicks, that a model with these options takes its inputs from."""
 
 
-Kind = TypeVar("Kind", bound=Declared)
+Kind = TypeVar("Kind")  # a user's class declares model_defaults as an instance of its own options: no common bound
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,14 @@ def register(kind: type[Kind], *, title: str = "", paper: str = "") -> type[Kind
     :class:`InputError` where another class has the name. A package does the same without a call, by an entry point of
     the group :data:`GROUP`.
     """
+    if not isinstance(kind, type) or not isinstance(getattr(kind, "name", None), str) or not hasattr(kind, "scores"):
+        raise InputError(f"register takes a subclass of recvae.Recommender that has a name, and not {shown(kind)}.")
+    declared = cast("type[Declared]", kind)
     home = f"{kind.__module__}:{kind.__qualname__}"
-    other = models().get(kind.name)
-    if kind.name in JOINED or (other is not None and other.home != home):
-        raise InputError(f"There is a model '{kind.name}' already. Give {kind.__qualname__} another name.")
-    _REGISTERED[kind.name] = Entry(kind.name, home, title or kind.__name__, paper, kind)
+    other = models().get(declared.name)
+    if declared.name in JOINED or (other is not None and other.home != home):
+        raise InputError(f"There is a model '{declared.name}' already. Give {kind.__qualname__} another name.")
+    _REGISTERED[declared.name] = Entry(declared.name, home, title or kind.__name__, paper, declared)
     return kind
 
 

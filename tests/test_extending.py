@@ -65,6 +65,7 @@ def test_it_passes_the_conformance_suite(place):
     assert " passed" in run(place, "python", *options, "test_cooccurrence.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_a_snippet_runs(place, number):
     (place / f"snippet_{number}.py").write_text(SNIPPETS[number], encoding="utf-8")

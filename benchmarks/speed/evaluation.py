@@ -105,7 +105,10 @@ def irspack(batches: list[Scores], held_out: csr_array) -> Any:
         mb_size=BATCH,
     )
     n_users, n_items = held_out.shape  # all that it asks of a model, without any work: consecutive blocks of scores
-    block = lambda begin, end: batches[begin // BATCH][: end - begin]  # noqa: E731
+
+    def block(begin: int, end: int) -> Any:
+        return batches[begin // BATCH][: end - begin]
+
     model: Any = SimpleNamespace(n_users=n_users, n_items=n_items, get_score_block=block)
 
     def evaluate() -> Means:

@@ -7,6 +7,7 @@ both halves, and the KL term is computed in the decoder's passes too. agreement.
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ class SharedDraws(Noise):
         return out
 
 
-class Reference(nn.Module):
+class Reference(nn.Module, ABC):
     """A model with its data and its optimisers; ``matrix`` is CSR (n_users, n_items) and stays on the host.
 
     Each model has ``epoch``, which yields each step's loss, and says ``names``: of its layers, and of ours.
@@ -47,8 +48,9 @@ class Reference(nn.Module):
         super().__init__()
         self.matrix, self.device = matrix, device
 
+    @abstractmethod
     def epoch(self, batch_size: int) -> Iterator[Tensor]:
-        raise NotImplementedError
+        """Train for one pass over the users; yield each step's loss."""
 
     def adam_of(self, module: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(module.parameters(), lr=self.learning_rate)

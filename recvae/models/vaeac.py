@@ -27,10 +27,10 @@ from recvae.capabilities import Part, Prepared
 from recvae.config import RunConfig
 from recvae.errors import InputError
 from recvae.files import JsonObject
-from recvae.matrices import Matrix, as_csr, canonical
+from recvae.matrices import Matrix, canonical, entries_of
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
-from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians
+from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians, log_hyperprior
 from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
 from recvae.nn.likelihoods import multinomial_log_likelihood, scores_at
 from recvae.nn.network import Loss, Network, Phase
@@ -39,10 +39,6 @@ from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
 TURNS = 20  # alternations in which the offsets of items and of users are fitted
-
-SIGMA_MU, SIGMA_SIGMA = 1e4, 1e-4
-"""The weak prior on the prior network's output (section 4.3): Normal(0, SIGMA_MU^2) on every mean and
-Gamma(shape SIGMA_SIGMA + 1, rate SIGMA_SIGMA) on every deviation, which keep both finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,12 +284,6 @@ def check(options: VAEACOptions) -> None:
         raise InputError(f"mask_least, {options.mask_least}, must not be above mask_most, {options.mask_most}.")
 
 
-def log_hyperprior(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Return -mu^2 / (2 SIGMA_MU^2) + SIGMA_SIGMA (log sigma - sigma), summed over dimensions, (B,); section 4.3."""
-    log_sigma = 0.5 * logvar
-    return (SIGMA_SIGMA * (log_sigma - log_sigma.exp()) - mu.square() / (2 * SIGMA_MU**2)).sum(1)
-
-
 def _hidden(layers: nn.ModuleList, batch: Batch, inputs: list[Tensor], counts: Tensor) -> Tensor:
     """Return tanh of the sum of first layers, (B, H), each of one input per entry (N,).
 
@@ -387,7 +377,7 @@ class VAEAC(NeuralRecommender):
         if self.config.options(VAEACOptions).likelihood != "gaussian":
             raise InputError("This model ranks items and predicts no ratings; train it with likelihood = gaussian.")
         samples = whole_number("samples", samples, least=0, most=MOST_SAMPLES)
-        histories, where = canonical(histories), _entries(where)
+        histories, where = canonical(histories), entries_of(where)
         if histories.shape != where.shape or where.shape[1] != self.n_items:
             raise InputError(
                 f"The histories are {histories.shape} and the entries to predict {where.shape}; both must be "
@@ -405,10 +395,3 @@ class VAEAC(NeuralRecommender):
         predicted = where.astype(np.float32)
         predicted.data = torch.cat(parts).numpy() if parts else predicted.data
         return predicted
-
-
-def _entries(where: Matrix) -> csr_array:
-    """Return the entries that ``where`` stores, whatever their values, as a canonical CSR of positive numbers."""
-    where = as_csr(where)
-    ones = np.ones(len(where.indices), np.float32)
-    return canonical(csr_array((ones, where.indices, where.indptr), shape=where.shape))

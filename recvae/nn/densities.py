@@ -81,3 +81,17 @@ def gaussian_draws(mu: Tensor, logvar: Tensor, noise: Noise) -> Callable[[], tup
         return z, log_density_of_draw(eps, logvar)
 
     return draw
+
+
+SIGMA_MU, SIGMA_SIGMA = 1e4, 1e-4
+"""The weak prior on the output of VAEAC's prior network (Ivanov et al. 2019, section 4.3): Normal(0, SIGMA_MU^2) on
+every mean and Gamma(shape SIGMA_SIGMA + 1, rate SIGMA_SIGMA) on every deviation, which keep both finite."""
+
+
+def log_hyperprior(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Return -mu^2 / (2 SIGMA_MU^2) + SIGMA_SIGMA (log sigma - sigma), summed over dimensions, (B,).
+
+    Ivanov et al. 2019, section 4.3.
+    """
+    log_sigma = 0.5 * logvar
+    return (SIGMA_SIGMA * (log_sigma - log_sigma.exp()) - mu.square() / (2 * SIGMA_MU**2)).sum(1)

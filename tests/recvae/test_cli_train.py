@@ -153,6 +153,7 @@ def test_ctrl_c_before_the_first_epoch_leaves_nothing(cli, dataset, small, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_a_real_ctrl_c(dataset, small, tmp_path):
     out = tmp_path / "run"

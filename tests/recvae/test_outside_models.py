@@ -6,9 +6,10 @@ from outside_models import ENTRIES, CoClick, CoLike, entry_of
 from data_prep import Dataset
 from eval import evaluate
 from recvae.cli.quickstart import models_shown
+from recvae.errors import InputError
 from recvae.experiments import benchmark as bench
 from recvae.recommender import load
-from recvae.registry import MODELS
+from recvae.registry import MODELS, register
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +96,9 @@ def test_being_introduced_is_not_inherited():
 
     assert EASE.introduced
     assert not type("MyEASE", (EASE,), {"name": "my-ease"}).introduced
+
+
+@pytest.mark.parametrize("kind", [object, 3, "mult-vae", CoClick.model_defaults])
+def test_register_refuses_what_is_no_model_in_a_sentence(kind):
+    with pytest.raises(InputError, match=r"register takes a subclass of recvae\.Recommender that has a name, and not"):
+        register(kind)

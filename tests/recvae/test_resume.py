@@ -185,7 +185,12 @@ class KilledError(BaseException):
     """The end of the process at a rename: nothing may tidy up, so what the code does on the way out is undone."""
 
 
-@pytest.mark.parametrize("begin", ["empty", "overwrite", "overwrite where names cannot be exchanged"])
+CANNOT = "overwrite where names cannot be exchanged"
+
+
+@pytest.mark.parametrize(
+    "begin", ["overwrite", *(pytest.param(begin, marks=pytest.mark.slow) for begin in ("empty", CANNOT))]
+)
 def test_every_crash_point(begin, tmp_path, monkeypatch):
     """Cut off at the n-th rename, for every n, a run resumes to the same bits and leaves nothing unfinished behind.
 

@@ -11,10 +11,10 @@ from scipy.sparse import csr_array
 import recvae
 from recvae.errors import InputError
 from recvae.experiments.bounds import evidence
-from recvae.models.vaeac import VAEAC, VAEACNetwork, VAEACOptions, log_hyperprior
+from recvae.models.vaeac import VAEAC, VAEACNetwork, VAEACOptions
 from recvae.nn import likelihoods
 from recvae.nn.batches import Batch, Clicks
-from recvae.nn.densities import kl_gaussians
+from recvae.nn.densities import kl_gaussians, log_hyperprior
 from recvae.nn.noise import Noise
 
 KNOWN = oracles.fixed_clicks()

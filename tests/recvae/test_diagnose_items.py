@@ -1,0 +1,130 @@
+"""Recall by groups of users and items, and the map of the items."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from conftest import checkerboard
+from scipy.sparse import csr_array, vstack
+from small_diagnoses import QUICK, diagnosed, trained, whole
+
+import recvae
+from data_prep import sample
+from eval import evaluate
+from recvae.experiments import diagnose as diagnostics
+from recvae.experiments.groups import recall_by_group
+from recvae.queries import Query
+from recvae.ranking import rank
+from recvae.reports.diagnosis_page import page
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sample().dataset()
+
+
+@pytest.fixture(scope="module")
+def healthy(data):
+    return trained(recvae.MultVAE, data, epochs=6, beta_cap=0.2, learning_rate=5e-3, **QUICK)
+
+
+# --- recall by groups -------------------------------------------------------------------------------------------------
+
+
+class Popular:
+    """Ranks by clicks, the same for everybody."""
+
+    def __init__(self, clicks):
+        self.clicks = clicks
+
+    def answer(self, query):
+        return rank(lambda part: torch.from_numpy(np.tile(self.clicks, (part.shape[0], 1))).float(), query)
+
+
+def test_recall_by_groups_against_counting_one_by_one(data):
+    clicks = np.bincount(data.train.indices, minlength=data.n_items)
+    fold_in, held_out = data.test_in[:90], data.test_out[:90].copy()
+    empty = csr_array((1, data.n_items), dtype=np.float32)
+    held_out = csr_array(vstack([empty, held_out[1:]], format="csr"))  # a user to be left out
+    ranker = Popular(clicks)
+    found = recall_by_group(ranker, Query(fold_in), held_out, clicks)
+    expected = evaluate(ranker, fold_in, held_out, "recall@20")
+    assert found["overall"] == expected.metrics["recall@20"].to_dict()
+    values, sizes = expected.per_user["recall@20"], np.diff(fold_in.indptr)
+    assert sum(group["users"] for group in found["by_activity"]) == 89
+    last = 0
+    for group in found["by_activity"]:
+        low, high = group["clicks"]
+        assert last < low <= high
+        last = high
+        members = (sizes >= low) & (sizes <= high) & ~np.isnan(values)
+        assert group["users"] == members.sum()
+        assert group["mean"] == pytest.approx(values[members].mean())
+    ids, _ = ranker.answer(Query(fold_in, 20))
+    order = sorted(range(data.n_items), key=lambda i: (-clicks[i], i))
+    tenth = {item: place // 50 for place, item in enumerate(order)}  # 500 items
+    hits, hidden, credit = np.zeros(10), np.zeros(10), np.zeros(10)
+    for user in range(1, 90):
+        wanted = set(held_out[[user]].indices.tolist())
+        for item in wanted:
+            hidden[tenth[item]] += 1
+            if item in ids[user]:
+                hits[tenth[item]] += 1
+                credit[tenth[item]] += 1 / min(20, len(wanted)) / 89
+    of = {key: [group[key] for group in found["by_popularity"]] for key in found["by_popularity"][0]}
+    assert of["hits"] == hits.tolist()
+    assert of["held_out"] == hidden.tolist()
+    np.testing.assert_allclose(of["contribution"], credit, atol=1e-12)
+    assert sum(of["contribution"]) == pytest.approx(found["overall"]["mean"])
+    assert sum(of["share_of_training_clicks"]) == pytest.approx(1)
+
+
+def test_users_alike_in_activity_share_a_group():
+    shown, hidden = np.zeros((40, 40), np.float32), checkerboard(users=40).toarray()
+    shown[:, 0], hidden[:, 0] = 1, 0
+    found = recall_by_group(Popular(np.arange(40)), Query(csr_array(shown)), csr_array(hidden), np.arange(40))
+    assert len(found["by_activity"]) == 1
+    assert found["by_activity"][0]["clicks"] == [1, 1]
+
+
+def test_fewer_items_than_groups():
+    fold_in, held_out = csr_array(np.eye(3, dtype=np.float32)), csr_array(np.eye(3, k=1, dtype=np.float32))
+    found = recall_by_group(Popular(np.array([3, 2, 1])), Query(fold_in), held_out, np.array([3, 2, 1]))
+    assert [group["items"] for group in found["by_popularity"]] == [1, 1, 1]
+    assert found["by_popularity"][0]["found"] is None  # nobody held the most popular one out
+    assert found["overall"] == {"mean": 1.0, "se": 0.0, "users": 2}
+
+
+# --- the map ----------------------------------------------------------------------------------------------------------
+
+
+def test_principal_components_are_those_of_the_svd():
+    vectors = oracles.fixed(30, 5)
+    vectors[4] = 0
+    places, explained = diagnostics.principal_components(vectors)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    unit -= unit.mean(0)
+    _, singular, axes = np.linalg.svd(unit, full_matrices=False)
+    np.testing.assert_allclose(np.abs(places), np.abs(unit @ axes[:2].T), atol=1e-10)
+    np.testing.assert_allclose(explained, singular[:2] ** 2 / (singular**2).sum(), rtol=1e-10)
+    assert (np.abs(places.max(0)) >= np.abs(places.min(0))).all()
+
+
+@pytest.mark.parametrize("vectors", [np.ones((4, 3)), np.zeros((4, 3)), oracles.fixed(4, 1)])
+def test_items_that_span_no_plane(vectors):
+    places, explained = diagnostics.principal_components(vectors)
+    assert places.shape == (4, 2)
+    assert np.isfinite(places).all()
+    assert all(0 <= share <= 1 + 1e-12 for share in explained)
+
+
+def test_the_map_has_the_most_clicked_items_first(data, healthy, monkeypatch):
+    found = diagnosed(*healthy, data)["items"]
+    clicks = [point["clicks"] for point in found["points"]]
+    assert len(clicks) == found["items_in_all"] == 500
+    assert clicks == sorted(clicks, reverse=True)
+    monkeypatch.setattr(diagnostics, "MAP_POINTS", 30)
+    fewer = diagnosed(*healthy, data)
+    assert fewer["items"]["points"] == found["points"][:30]
+    assert "470 least clicked items are left out" in page(whole(fewer))
