@@ -8,19 +8,34 @@ SciPy only: the evaluation makes queries too.
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from recvae.arguments import flag, items, shown, whole_number
+from recvae.arguments import flag, items, real_number, shown, whole_number
 from recvae.errors import InputError, did_you_mean, listed
 from recvae.matrices import canonical
 
+MOST_REASONS = 100
 MOST_PLACES = 1 << 27  # of lists longer than the catalogue, whose padding takes memory too: 1 GiB
 
 Rows = slice | NDArray[np.int64]
+
+
+class Word(NamedTuple):
+    """The words of a sentence about names of one kind."""
+
+    one: str
+    many: str
+
+
+CONDITIONS, ALLOWED_TAGS, DENIED_TAGS = (
+    Word("condition", "conditions"),
+    Word("tag", "allowed tags"),
+    Word("tag", "denied tags"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +47,16 @@ class Query:
     list. ``allow`` and ``deny``: item indices for all users, kept as int64, or a matrix (n, n_items) whose entries are
     each user's items; only allowed items are listed, and no denied one. ``conditions``: names of a model's conditions
     for all users, a list of such names for each, or a matrix (n, C) whose entries say which of the model's C conditions
-    each user asks under; kept as a tuple of names, a tuple of such tuples, or CSR of ones.
+    each user asks under; kept as a tuple of names, a tuple of such tuples, or CSR of ones. ``allow_tags`` and
+    ``deny_tags``: tags of items in the same three forms: only items with one of the allowed tags are listed, and none
+    with a denied one. ``most_per_tag``: at most so many items of one tag in a list. ``diversity``, from 0 to 1, trades
+    scores for unlike items; 0 is the plain ranking. ``reasons``: for each listed item, so many items of the history
+    that lowered it most if they were not there.
 
     Matrices are not copied where they are canonical already. Raises :class:`InputError` for ``k`` < 1, for a ``k``
-    beyond the catalogue with which the lists would have more than :data:`MOST_PLACES` places in all, and for arguments
-    whose shapes do not fit the histories; :class:`DataError` for a matrix whose arrays do not fit one another.
+    beyond the catalogue with which the lists would have more than :data:`MOST_PLACES` places in all, for a number out
+    of its range and for arguments whose shapes do not fit the histories; :class:`DataError` for a matrix whose arrays
+    do not fit one another.
     """
 
     histories: csr_array
@@ -45,6 +65,11 @@ class Query:
     allow: Any = None
     deny: Any = None
     conditions: Any = None
+    allow_tags: Any = None
+    deny_tags: Any = None
+    most_per_tag: int | None = None
+    diversity: float = 0.0
+    reasons: int = 0
 
     def __post_init__(self) -> None:
         k = whole_number("k", self.k, least=1)
@@ -62,7 +87,14 @@ class Query:
             exclude_seen=exclude_seen,
             allow=_mask("allow", self.allow, n, n_items),
             deny=_mask("deny", self.deny, n, n_items),
-            conditions=_conditions(self.conditions, n),
+            conditions=_names(CONDITIONS, self.conditions, n),
+            allow_tags=_names(ALLOWED_TAGS, self.allow_tags, n),
+            deny_tags=_names(DENIED_TAGS, self.deny_tags, n),
+            most_per_tag=None
+            if self.most_per_tag is None
+            else whole_number("most_per_tag", self.most_per_tag, least=1),
+            diversity=_share("diversity", self.diversity),
+            reasons=whole_number("reasons", self.reasons, least=0, most=MOST_REASONS),
         )
 
     def _put(self, **values: Any) -> None:
@@ -86,26 +118,46 @@ class Query:
             allow=_of_users(self.allow, rows),
             deny=_of_users(self.deny, rows),
             conditions=_of_users(self.conditions, rows),
+            allow_tags=_of_users(self.allow_tags, rows),
+            deny_tags=_of_users(self.deny_tags, rows),
         )
         return part
 
-    def under(self, conditions: Any) -> "Query":
-        """Return the same question with the conditions that a model made of the names: canonical CSR (n, C) of ones."""
+    def under(self, **tables: Any) -> "Query":
+        """Return the same question with what a model made of names: canonical CSR (n, C) of ones for ``conditions``."""
         part = copy.copy(self)
-        part._put(conditions=conditions)
+        part._put(**tables)
         return part
+
+
+@dataclass(frozen=True, eq=False)
+class Reasons:
+    """The items of each history whose removal lowers a listed item's score most: r for each of (n, k) listed items.
+
+    ``ranks`` int32 (n, k): the listed item's place, from 1, by score among the items that the query's rules admit.
+    ``items`` int32 (n, k, r): items of the history, the one that lowers the score most first; -1 where fewer lower it.
+    ``scores`` float32 (n, k, r) and ``ranks_without`` int32 (n, k, r): the listed item's score and its place where the
+    history is without that item and the same rules hold; -inf and 0 beside -1.
+    """
+
+    ranks: NDArray[np.int32]
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    ranks_without: NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The lists that answer a query, row i of them its user i: best first, equal scores by the lower item index.
 
-    ``ids`` int32 (n, k): item indices. ``scores`` float32 (n, k). A row with fewer than ``k`` items left is padded at
-    its end with id -1 and score -inf. ``ids, scores = answer`` takes it apart.
+    ``ids`` int32 (n, k): item indices. ``scores`` float32 (n, k): the model's scores, also where a list is in another
+    order for the sake of diversity. A row with fewer than ``k`` items left is padded at its end with id -1 and score
+    -inf. ``reasons`` is there where the query asked for some. ``ids, scores = answer`` takes it apart.
     """
 
     ids: NDArray[np.int32]
     scores: NDArray[np.float32]
+    reasons: Reasons | None = None
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         """Yield ids and scores."""
@@ -117,7 +169,7 @@ def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
 
     Raises :class:`InputError` for a name there is not, with the nearest.
     """
-    names = [_texts(of_user) for of_user in items("The conditions", names)]
+    names = [_texts(of_user, CONDITIONS) for of_user in items("The conditions", names)]
     place = {name: column for column, name in enumerate(known)}
     rows = [sorted({place.get(name, -1) for name in of_user}) for of_user in names]
     for row, of_user in zip(rows, names, strict=True):
@@ -130,34 +182,43 @@ def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
     return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
 
 
-def _conditions(conditions: Any, n: int) -> Any:
-    """Return the conditions of ``n`` users in the form that a query keeps; :class:`InputError` where they are none."""
-    if conditions is None:
+def _share(name: str, value: object) -> float:
+    """Return a number from 0 to 1; raise :class:`InputError` for another value."""
+    number = real_number(name, value)
+    if not 0 <= number <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, and is {shown(value)}.")
+    return number
+
+
+def _names(word: Word, values: Any, n: int) -> Any:
+    """Return names for ``n`` users in the form that a query keeps; :class:`InputError` where they are none."""
+    if values is None:
         return None
-    if isinstance(conditions, str):
-        raise InputError(f"Conditions are a list of names, not one text. Write [{shown(conditions)}].")
-    if getattr(conditions, "ndim", 1) == 2:
-        table = canonical(conditions)
+    if isinstance(values, str):
+        raise InputError(f"{word.many.capitalize()} are a list of names, not one text. Write [{shown(values)}].")
+    if getattr(values, "ndim", 1) == 2:
+        table = canonical(values)
         if table.shape[0] != n:
-            raise InputError(f"The conditions are {table.shape[0]} x {table.shape[1]}, but there are {n} histories.")
+            raise InputError(f"The {word.many} are {table.shape[0]} x {table.shape[1]}, but there are {n} histories.")
         return table.astype(bool).astype(np.float32)
-    names = items("The conditions", conditions)
+    names = items(f"The {word.many}", values)
     lists = [name for name in names if isinstance(name, Iterable) and not isinstance(name, str)]
     if not lists:
-        return tuple(_texts(names))
+        return tuple(_texts(names, word))
     if not len(lists) == len(names) == n:
         raise InputError(
-            f"Conditions are a list of names for all users, or one such list for each of the {n} histories."
+            f"{word.many.capitalize()} are a list of names for all users, or one such list for each of the {n} "
+            "histories."
         )
-    return tuple(tuple(_texts(of_user)) for of_user in lists)
+    return tuple(tuple(_texts(of_user, word)) for of_user in lists)
 
 
-def _texts(names: Any) -> list[str]:
+def _texts(names: Any, word: Word) -> list[str]:
     """Return the names of one user; raise :class:`InputError` for one that is no text."""
-    found = items("The conditions of a user", names)
+    found = items(f"The {word.many} of a user", names)
     for name in found:
         if not isinstance(name, str):
-            raise InputError(f"A condition is a name, and not {shown(name)}.")
+            raise InputError(f"A {word.one} is a name, and not {shown(name)}.")
     return found
 
 

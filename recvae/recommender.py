@@ -195,7 +195,7 @@ class Recommender(Capabilities, Kept):
                 f"The histories have {n_items} columns, but the model knows {self.n_items} items. "
                 "Use the catalogue it was trained with."
             )
-        return rank(self.scores, query if query.conditions is None else query.under(self._conditions(query)))
+        return rank(self.scores, query if query.conditions is None else query.under(conditions=self._conditions(query)))
 
     def recommend_ids(
         self,

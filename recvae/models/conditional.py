@@ -296,7 +296,7 @@ class ConditionalVAE(NeuralRecommender):
         attributes = _attributes_of(data.user_ids(split), data)
         if not self.condition_names:
             return users
-        return users._replace(query=users.query.under(self.conditions_of(attributes)))
+        return users._replace(query=users.query.under(conditions=self.conditions_of(attributes)))
 
     def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
         """Return lists of condition names as CSR (n, C) of ones.

@@ -219,7 +219,7 @@ def test_each_user_can_ask_for_something_else(fitted, monkeypatch):
     histories, asked = BOARD[:12], fitted.encode_conditions(names)
     ids, scores = fitted.recommend(histories, k=40, conditions=asked)
     with monkeypatch.context() as patched:
-        patched.setattr(recvae.ranking, "SCORES_IN_MEMORY", 200)  # five users at a time
+        patched.setattr(recvae.ranking.lists, "SCORES_IN_MEMORY", 200)  # five users at a time
         ids_of_blocks, _ = fitted.recommend(histories, k=40, conditions=asked)
     np.testing.assert_array_equal(ids, ids_of_blocks)
     for user, of_user in enumerate(names):

@@ -34,7 +34,7 @@ def matrix():
 )
 def test_fit_recommend_and_evaluate(name, options, matrix, monkeypatch):
     block = 500_000  # scores that ranking may hold at once
-    monkeypatch.setattr("recvae.ranking.SCORES_IN_MEMORY", block)
+    monkeypatch.setattr("recvae.ranking.lists.SCORES_IN_MEMORY", block)
     fold_in, held_out = matrix[:3000], random_clicks(3000, ITEMS, 0.005, seed=2)
     held_out = held_out - held_out.multiply(fold_in)
     held_out.eliminate_zeros()

@@ -226,7 +226,7 @@ def test_batches_and_blocks_check_nothing_again(split, monkeypatch):
     model, counted = recvae.EASE().fit(BOARD), []
     canonical = recvae.queries.canonical
     monkeypatch.setattr(recvae.queries, "canonical", lambda matrix: counted.append(matrix.shape) or canonical(matrix))
-    monkeypatch.setattr(recvae.ranking, "SCORES_IN_MEMORY", 80)  # two users at a time
+    monkeypatch.setattr(recvae.ranking.lists, "SCORES_IN_MEMORY", 80)  # two users at a time
     validate = validator(fold_in, held_out, batch_size=4)
     for _ in range(2):
         validate(model)
