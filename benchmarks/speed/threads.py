@@ -1,8 +1,8 @@
 """Training beside busy programs: ``--threads auto`` against one thread and against a thread for each core.
 
 Each contender is the command ``recvae train`` from its start to its end, first on the machine as it is, then with a
-busy loop on every core. A thread for each core is also tried with three ways of waiting for one another. A training that
-takes longer than the limit is ended there, and its time is the limit.
+busy loop on every core. A thread for each core is also tried with three ways of waiting for one another. A training
+that takes longer than the limit is ended there, and its time is the limit.
 """
 
 import os
