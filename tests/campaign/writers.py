@@ -23,7 +23,8 @@ from .tracing import Tracer
 from .world import PREPARE, World, train, verb
 
 SHORT, LONG = 10, 60  # pairs
-PATIENCE = 2.0  # seconds until a second writer is taken to wait for the first
+PATIENCE = 2.0  # seconds until a second writer is taken to wait for the first, whatever it does
+ASLEEP = 0.25  # seconds of sleep after which it evidently waits: work sleeps for no longer than an fsync
 READS, WRITES = 10, 3  # at least so many reads beside so many writes
 
 Work = Callable[[Path], int]
@@ -85,8 +86,12 @@ def _hold(world: World, figures: Figures, pair: Pair, n: int) -> None:
 
         def meanwhile() -> None:
             second.append(Forked(lambda: pair.two(folder), seconds=60))
-            until = time.monotonic() + PATIENCE
-            while not _ended(second[0].pid) and time.monotonic() < until:
+            began = awake = time.monotonic()
+            while not _ended(second[0].pid):
+                now = time.monotonic()
+                awake = awake if _sleeps(second[0].pid) else now
+                if now - awake > ASLEEP or now - began > PATIENCE:
+                    break
                 time.sleep(0.005)
 
         watch = Tracer(folder, pause=n, meanwhile=meanwhile)
@@ -148,6 +153,11 @@ def _read_beside(world: World, figures: Figures, name: str) -> None:
 
 def _ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _sleeps(pid: int) -> bool:
+    """Return whether a process is in an interruptible sleep, as one is that waits for a lock between its attempts."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def _load(run_folder: Path) -> int:

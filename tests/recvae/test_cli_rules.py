@@ -194,6 +194,7 @@ def test_out_may_not_be_a_file_of_rules(cli, model, tmp_path):
     assert file.read_text() == "item\n003\n"
 
 
+@pytest.mark.slow
 def test_as_a_process_with_ids_from_a_pipe(model, tagged):
     command = [sys.executable, "-m", "recvae", "recommend", model, "--item", "002", "--json"]
     rules = ["--allow", "-", "--deny-tag", "low", "--dataset", tagged]
