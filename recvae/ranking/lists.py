@@ -45,7 +45,7 @@ def rank(score: Callable[..., Tensor], query: Query, *, batch_size: int | None =
         block = score(part.histories, *asked).float()
         if batch_size is None and block.device.type != "cpu":
             rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
-        apply_rules(block, part)
+        keep_admissible(block, part)
         best, chosen = top_k(block, width)
         chosen[best == -torch.inf] = -1
         ids[rows, :width] = chosen.cpu().numpy()
@@ -53,7 +53,7 @@ def rank(score: Callable[..., Tensor], query: Query, *, batch_size: int | None =
     return Answer(ids, scores)
 
 
-def apply_rules(block: Tensor, query: Query) -> None:
+def keep_admissible(block: Tensor, query: Query) -> None:
     """Set scores (n, n_items) of a query's users to -inf for the items that its rules leave out."""
     if query.allow is not None:
         keep = torch.zeros_like(block, dtype=torch.bool)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from recvae.errors import WorkError
 from recvae.queries import Query, Reasons
-from recvae.ranking.lists import NOT_NUMBERS, SCORES_IN_MEMORY, apply_rules
+from recvae.ranking.lists import NOT_NUMBERS, SCORES_IN_MEMORY, keep_admissible
 
 ENTRIES_IN_MEMORY = 1 << 19  # of the rows of a block: some 40 MB with all that is computed from an entry
 ROWS_AT_ONCE = 512  # more are not faster
@@ -137,7 +137,7 @@ def _places(score: Callable[..., Tensor], query: Query, listed: NDArray[np.int32
         block = score(histories, *conditions).float()
         if block.isnan().any():
             raise WorkError(NOT_NUMBERS)
-        apply_rules(block, part)
+        keep_admissible(block, part)
         values = block.cpu().numpy()
         for row in range(start, stop):
             for pair in order[ends[row - 1] if row else 0 : ends[row]]:
