@@ -151,6 +151,23 @@ class Reasons:
     ranks_without: NDArray[np.int32]
 
 
+class Reason(NamedTuple):
+    """An item of a history, and the score and rank that a listed item has without it."""
+
+    item: str
+    score: float
+    rank: int
+
+
+class Listed(NamedTuple):
+    """An item of a list: its raw id, score, rank by score (or place in the list where no reasons were asked for)."""
+
+    item: str
+    score: float
+    rank: int
+    reasons: list[Reason]
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The lists that answer a query, row i of them its user i: best first, equal scores by the lower item index.
@@ -167,6 +184,25 @@ class Answer:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         """Yield ids and scores."""
         return iter((self.ids, self.scores))
+
+    def named(self, item_ids: Sequence[str]) -> list[list[Listed]]:
+        """Return the lists with raw item ids and reasons, without padding; ``item_ids``: the id of each column."""
+        ranks = np.broadcast_to(np.arange(1, self.ids.shape[1] + 1), self.ids.shape)
+        empty = np.zeros((*self.ids.shape, 0), np.int32)
+        items, scores, without = empty, empty, empty
+        if self.reasons is not None:
+            ranks = self.reasons.ranks
+            items, scores, without = self.reasons.items, self.reasons.scores, self.reasons.ranks_without
+        named = []
+        for user, row in enumerate(self.ids):
+            length = int((row >= 0).sum())
+            because = [
+                [Reason(item_ids[i], s, r) for i, s, r in zip(*of_item, strict=True) if i >= 0]
+                for of_item in zip(items[user].tolist(), scores[user].tolist(), without[user].tolist(), strict=True)
+            ]
+            columns = row.tolist(), self.scores[user].tolist(), ranks[user].tolist(), because
+            named.append([Listed(item_ids[i], *rest) for i, *rest in [*zip(*columns, strict=True)][:length]])
+        return named
 
 
 def encoded(names: Sequence[Sequence[str]], known: Sequence[str], word: Word = CONDITIONS) -> csr_array:

@@ -112,7 +112,7 @@ class NeuralRecommender(Recommender):
         return self.network.logits(self.batch(histories, *conditions))
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
-        return self.network.logits_at(self.batch(histories, *conditions), items.to(self.device))
+        return self.network.logits_at(self.batch(histories, *conditions).sharing(), items.to(self.device))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()
