@@ -221,9 +221,10 @@ class Recommender(Capabilities, Kept):
         unlike items. ``reasons``: for each listed item, so many items of the history that lowered its score most if
         they were not there, in ``answer.reasons``. Errors are those of :class:`Query` and :meth:`answer`.
         """
-        rules = {"allow_tags": allow_tags, "deny_tags": deny_tags, "most_per_tag": most_per_tag}
-        more = {"diversity": diversity, "reasons": reasons}
-        return self.answer(Query(histories, k, exclude_seen, allow, deny, conditions, **rules, **more))
+        query = Query(
+            histories, k, exclude_seen, allow, deny, conditions, allow_tags, deny_tags, most_per_tag, diversity, reasons
+        )
+        return self.answer(query)
 
     def answer(self, query: Query) -> Answer:
         """Return the best items for each history of a query: ids int32 (n, k), scores float32 (n, k), best first.

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from serving_models import IDS, assert_same, fitted, plainly
+from serving_models import IDS, TAGS, TITLES, assert_same, fitted, plainly
 from serving_process import PATIENCE, here, problem
 
 from recvae.baselines.ease import EASE
@@ -17,10 +17,10 @@ from recvae.training import seals
 ASKED = {"history": IDS[:6:2], "k": 5}
 
 
-def ease(l2, **more):
+def ease(l2):
     from conftest import checkerboard
 
-    return EASE(l2=l2, device="cpu").fit(checkerboard(users=120, items=60), item_ids=IDS, **more)
+    return EASE(l2=l2, device="cpu").fit(checkerboard(users=120, items=60), item_ids=IDS, titles=TITLES, item_tags=TAGS)
 
 
 @pytest.fixture(scope="module")
