@@ -15,9 +15,9 @@ let names = new Map(), gone = new Set();
 let updateRules = () => {};
 let turn = 0, calling = null, failures = 0, again;
 
-const name = (id) => names.get(id)?.title ?? null;
+const name = (id) => names.get(id)?.title || null;
 const has = (id) => state.items.includes(id);
-const called = (item) => item.title ?? item.item;
+const called = (item) => item.title || item.item;
 const learn = (items) => items.forEach((item) => item.title !== undefined && names.set(item.item, item));
 
 /** Ask something else. `passing`: one of many steps of a slider, which is no place to come back to. */

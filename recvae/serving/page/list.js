@@ -6,7 +6,7 @@ const GLIDE = { duration: 220, easing: "cubic-bezier(.2, .7, .2, 1)" };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 function make(item, acts) {
-  const title = item.title ?? item.item;
+  const title = item.title || item.item;
   const take = (act) => act === acts[0] && parts.row.classList.contains("had") ? null : act.act(item);
   const parts = {
     rank: el("span", { class: "rank" }),
@@ -32,7 +32,7 @@ function make(item, acts) {
 
 /** Return "because of Alien (1979): 3rd with it, 41st without" as nodes. */
 function because(reason, rank, name) {
-  return el("li", {}, "because of ", el("b", {}, reason.title ?? name(reason.item) ?? reason.item),
+  return el("li", {}, "because of ", el("b", {}, reason.title || name(reason.item) || reason.item),
     `: ${ordinal(rank)} with it, ${reason.rank > 0 ? ordinal(reason.rank) : "not listed"} without`);
 }
 
@@ -69,7 +69,7 @@ export function rowsIn(box, { acts, has, name }) {
       parts.rank.textContent = order + 1;
       parts.bar.style.width = `${(100 * filled[order]).toFixed(1)}%`;
       parts.meter.title = `Score ${item.score.toPrecision(4)}`;
-      parts.reasons.replaceChildren(...(item.reasons ?? []).map((reason) => because(reason, item.rank, name)));
+      parts.reasons.replaceChildren(...(item.reasons ?? []).map((reason) => because(reason, item.score_rank ?? item.rank, name)));
       parts.reasons.hidden = !item.reasons?.length;
       const had = has(item.item);
       parts.row.classList.toggle("had", had);

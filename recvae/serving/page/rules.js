@@ -88,7 +88,7 @@ function diversity(change) {
 /** Make the controls for a model; return what brings them up to date. `change(part, passing)` asks anew. */
 export function rulesFor(model, change) {
   const parts = [], most = Math.min(model.limits?.k ?? 100, model.items);
-  if (model.tags.length) parts.push(tags(model.tags.map((each) => each.tag), change));
+  if (model.tags.length) parts.push(tags([...model.tags].sort((a, b) => b.items - a.items).map((each) => each.tag), change));
   if (model.conditions.length) parts.push(conditions(model.conditions, change));
   if (model.similar) parts.push(diversity(change));
   if (model.tags.length) {

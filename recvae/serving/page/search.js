@@ -55,7 +55,7 @@ export function searchBox({ find, chosen, has, failed, back }) {
           onmousedown: (event) => event.preventDefault(), // the box keeps the focus
           onclick: () => take(item),
         },
-        el("span", { class: "name" }, marked(item.title ?? item.item, typed)),
+        el("span", { class: "name" }, marked(item.title || item.item, typed)),
         el("span", { class: "quiet" }, has(item.item) ? "chosen already" : item.tags.slice(0, 3).join(" · ")))));
     if (!items.length) list.append(el("li", { class: "none", role: "option", "aria-disabled": "true" }, `Nothing is called “${typed}”.`));
     open(true);

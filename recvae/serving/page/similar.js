@@ -31,7 +31,7 @@ export function similarSheet({ ask, acts, has, closed }) {
     try { got = await ask(id); } catch (problem) { failure = problem; }
     if (shown !== id) return;
     answer = got ?? null;
-    const called = got ? got.item.title ?? got.item.item : id;
+    const called = got ? got.item.title || got.item.item : id;
     title.textContent = failure ? "Similar items" : `Similar to ${called}`;
     note.textContent = failure ? failure.message : got.items.length ? "" : "The model knows of none.";
     note.hidden = !note.textContent;
