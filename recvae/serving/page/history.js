@@ -33,9 +33,9 @@ function chip(id, title, gone, label, remove, more = []) {
  */
 export function showHistory(state, { name, gone, ratings, acts }) {
   const box = byId("history");
-  const at = document.activeElement;
-  const had = box.contains(at) ? { id: at.closest("[data-id]")?.dataset.id, part: at.dataset.part } : null;
-  const place = had?.id === undefined ? -1 : [...box.querySelectorAll("[data-id]")].indexOf(at.closest("[data-id]"));
+  const at = document.activeElement, item = at.closest("#history [data-id]");
+  const had = box.contains(at) ? { part: at.dataset.part, id: item?.dataset.id } : null;
+  const list = item?.parentElement.className, place = item ? [...item.parentElement.children].indexOf(item) : -1;
   const called = (id) => name(id) ?? id;
   const most = [5, 10].find((each) => Math.max(...state.ratings) <= each) ?? 100;
   const lines = [];
@@ -58,13 +58,12 @@ export function showHistory(state, { name, gone, ratings, acts }) {
   }
   box.replaceChildren(...lines);
   if (!had) return;
-  const chips = [...box.querySelectorAll("[data-id]")];
-  const same = chips.find((one) => one.dataset.id === had.id) ?? chips[Math.min(place, chips.length - 1)] ?? null;
-  const next = (same ?? box).querySelector(`[data-part="${had.part}"]`) ?? byId("search");
-  next.focus({ preventScroll: true });
+  const chips = item ? [...box.querySelectorAll(`[class="${list}"] > li`)] : [];
+  const next = chips.find((one) => one.dataset.id === had.id) ?? chips[Math.min(place, chips.length - 1)] ?? (item ? null : box);
+  (next?.querySelector(`[data-part="${had.part}"]`) ?? byId("search")).focus({ preventScroll: true });
 }
 
-/** Move to the last chosen item; return whether there is one. */
+/** Move to the last chosen item, if there is one. */
 export function toLastChosen() {
   const all = byId("history").querySelectorAll('ul:not(.out) [data-part="remove"]');
   all[all.length - 1]?.focus();
