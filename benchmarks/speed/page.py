@@ -14,13 +14,16 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import recvae
 from benchmarks.harness import ITEMS, Figure, alone
 from data_prep import ml20m_shape
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROUNDS = 15  # histories
 LONGEST = 20  # clicks that build a history
@@ -70,13 +73,9 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 
 def clicks(url: str, rounds: int, longest: int) -> list[list[float]]:
     """Click items of the list one after the other, so that histories grow; return each click's two times in ms."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
     draw = np.random.default_rng(1)
     times: list[list[float]] = []
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+    with chromium() as browser:
         for number in range(rounds + 1):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto(url)
@@ -91,8 +90,19 @@ def clicks(url: str, rounds: int, longest: int) -> list[list[float]]:
             if number > 0:  # the first history warms the browser and the service
                 times += page.evaluate("window.times")
             page.close()
-        browser.close()
     return times
+
+
+@contextmanager
+def chromium() -> Iterator["Browser"]:
+    """Yield Debian's Chromium, or the browser that the variable CHROMIUM names."""
+    from playwright.sync_api import sync_playwright
+
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
 
 
 @contextmanager

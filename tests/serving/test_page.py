@@ -575,6 +575,7 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(visit, runs, tmp_path):
             page.keyboard.press("Enter")
         assert len(shown(page)) == 10
         assert "token" not in page.url
+        assert focused(page)[0] == "search"
         page.reload()
         page.wait_for_selector(ROWS)
         assert page.evaluate("localStorage.length") == 0

@@ -253,8 +253,10 @@ async function render() {
       showChosen();
     }
     worked();
+    const entered = !byId("token").hidden;
     byId("token").hidden = true;
     byId("page").hidden = false;
+    if (entered) byId("search").focus();
     document.body.classList.add("ready");
     showAnswer(answer, asked);
     if (answer.model.version !== model.version) { // another run was put in its place
