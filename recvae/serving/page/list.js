@@ -69,7 +69,7 @@ export function rowsIn(box, { acts, has, name }) {
       parts.rank.textContent = order + 1;
       parts.bar.style.width = `${(100 * filled[order]).toFixed(1)}%`;
       parts.meter.title = `Score ${item.score.toPrecision(4)}`;
-      parts.reasons.replaceChildren(...(item.reasons ?? []).map((reason) => because(reason, item.score_rank ?? item.rank, name)));
+      parts.reasons.replaceChildren(...(item.reasons ?? []).map((reason) => because(reason, item.rank, name)));
       parts.reasons.hidden = !item.reasons?.length;
       const had = has(item.item);
       parts.row.classList.toggle("had", had);
