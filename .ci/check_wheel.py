@@ -1,14 +1,17 @@
-"""Inspect a wheel: its top levels, its type markers, its configurations, and that nothing else is in it."""
+"""Inspect a wheel: its top levels, type markers, configurations and page, and that nothing else is in it."""
 
 import sys
 import zipfile
 from pathlib import Path
+
+PAGE = "recvae/serving/page/"
 
 
 def main(path: str) -> int:
     """Return 0 where the wheel holds exactly what it should, else print what is wrong."""
     names = zipfile.ZipFile(path).namelist()
     packages = {name.split("/")[0] for name in names if not name.split("/")[0].endswith((".dist-info", ".data"))}
+    page = {name.removeprefix(PAGE) for name in names if name.startswith(PAGE)}
     shipped = {Path(name).name for name in names if "/share/recvae/configs/" in name}
     wrong = []
     if packages != {"recvae", "data_prep", "eval"}:
@@ -16,6 +19,8 @@ def main(path: str) -> int:
     wrong += [f"{p}/py.typed is missing" for p in ("recvae", "data_prep", "eval") if f"{p}/py.typed" not in names]
     if shipped != {file.name for file in Path("configs").glob("*.toml")}:
         wrong.append(f"configurations are {sorted(shipped)}")
+    if page != {file.name for file in Path(PAGE).iterdir()}:
+        wrong.append(f"the service's page is {sorted(page)}")
     if not any(name.endswith("licenses/LICENSE") for name in names):
         wrong.append("the licence is missing")
     allowed = (
@@ -30,7 +35,9 @@ def main(path: str) -> int:
         "entry_points.txt",
         "top_level.txt",
     )
-    wrong += [f"{name} does not belong in it" for name in names if not name.endswith(allowed)]
+    wrong += [
+        f"{name} does not belong in it" for name in names if not name.endswith(allowed) and not name.startswith(PAGE)
+    ]
     size = Path(path).stat().st_size
     if size > 1_000_000:
         wrong.append(f"it is {size} bytes large")

@@ -1,6 +1,7 @@
 """``recvae quickstart``: the whole of recvae on a small made-up sample, in less than a minute and without a network."""
 
 import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -13,8 +14,10 @@ import typer
 
 from recvae.cli.options import Debug, Device, Json, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import check_folder, hold
+from recvae.cli.serve import need_extra
 from recvae.cli.terminal import Terminal, amount, share
 from recvae.cli.threads import use_threads
+from recvae.errors import InputError
 from recvae.files import Document, JsonObject
 
 if TYPE_CHECKING:
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     from recvae.experiments.benchmark import Contestant
     from recvae.recommender import Recommender
     from recvae.reports.results import ModelResult
+    from recvae.serving.logs import Log
 
 METRICS = ("ndcg@10", "recall@20", "ndcg@100")
 METRIC = METRICS[0]
+PORT = 8000  # of the page, where no other program has it
 _BAR = 14  # characters of the ceiling's bar
 _FEW, _MANY = 8, 12  # clicks of the user who is shown: enough to see a taste, few enough for one screen
 _LEFT: Any = {"title_justify": "left", "title_style": "bold", "caption_justify": "left"}
@@ -52,6 +57,10 @@ def quickstart(
     device: Device = "auto",
     threads: Threads = "1",  # on a sample this small, sharing the work costs more than it saves
     overwrite: Overwrite = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="End on a page in the browser, where the trained models answer.")
+    ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="The same, and open the page.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -68,6 +77,11 @@ def quickstart(
     from recvae.reports.results import results
 
     terminal = Terminal(json=json, quiet=quiet)
+    serve = serve or open_page
+    if serve:
+        if json:
+            raise InputError("--json ends with its document and --serve goes on until Ctrl-C: leave one of them out.")
+        need_extra()
     began = time.perf_counter()
     if out is not None:
         hold(out)
@@ -93,6 +107,8 @@ def quickstart(
     terminal.note(f"\nDone in {time.perf_counter() - began:.0f} s.")
     terminal.next(*_commands(out, data, best, person))
     terminal.document(value)
+    if serve:
+        raise typer.Exit(_serve(terminal, models, best, out, device, open_page=open_page))
 
 
 def models_shown() -> list[str]:
@@ -271,6 +287,51 @@ def _recommended(data: "Dataset", model: str, person: _Person) -> "Table":
     return table
 
 
+def _serve(
+    terminal: Terminal, models: "dict[str, Recommender]", best: str, out: Path | None, device: str, *, open_page: bool
+) -> int:
+    """Serve the trained models, the recommended one first, to this machine until Ctrl-C; return the exit status."""
+    import webbrowser
+    from tempfile import TemporaryDirectory
+    from threading import Thread
+
+    from recvae.serving.http import Service
+    from recvae.serving.server import listen, serve, url
+    from recvae.serving.settings import Settings
+
+    names = [best, *(name for name in models if name != best)]
+    with TemporaryDirectory(prefix="recvae-") as own:
+        if out is None:
+            for name in names:
+                models[name].save(Path(own) / name)
+        runs = {name: (Path(own) if out is None else out) / name for name in names}
+        settings = Settings(runs=runs, port=PORT, device=device, access_log=False)
+        try:
+            listener = listen(settings.host, PORT)
+        except InputError:  # another program listens there
+            listener = listen(settings.host, 0)
+        address = url(listener)
+
+        def ready(service: Service) -> None:
+            terminal.result(f"\nThe page: {address} until Ctrl-C.")
+            if open_page:
+                Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+        return serve(settings, listener, _troubles(), ready)
+
+
+def _troubles() -> "Log":
+    """Return a service's log that keeps what went wrong, on stderr; whoever tries a page asks for no more."""
+    from recvae.serving.logs import Log
+
+    class Troubles(Log):
+        def write(self, event: str, **facts: object) -> None:
+            if event not in ("model loaded", "ready", "end"):
+                super().write(event, **facts)
+
+    return Troubles(sys.stderr)
+
+
 def _commands(out: Path | None, data: "Dataset", model: str, person: _Person) -> list[str]:
     """Return commands to go on with: the kept models, else real data."""
     if out is not None:
@@ -280,9 +341,11 @@ def _commands(out: Path | None, data: "Dataset", model: str, person: _Person) ->
             f"recvae recommend {run} --item {title}",
             f"recvae similar {run} --item {title}",
             f"recvae info {shlex.quote(str(out / 'dataset'))}",
+            f"recvae serve {run}",
         ]
     return [
         "recvae prepare ml-100k --out ml-100k        # MovieLens, a download of 5 MB",
         f"recvae train ml-100k --config ml-100k-{model} --out runs/ml-100k",
         "recvae quickstart --out sample              # this again, keeping the data and the models",
+        "recvae quickstart --serve                   # this again, and a page where the models answer",
     ]

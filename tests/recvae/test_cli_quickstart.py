@@ -1,6 +1,13 @@
 """quickstart: what it promises on the sample, on the screen and in JSON."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from urllib.request import urlopen
 
 import pytest
 
@@ -67,3 +74,31 @@ def test_quickstart_refuses_early(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
     assert main(["quickstart", "--out", str(tmp_path), "--overwrite"]) == 2
     assert "has no results.json, so it is not replaced" in capsys.readouterr().err
+
+
+def test_a_page_and_a_document_exclude_each_other(capsys):
+    assert main(["quickstart", "--serve", "--json"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_quickstart_ends_on_the_page(tmp_path):
+    """The trained models answer at the address that is printed, until Ctrl-C, and leave nothing behind."""
+    command = [sys.executable, "-m", "recvae", "quickstart", "--serve", "--quiet", "--device", "cpu"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        limit = threading.Timer(240, process.kill)
+        limit.start()
+        found = next(
+            filter(None, (re.search(r"The page: (http://127\.0\.0\.1:\d+/)", line) for line in process.stdout))
+        )
+        with urlopen(found[1], timeout=20) as page:
+            assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+            assert b"What do you like?" in page.read()
+        with urlopen(f"{found[1]}v1/models", timeout=20) as answer:
+            assert [each["name"] for each in json.load(answer)] == models_shown()
+        assert list(tmp_path.glob("recvae-*"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        limit.cancel()
+    assert not list(tmp_path.glob("recvae-*"))
