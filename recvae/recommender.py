@@ -4,6 +4,7 @@ import difflib
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -23,7 +24,7 @@ from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
 from recvae.options import SEED, OptionSet, TrainOptions, explain
 from recvae.queries import Answer, Query, encoded, item_indices, of_each
-from recvae.ranking import rank
+from recvae.ranking import SCORES_IN_MEMORY, find_reasons, rank
 from recvae.registry import entry
 from recvae.training import versions
 from recvae.training.forks import expect_forks
@@ -52,6 +53,8 @@ class Recommender(Capabilities, Kept):
     def __init_subclass__(cls, **more: Any) -> None:
         """Let ``help`` and notebooks know the options of a model that has them as keyword arguments."""
         super().__init_subclass__(**more)
+        if "scores" in vars(cls) and "scores_at" not in vars(cls):  # a class above knows no short way to these scores
+            cls.scores_at = Recommender.scores_at  # type: ignore[method-assign]
         init: Any = cls.__init__
         if hasattr(cls, "model_defaults") and (init is Recommender.__init__ or hasattr(init, "arguments")):
             explain(cls, cls.model_defaults, *([] if cls.train_defaults is None else [cls.train_defaults]))
@@ -139,6 +142,19 @@ class Recommender(Capabilities, Kept):
         A model that has conditions takes them, CSR (b, C), as a second argument.
         """
 
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        """Return :meth:`scores` of ``items`` alone, int64 (m,): float32 (b, m), which may differ in rounding.
+
+        A model overrides it where the scores of a few items cost less than those of all.
+        """
+        rows = max(1, SCORES_IN_MEMORY // max(1, self.n_items))
+        blocks = [
+            [part[start : start + rows] for part in (histories, *conditions)]
+            for start in range(0, histories.shape[0], rows)
+        ]
+        scores = [self.scores(*block) for block in blocks]
+        return torch.cat([part[:, items.to(part.device)] for part in scores])
+
     @abstractmethod
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
@@ -168,16 +184,18 @@ class Recommender(Capabilities, Kept):
         allow: Any = None,
         deny: Any = None,
         conditions: Any = None,
+        reasons: int = 0,
     ) -> Answer:
         """Return the ``k`` best items for each history: the answer to a :class:`Query` of these arguments.
 
         ``histories``: CSR (n, n_items), one row per user; none need have been in the training matrix, and an empty one
         is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
         users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, a
-        list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under. Errors are
-        those of :class:`Query` and :meth:`answer`.
+        list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under.
+        ``reasons``: for each listed item, so many items of the history that lowered its score most if they were not
+        there, in ``answer.reasons``. Errors are those of :class:`Query` and :meth:`answer`.
         """
-        return self.answer(Query(histories, k, exclude_seen, allow, deny, conditions))
+        return self.answer(Query(histories, k, exclude_seen, allow, deny, conditions, reasons=reasons))
 
     def answer(self, query: Query) -> Answer:
         """Return the best items for each history of a query: ids int32 (n, k), scores float32 (n, k), best first.
@@ -195,7 +213,11 @@ class Recommender(Capabilities, Kept):
                 f"The histories have {n_items} columns, but the model knows {self.n_items} items. "
                 "Use the catalogue it was trained with."
             )
-        return rank(self.scores, query if query.conditions is None else query.under(conditions=self._conditions(query)))
+        asked = query if query.conditions is None else query.under(conditions=self._conditions(query))
+        answer = rank(self.scores, asked)
+        if query.reasons:
+            answer = replace(answer, reasons=find_reasons(self.scores, self.scores_at, asked, answer.ids))
+        return answer
 
     def recommend_ids(
         self,

@@ -71,11 +71,18 @@ class ImplicitALS(Recommender):
         self._hold(als, als.item_factors)
 
     def scores(self, histories: csr_array) -> Tensor:
+        return popularity_for_the_unknown(self._folded_in(histories) @ self.factors.T, histories, self.counts)
+
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        scores = self._folded_in(histories) @ self.factors[items].T
+        return popularity_for_the_unknown(scores, histories, self.counts[items])
+
+    def _folded_in(self, histories: csr_array) -> Tensor:
+        """Return the factors of users, (b, factors), solved from their histories."""
         self.als.num_threads = torch.get_num_threads()  # read now: a forked process has one thread
         with one_blas_thread(), self._solvable():
             users = self.als.recalculate_user(np.arange(histories.shape[0]), _clicks(histories))
-        scores = torch.from_numpy(np.atleast_2d(users)) @ self.factors.T
-        return popularity_for_the_unknown(scores, histories, self.counts)
+        return torch.from_numpy(np.atleast_2d(users))
 
     def tensors(self) -> dict[str, Tensor]:
         return {"item_factors": self.factors, "counts": self.counts}

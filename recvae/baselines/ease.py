@@ -15,7 +15,7 @@ from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import gathered_sum
+from recvae.nn.kernels import gathered_sum, gathered_sum_at
 from recvae.options import Between, OfEveryModel, OptionSet, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
@@ -60,6 +60,11 @@ class EASE(Recommender):
         batch = Batch.of(histories)
         scores = gathered_sum(self.weights, batch.columns, batch.offsets, batch.values)
         return popularity_for_the_unknown(scores, histories, self.counts)
+
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        batch = Batch.of(histories)
+        scores = gathered_sum_at(self.weights, batch.columns, batch.offsets, batch.values, items)
+        return popularity_for_the_unknown(scores, histories, self.counts[items])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"weights": self.weights, "counts": self.counts}

@@ -86,10 +86,12 @@ class ItemKNN(Recommender):
         )
 
     def scores(self, histories: csr_array) -> Tensor:
-        ones = np.ones(len(histories.indices), dtype=np.float32)
-        clicks = csr_array((ones, histories.indices, histories.indptr), shape=histories.shape)
-        scores = torch.from_numpy((clicks @ self.weights).toarray())
+        scores = torch.from_numpy((_ones(histories) @ self.weights).toarray())
         return popularity_for_the_unknown(scores, histories, self.counts)
+
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        scores = torch.from_numpy((_ones(histories) @ self.neighbours[items.numpy()].T.tocsr()).toarray())
+        return popularity_for_the_unknown(scores, histories, self.counts[items])
 
     def tensors(self) -> dict[str, Tensor]:
         return {
@@ -122,6 +124,12 @@ class ItemKNN(Recommender):
     def _hold(self, neighbours: csr_array) -> None:
         self.neighbours = neighbours
         self.weights = neighbours.T.tocsr()  # by clicked item, as a history needs them
+
+
+def _ones(histories: csr_array) -> csr_array:
+    """Return clicks without weights, float32."""
+    ones = np.ones(len(histories.indices), dtype=np.float32)
+    return csr_array((ones, histories.indices, histories.indptr), shape=histories.shape)
 
 
 def nearest_neighbours(

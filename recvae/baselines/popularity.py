@@ -42,6 +42,9 @@ class Popularity(Recommender):
     def scores(self, histories: csr_array) -> Tensor:
         return self.counts.repeat(histories.shape[0], 1)
 
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        return self.counts[items].repeat(histories.shape[0], 1)
+
     def tensors(self) -> dict[str, Tensor]:
         return {"counts": self.counts}
 

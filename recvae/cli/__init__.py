@@ -21,6 +21,7 @@ from recvae.cli.prepare import prepare
 from recvae.cli.process import drop_stdout, ended_by_signals, leave_streams, prepare_streams
 from recvae.cli.quickstart import quickstart
 from recvae.cli.recommend import recommend
+from recvae.cli.serve import serve
 from recvae.cli.shadow import refuse_shadows
 from recvae.cli.similar import similar
 from recvae.cli.terminal import Interrupted, print_error, print_traceback
@@ -41,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (quickstart, prepare, train, evaluate, diagnose, recommend, similar, blend, benchmark, tune, info):
+for _verb in (quickstart, prepare, train, evaluate, diagnose, recommend, similar, serve, blend, benchmark, tune, info):
     app.command()(_verb)
 
 _SMALLER_MODEL = (

@@ -165,6 +165,14 @@ class Blend(Recommender):
         assert total is not None  # weights sum to 1
         return total
 
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        """Return :meth:`scores` of some items, float32 (b, m), from the components' scores of these."""
+        total = torch.zeros(histories.shape[0], len(items), device=self.device)
+        for component, weight, spread in zip(self.components, self.weights, self.spreads, strict=True):
+            if weight:
+                total.add_(component.scores_at(histories, items).to(self.device), alpha=weight / spread)
+        return total
+
     @torch.no_grad()
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike items are by all components, -inf where no component has a similarity.

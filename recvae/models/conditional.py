@@ -104,6 +104,10 @@ class ConditionalVAENetwork(MultVAENetwork):
         logits = super().logits(batch)
         return logits if batch.conditions is None else logits + self._asked(batch, logits) @ self.of_items.T
 
+    def logits_at(self, batch: Batch, items: Tensor) -> Tensor:
+        logits = super().logits_at(batch, items)
+        return logits if batch.conditions is None else logits + self._asked(batch, logits) @ self.of_items[items].T
+
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
         if batch.conditions is None:
             return super().log_likelihood(code, batch)
@@ -344,10 +348,6 @@ class ConditionalVAE(NeuralRecommender):
             width, rest = max(map(len, of_users)), len(self.condition_names)
             attributes = torch.tensor([[*row, *[rest] * (width - len(row))] for row in of_users], dtype=torch.int64)
         self.network.learn_from(tags, attributes)
-
-    def scores(self, histories: csr_array, conditions: csr_array | None = None) -> Tensor:
-        """Return the logits under ``conditions``, CSR (b, C), or without conditions."""
-        return self.network.logits(self.batch(histories, conditions))
 
 
 def _attributes_of(users: Iterable[str], data: Prepared) -> list[Mapping[str, str]]:

@@ -106,8 +106,11 @@ class NeuralRecommender(Recommender):
         batch = Batch.of(histories, self.device, weighted=self.weighted)
         return batch if conditions is None else batch.under(conditions)
 
-    def scores(self, histories: csr_array) -> Tensor:
-        return self.network.logits(self.batch(histories))
+    def scores(self, histories: csr_array, *conditions: csr_array) -> Tensor:
+        return self.network.logits(self.batch(histories, *conditions))
+
+    def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
+        return self.network.logits_at(self.batch(histories, *conditions), items.to(self.device))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()

@@ -131,8 +131,7 @@ class VAEACNetwork(Network):
     def set_offsets(self, batch: Batch) -> None:
         """Set mean, item offsets and the noise's first variance from one batch of all training ratings.
 
-        The offsets minimise the squared error plus ``damping`` times their squares; items and users are fitted by
-        turns.
+        The offsets minimise the squared error plus ``damping`` times their squares, items and users by turns.
         """
         counts = torch.bincount(batch.columns, minlength=self.n_items) + self.options.damping
         every = torch.ones_like(batch.values)
@@ -144,8 +143,7 @@ class VAEACNetwork(Network):
             sums = torch.segment_reduce(left, "sum", lengths=ends.diff(), initial=0.0, unsafe=True)
             self.item_offset.copy_(sums / counts)
         if self.options.likelihood == "gaussian":
-            left = self.residuals(batch, every)
-            self.log_noise.copy_(left.square().mean().clamp(min=1e-4).log())
+            self.log_noise.copy_(self.residuals(batch, every).square().mean().clamp(min=1e-4).log())
 
     # --- inputs from a batch; seen (N,) is 1 for an observed entry and 0 for a hidden one -----------------------------
 
@@ -194,9 +192,8 @@ class VAEACNetwork(Network):
         o, last, hidden = self.options, self.last, 1 - seen
         if o.likelihood == "multinomial":
             liked = (batch.values >= o.liked_from).to(hidden) if o.ratings else batch.values
-            return multinomial_log_likelihood(
-                code, last.weight, last.bias, replace(batch, values=hidden * liked), last.memory
-            )
+            target = replace(batch, values=hidden * liked)
+            return multinomial_log_likelihood(code, last.weight, last.bias, target, last.memory)
         errors = self.residuals(batch, seen) - scores_at(code, last.weight, last.bias, batch)
         log_densities = -0.5 * (errors.square() * torch.exp(-self.log_noise) + self.log_noise + LOG_2PI)
         return batch.row_sum(hidden * log_densities)
@@ -229,11 +226,16 @@ class VAEACNetwork(Network):
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the (B, I) scores to rank by: the Gaussian's are expected ratings."""
-        logits = super().logits(batch)
+        return self._rated(super().logits(batch), batch, slice(None))
+
+    def logits_at(self, batch: Batch, items: Tensor) -> Tensor:
+        return self._rated(super().logits_at(batch, items), batch, items)
+
+    def _rated(self, logits: Tensor, batch: Batch, items: Tensor | slice) -> Tensor:
         if self.options.likelihood == "multinomial":
             return logits
         of_users = self.user_offset(batch, torch.ones_like(batch.values))
-        return logits + (self.mean + self.item_offset) + of_users[:, None]
+        return logits + (self.mean + self.item_offset[items]) + of_users[:, None]
 
     def expected(self, batch: Batch, where: Batch, code: Tensor) -> Tensor:
         """Return the expected ratings, (M,), of the entries of ``where``, the same users, from ``code`` (B, H)."""

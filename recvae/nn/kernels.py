@@ -95,6 +95,15 @@ def gathered_sum(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor) 
     )
 
 
+def gathered_sum_at(table: Tensor, rows: Tensor, offsets: Tensor, weights: Tensor, columns: Tensor) -> Tensor:
+    """Return the ``columns`` (m,) of :func:`gathered_sum`, (B, m), at the cost of these columns of the rows used."""
+    is_used = torch.zeros(len(table), dtype=torch.bool, device=rows.device)
+    is_used[rows] = True
+    used = is_used.nonzero()  # (U, 1)
+    places = is_used.cumsum(0)[rows] - 1
+    return gathered_sum(table[used, columns], places, offsets, weights)
+
+
 def has_float64(device: torch.device) -> bool:
     """Return whether a device computes in float64: Apple's does not."""
     return device.type != "mps"

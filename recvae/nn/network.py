@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import gaussian_draws
-from recvae.nn.kernels import GradientMemory
+from recvae.nn.kernels import GradientMemory, product
 from recvae.nn.layers import ClickLinear, Linear
 from recvae.nn.likelihoods import Likelihood, multinomial_log_likelihood
 from recvae.nn.noise import Noise
@@ -47,6 +47,12 @@ class Network(nn.Module, ABC):
     the module's ``training`` flag has no effect.
     """
 
+    def __init_subclass__(cls, **more: object) -> None:
+        """Take the logits of a few items from all of them where a class has logits of its own, and no shorter way."""
+        super().__init_subclass__(**more)
+        if "logits" in vars(cls) and "logits_at" not in vars(cls):
+            cls.logits_at = _of_all_logits  # type: ignore[method-assign]
+
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
     latent_prior: Prior = StandardNormal()
@@ -73,6 +79,11 @@ class Network(nn.Module, ABC):
         """Return the (B, I) scores to rank by."""
         logits: Tensor = self.output(self.code(batch))
         return logits
+
+    def logits_at(self, batch: Batch, items: Tensor) -> Tensor:
+        """Return :meth:`logits` of ``items`` alone, int64 (m,) on the batch's device: (B, m), equal to rounding."""
+        last = self.output
+        return product(self.code(batch), last.weight[items], last.bias[items])
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
         """Return the log-likelihood of the batch's clicks, (B,), from the input of the last layer."""
@@ -152,3 +163,7 @@ class Network(nn.Module, ABC):
     def gradient_memories(self) -> list[GradientMemory]:
         """Return the memory of every gradient that is kept from step to step."""
         return [module.memory for module in self.modules() if isinstance(module, ClickLinear | Linear)]
+
+
+def _of_all_logits(self: Network, batch: Batch, items: Tensor) -> Tensor:
+    return self.logits(batch)[:, items]

@@ -45,19 +45,24 @@ def rank(score: Callable[..., Tensor], query: Query, *, batch_size: int | None =
         block = score(part.histories, *asked).float()
         if batch_size is None and block.device.type != "cpu":
             rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
-        if part.allow is not None:
-            keep = torch.zeros_like(block, dtype=torch.bool)
-            _fill(keep, part.allow, True)
-            block.masked_fill_(~keep, -torch.inf)
-        if part.deny is not None:
-            _fill(block, part.deny, -torch.inf)
-        if part.exclude_seen:
-            _fill(block, part.histories, -torch.inf)
+        apply_rules(block, part)
         best, chosen = top_k(block, width)
         chosen[best == -torch.inf] = -1
         ids[rows, :width] = chosen.cpu().numpy()
         scores[rows, :width] = best.cpu().numpy()
     return Answer(ids, scores)
+
+
+def apply_rules(block: Tensor, query: Query) -> None:
+    """Set scores (n, n_items) of a query's users to -inf for the items that its rules leave out."""
+    if query.allow is not None:
+        keep = torch.zeros_like(block, dtype=torch.bool)
+        _fill(keep, query.allow, True)
+        block.masked_fill_(~keep, -torch.inf)
+    if query.deny is not None:
+        _fill(block, query.deny, -torch.inf)
+    if query.exclude_seen:
+        _fill(block, query.histories, -torch.inf)
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ def sealed_files(folder: Path, *names: str, beside: Sequence[str]) -> Iterator[t
 
 def seal(folder: Path, names: Sequence[str]) -> None:
     """Seal a folder that was just made: the present form of each named file that exists."""
-    _write(folder, _found(folder, names))
+    _write(folder, found(folder, names))
 
 
 def narrow(folder: Path) -> None:
@@ -115,14 +115,15 @@ def _forms(folder: Path, beside: Sequence[str]) -> Forms:
     """Return the present forms of a folder's files; for a file that was altered, the forms that it should have."""
     forms = read_seal(folder)
     if forms is None:
-        return _found(folder, beside)
+        return found(folder, beside)
     for name, allowed in forms.items():
         if len(allowed) > 1 and (digest := _digest(folder, name)) in allowed:
             forms[name] = [digest]
     return {name: allowed for name, allowed in forms.items() if allowed != [None]}
 
 
-def _found(folder: Path, names: Sequence[str]) -> Forms:
+def found(folder: Path, names: Sequence[str]) -> Forms:
+    """Return the present form of each named file that exists."""
     digests = {name: _digest(folder, name) for name in names}
     return {name: [digest] for name, digest in digests.items() if digest is not None}
 

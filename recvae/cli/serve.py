@@ -1,0 +1,126 @@
+"""``recvae serve``: a trained model that answers over HTTP, with a page to try it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recvae.cli.options import Debug, Device, Quiet, Threads
+from recvae.cli.terminal import Terminal
+from recvae.cli.threads import use_threads
+
+_LIMITS = "Limits"
+_EXTRA = ("fastapi", "uvicorn", "httptools", "prometheus_client")
+
+
+def serve(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]RUN...", help="Run folders that 'recvae train' wrote.", show_default=False),
+    ],
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen at; 0: a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes, each with the models in its memory.")] = 1,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file with the token that every request must bring.")
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody ask who can reach --host.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Notice a new run in the place of a served one.")
+    ] = True,
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="A line of JSON on stdout for each request.")
+    ] = True,
+    max_k: Annotated[int, typer.Option(metavar="N", help="Items in a list.", rich_help_panel=_LIMITS)] = 1000,
+    max_history: Annotated[
+        int, typer.Option(metavar="N", help="Items in a history.", rich_help_panel=_LIMITS)
+    ] = 10_000,
+    max_batch: Annotated[int, typer.Option(metavar="N", help="Queries in a batch.", rich_help_panel=_LIMITS)] = 256,
+    max_body: Annotated[int, typer.Option(metavar="BYTES", help="Bytes in a body.", rich_help_panel=_LIMITS)] = 1 << 20,
+    max_queue: Annotated[
+        int, typer.Option(metavar="N", help="Questions that may wait.", rich_help_panel=_LIMITS)
+    ] = 1024,
+    device: Device = "auto",
+    threads: Threads = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Serve trained models over HTTP, and a page to try them, until Ctrl-C or SIGTERM.
+
+    [dim]recvae serve runs/ml-1m-recvae[/]
+    [dim]recvae serve films=runs/ml-1m-recvae books=runs/books-ease --port 8080[/]
+    [dim]recvae serve runs/ml-1m-recvae --host 0.0.0.0 --token-file token.txt --workers 2[/]
+    """
+    use_threads(threads)  # before torch is loaded
+    need_extra()
+    from recvae.serving.logs import Log
+    from recvae.serving.server import Service, listen, url
+    from recvae.serving.server import serve as serve_until_asked
+    from recvae.serving.settings import Settings, read_token
+
+    terminal = Terminal(quiet=quiet)
+    settings = Settings(
+        runs=named(runs),
+        host=host,
+        port=port,
+        workers=workers,
+        device=device,
+        token=None if token_file is None else read_token(token_file),
+        no_auth=no_auth,
+        watch=watch,
+        access_log=access_log,
+        max_k=max_k,
+        max_history=max_history,
+        max_batch=max_batch,
+        max_body=max_body,
+        max_queue=max_queue,
+    )
+    listener = listen(settings.host, settings.port)
+    address = url(listener)
+
+    def said(service: Service) -> None:
+        for one in service.shelf:
+            terminal.note(f"{one.name}: {one.title}, {one.model.n_items:,} items, version {one.version}.")
+        terminal.note(f"Serving at {address} until Ctrl-C.")
+        log.write("ready", url=address)
+
+    log = Log()
+    status = serve_until_asked(settings, listener, log, said)
+    raise typer.Exit(status)
+
+
+def need_extra() -> None:
+    """Raise :class:`InputError` where the packages of the service are not installed."""
+    from importlib.util import find_spec
+
+    from recvae.errors import InputError
+
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"The service needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
+            "Install it with: pip install 'recvae[serve]'"
+        )
+
+
+def named(runs: list[str]) -> dict[str, Path]:
+    """Return run folders by name: NAME=RUN, or the folder's own name."""
+    import re
+
+    from recvae.errors import InputError
+
+    found: dict[str, Path] = {}
+    for text in runs:
+        name, equals, folder = text.partition("=")
+        path = Path(folder) if equals and not Path(text).exists() else Path(text)
+        if path == Path(text):
+            name = path.resolve().name
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise InputError(
+                f"'{name}' cannot be a model's name in an address. Give it one of letters, digits, '.', '_' and '-': "
+                f"films={path}"
+            )
+        if name in found:
+            raise InputError(f"Two runs are called '{name}'. Give each a name of its own: NAME=RUN.")
+        found[name] = path
+    return found

@@ -1,0 +1,273 @@
+"""From checked requests to lists, without any HTTP: questions, which of them share one Query, and their listings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from recvae.arguments import shown
+from recvae.errors import InputError, listed
+from recvae.queries import Answer, Query
+from recvae.serving.problems import FieldError, Refusal, of_field
+from recvae.serving.schema import Recommend, Similar
+from recvae.serving.served import Served
+from recvae.serving.settings import Settings
+
+LARGEST = float(np.finfo(np.float32).max)  # JSON knows no infinity
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """One question in the columns of the model that will answer it.
+
+    ``columns``: the history, each item once, ascending, with ``values`` of the same length; for similar items the one
+    item, and ``similar`` is set. ``unknown``: ids of the request that the model does not know.
+    """
+
+    served: Served
+    columns: list[int]
+    k: int
+    values: list[float] | None = None
+    exclude_seen: bool = True
+    allow: list[int] | None = None
+    deny: list[int] | None = None
+    allow_tags: tuple[str, ...] | None = None
+    deny_tags: tuple[str, ...] | None = None
+    conditions: tuple[str, ...] | None = None
+    most_per_tag: int | None = None
+    diversity: float = 0.0
+    reasons: int = 0
+    similar: bool = False
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that are scored for this question."""
+        return 1 + len(self.columns) if self.reasons else 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether a list's beginning is the same whatever its length."""
+        return self.most_per_tag is None and not self.diversity and not self.reasons
+
+    def group(self) -> tuple[object, ...]:
+        """Return a key: questions of the same key can be asked in one Query."""
+        if self.similar:
+            return self.served, True, self.k, None if self.allow is None and self.deny is None else self
+        return (
+            self.served,
+            False,
+            0 if self.plain else self.k,
+            self.exclude_seen,
+            self.allow is None,
+            self.allow_tags is None,
+            self.most_per_tag,
+            self.diversity,
+            self.reasons,
+        )
+
+
+class Because(NamedTuple):
+    """An item of the history, and the listed item's score and rank where the history is without it."""
+
+    column: int
+    score: float
+    rank: int
+
+
+class Listing(NamedTuple):
+    """One answer: columns, scores, ranks by score (empty without reasons) and reasons of each listed item."""
+
+    columns: list[int]
+    scores: list[float]
+    ranks: list[int]
+    reasons: list[list[Because]]
+
+
+def asked(served: Served, request: Recommend, settings: Settings) -> Question:
+    """Return a request as a question to ``served``; raise :class:`Refusal` for values that cannot be used."""
+    _limit("k", request.k, settings.max_k)
+    _limit("reasons", request.reasons, settings.max_reasons)
+    if len(request.history) > settings.max_history:
+        raise of_field(
+            "history", f"The history has {len(request.history):,} items; this service takes {settings.max_history:,}."
+        )
+    model, unknown = served.model, dict[str, None]()
+    values = _values(served, request)
+    column_of = served.columns
+    row: dict[int, float] = {}
+    for item, value in zip(request.history, values, strict=True):
+        column = column_of.get(item)
+        if column is None:
+            unknown[item] = None
+        else:
+            row[column] = value
+    if request.strict and request.history and not row:
+        raise of_field("history", f"None of the history's items is known: {listed(request.history)}.")
+    columns = sorted(row)
+    question = Question(
+        served,
+        columns,
+        min(request.k, model.n_items),
+        [row[column] for column in columns] if request.ratings is not None else None,
+        request.exclude_seen,
+        most_per_tag=request.most_per_tag,
+        diversity=request.diversity,
+        reasons=request.reasons,
+    )
+    _rules(question, request, unknown)
+    if request.conditions:
+        try:
+            model.encode_conditions([request.conditions])
+        except InputError as error:
+            raise of_field("conditions", str(error)) from error
+        question.conditions = tuple(request.conditions)
+    question.unknown = list(unknown)
+    return question
+
+
+def alike(served: Served, request: Similar, settings: Settings) -> Question:
+    """Return a request for similar items as a question; raise :class:`Refusal` as :func:`asked` does, 404 for an item
+    that there is not.
+    """
+    _limit("k", request.k, settings.max_k)
+    column = served.columns.get(request.item)
+    if column is None:
+        raise of_field("item", served.no_item(request.item), status=404)
+    if served.no_similar:
+        raise of_field("item", served.no_similar)
+    unknown = dict[str, None]()
+    question = Question(served, [column], min(request.k, served.model.n_items), similar=True)
+    _rules(question, request, unknown)
+    question.unknown = list(unknown)
+    if question.allow_tags is not None:  # similar items know no tags: these become items
+        with_tags = served.with_tags(question.allow_tags)
+        question.allow = with_tags if question.allow is None else sorted(set(with_tags) & set(question.allow))
+    if question.deny_tags:
+        question.deny = sorted({*served.with_tags(question.deny_tags), *(question.deny or ())})
+    return question
+
+
+def _limit(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise of_field(name, f"'{name}' must be at most {most:,}, and is {shown(value)}.")
+
+
+def _values(served: Served, request: Recommend) -> list[float]:
+    """Return the value of each item of a history."""
+    if request.ratings is None:
+        return [served.named_value] * len(request.history)
+    if not served.of_ratings:
+        raise of_field("ratings", "This model was trained on clicks, to which a rating says nothing: leave them out.")
+    if len(request.ratings) != len(request.history):
+        raise of_field(
+            "ratings",
+            f"There are {len(request.ratings):,} ratings for {len(request.history):,} items; each item has one.",
+        )
+    return request.ratings
+
+
+def _rules(question: Question, request: Recommend | Similar, unknown: dict[str, None]) -> None:
+    """Put the items and tags of a request into a question, and unknown ids into ``unknown``."""
+    served, errors = question.served, []
+    for name, ids in (("allow", request.allow), ("deny", request.deny)):
+        if ids is None:
+            continue
+        known = [column for item in ids if (column := served.columns.get(item)) is not None]
+        unknown.update((item, None) for item in ids if item not in served.columns)
+        if name == "allow" and not known:
+            raise of_field("allow", "None of the allowed items is known, so that nothing could be listed.")
+        setattr(question, name, sorted(set(known)))
+    for name, tags in (("allow_tags", request.allow_tags), ("deny_tags", request.deny_tags)):
+        if tags is None:
+            continue
+        for place, tag in enumerate(tags):
+            if tag not in served.tags:
+                errors.append(FieldError(f"{name}.{place}", served.no_tag(tag)))
+        if name == "allow_tags" and not tags:
+            errors.append(FieldError(name, "The list of allowed tags is empty, so that nothing could be listed."))
+        setattr(question, name, tuple(dict.fromkeys(tags)))
+    if errors:
+        raise Refusal(422, errors[0].detail, errors)
+
+
+def answered(questions: Sequence[Question]) -> list[Listing]:
+    """Return the listings of questions that share one Query, by one call of the model that they are asked of."""
+    first = questions[0]
+    model = first.served.model
+    k = max(question.k for question in questions)
+    if first.similar:
+        answer = model.similar_items(
+            [question.columns[0] for question in questions],
+            k,
+            allow=None if first.allow is None else np.array(first.allow, np.int64),
+            deny=None if first.deny is None else np.array(first.deny, np.int64),
+        )
+    else:
+        answer = model.answer(query(questions, k))
+    return _listings(answer, [question.k for question in questions])
+
+
+def query(questions: Sequence[Question], k: int) -> Query:
+    """Return the Query of questions of one group."""
+    first, n_items = questions[0], questions[0].served.model.n_items
+    value = first.served.named_value
+    histories = _matrix([question.columns for question in questions], n_items, value)
+    if any(question.values is not None for question in questions):
+        values = [question.values or [value] * len(question.columns) for question in questions]
+        histories.data[:] = [number for row in values for number in row]
+    alone = len(questions) == 1
+
+    def items(rows: list[list[int] | None]) -> csr_array | NDArray[np.int64] | None:
+        if all(row is None for row in rows):
+            return None
+        return np.array(rows[0], np.int64) if alone else _matrix([row or [] for row in rows], n_items)
+
+    def names(rows: list[tuple[str, ...] | None]) -> Sequence[object] | None:
+        if not any(rows):
+            return None
+        return rows[0] if alone else [row or () for row in rows]
+
+    return Query(
+        histories,
+        k,
+        first.exclude_seen,
+        items([question.allow for question in questions]),
+        items([question.deny for question in questions]),
+        names([question.conditions for question in questions]),
+        names([question.allow_tags for question in questions]),
+        names([question.deny_tags for question in questions]),
+        first.most_per_tag,
+        first.diversity,
+        first.reasons,
+    )
+
+
+def _matrix(rows: Sequence[Sequence[int]], n_items: int, value: float = 1.0) -> csr_array:
+    """Return lists of columns, each ascending, as CSR (n, n_items) of ``value``."""
+    indices = np.array([column for row in rows for column in row], dtype=np.int64)
+    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=indptr[1:])
+    return csr_array((np.full(len(indices), value, np.float32), indices, indptr), shape=(len(rows), n_items))
+
+
+def _listings(answer: Answer, widths: Sequence[int]) -> list[Listing]:
+    """Return the rows of an answer as plain numbers, each cut to its length and without padding."""
+    ids = answer.ids
+    lengths = np.minimum((ids >= 0).sum(1), widths).tolist()
+    scores = np.clip(answer.scores, -LARGEST, LARGEST).tolist()
+    found = answer.reasons
+    listings = []
+    for row, (columns, length) in enumerate(zip(ids.tolist(), lengths, strict=True)):
+        ranks: list[int] = []
+        reasons: list[list[Because]] = []
+        if found is not None:
+            ranks = found.ranks[row, :length].tolist()
+            parts = (found.items, np.clip(found.scores, -LARGEST, LARGEST), found.ranks_without)
+            triples = zip(*(part[row, :length].tolist() for part in parts), strict=True)
+            reasons = [[Because(*one) for one in zip(*three, strict=True) if one[0] >= 0] for three in triples]
+        listings.append(Listing(columns[:length], scores[row][:length], ranks, reasons))
+    return listings

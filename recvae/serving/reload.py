@@ -1,0 +1,136 @@
+"""The served models by name, and the exchange of one for a new run folder that was put in its folder's place.
+
+The folder is read at the start and for an exchange; in between its identity alone is looked at. A new run is loaded and
+tried beside the old one, in a thread of its own, and takes its place between two batches: a request keeps the model
+that it came to, so that no answer is of two versions. A run that cannot be used is refused, and the old one serves on.
+"""
+
+import gc
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+from recvae.errors import RecvaeError, WorkError
+from recvae.files.swap import one_version
+from recvae.recommender import load
+from recvae.serving.served import Served
+from recvae.training import seals
+from recvae.training.run_folder import METRICS, RUN, files_of
+
+POLL_EVERY = 1.0  # seconds
+
+Identity = tuple[tuple[int, ...] | None, ...]
+
+
+class Reporter(Protocol):
+    """Exchanges are reported to such an object."""
+
+    def swapped(self, served: Served, before: Served | None) -> None:
+        """Note a model that was loaded, and the one that it replaced."""
+
+    def refused(self, name: str, folder: Path, reason: str) -> None:
+        """Note a run that was refused."""
+
+
+class Shelf:
+    """The served models by name, each with the run folder that it came from; the first is the default."""
+
+    def __init__(self, runs: Mapping[str, Path], device: str, reporter: Reporter) -> None:
+        self._runs, self._device, self._reporter = runs, device, reporter
+        self._served: dict[str, Served] = {}
+        self._seen: dict[str, Identity] = {}
+        self._turn = Lock()  # one exchange at a time
+
+    @property
+    def default(self) -> Served:
+        """The model that is asked where none is named."""
+        return next(iter(self._served.values()))
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter([*self._served.values()])
+
+    def get(self, name: str) -> Served | None:
+        """Return the model of a name, None where there is none."""
+        return self._served.get(name)
+
+    def load(self) -> None:
+        """Load every run; raise the errors of :func:`read_served`."""
+        for name, folder in self._runs.items():
+            self._seen[name] = identity(folder)
+            self._put(read_served(name, folder, self._device))
+
+    def look(self, *, again: bool = False) -> None:
+        """Exchange the models whose run folders were replaced since the last look; with ``again``, look at refused runs
+        once more. Never raises: a run that cannot be used is reported.
+        """
+        with self._turn:
+            for name, folder in self._runs.items():
+                seen = identity(folder)
+                if seen[1] is None and not again:
+                    continue  # a folder between two renames, or removed: the model serves on
+                if seen == self._seen[name] and not again:
+                    continue
+                self._seen[name] = seen
+                self._exchange(name, folder)
+
+    def _exchange(self, name: str, folder: Path) -> None:
+        try:
+            if version_of(folder) == self._served[name].version:
+                return  # touched, and not changed
+            self._put(read_served(name, folder, self._device))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a new run, the old one must serve on
+            reason = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
+            self._reporter.refused(name, folder, " ".join(reason.split()))
+        gc.collect()  # the old model goes with the last request that it answers
+
+    def _put(self, served: Served) -> None:
+        before = self._served.get(served.name)
+        self._served[served.name] = served
+        self._reporter.swapped(served, before)
+
+
+def read_served(name: str, folder: Path, device: str) -> Served:
+    """Return the model of a run folder, loaded, checked against the folder's seal and asked once.
+
+    Raises :class:`FormatError` where the folder is damaged, of another version or none, and :class:`WorkError` where
+    the model cannot rank.
+    """
+
+    def read() -> Served:
+        model = load(folder, device)
+        seals.verify(folder)
+        return Served(name, model, version_of(folder))
+
+    served = one_version(folder, read)
+    try:
+        served.warm()
+    except RecvaeError as error:
+        raise WorkError(f"{folder} was loaded and cannot rank: {error}") from error
+    return served
+
+
+def version_of(folder: Path) -> str:
+    """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``."""
+    forms = seals.read_seal(folder)
+    if forms is None:
+        forms = seals.found(folder, files_of(folder))
+    kept = {name: digests for name, digests in forms.items() if name != METRICS and not name.startswith("resume/")}
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:12]
+
+
+def identity(folder: Path) -> Identity:
+    """Return which folder and files a run is made of at present, without reading them; None for each missing one."""
+    return tuple(_told_apart(path) for path in (folder, folder / RUN, folder / seals.SEAL))
+
+
+def _told_apart(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a path of pathlib, and quicker
+    except OSError:
+        return None
+    if path.is_dir():
+        return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

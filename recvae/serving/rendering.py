@@ -1,0 +1,71 @@
+"""Answers as JSON: put together from parts that are prepared once, as most of a list is the same every time."""
+
+from collections.abc import Sequence
+
+from pydantic_core import to_json
+
+from recvae.serving.answers import Because, Listing, Question
+from recvae.serving.served import Served
+
+# Seven digits: as many as float32 has.
+
+
+def recommended(question: Question, listing: Listing) -> bytes:
+    """Return the answer to one question, :class:`recvae.serving.schema.Recommended`."""
+    return b"%b,%b" % (answer(question, listing)[:-1], _made_by(question.served))
+
+
+def answer(question: Question, listing: Listing) -> bytes:
+    """Return an answer without the model's name, :class:`recvae.serving.schema.Answer`."""
+    card = question.served.card
+    if listing.reasons:
+        places = zip(listing.columns, listing.scores, listing.ranks, listing.reasons, strict=True)
+        items = [
+            b'%b,"score":%.7g,"rank":%d,"score_rank":%d,"reasons":%b}'
+            % (card(column), score, rank, by_score, _reasons(question.served, because))
+            for rank, (column, score, by_score, because) in enumerate(places, start=1)
+        ]
+    else:
+        items = [
+            b'%b,"score":%.7g,"rank":%d,"reasons":[]}' % (card(column), score, rank)
+            for rank, (column, score) in enumerate(zip(listing.columns, listing.scores, strict=True), start=1)
+        ]
+    unknown = to_json(question.unknown) if question.unknown else b"[]"
+    return b'{"items":[%b],"unknown":%b}' % (b",".join(items), unknown)
+
+
+def answers(parts: Sequence[bytes], served: Served) -> bytes:
+    """Return the answers of a batch, :class:`recvae.serving.schema.Answers`; a part is an answer or a problem."""
+    return b'{"answers":[%b],%b' % (b",".join(parts), _made_by(served))
+
+
+def similar(question: Question, listing: Listing) -> bytes:
+    """Return the items most like one, :class:`recvae.serving.schema.SimilarItems`."""
+    served = question.served
+    items = [
+        b'%b,"score":%.7g,"rank":%d}' % (served.card(column), score, rank)
+        for rank, (column, score) in enumerate(zip(listing.columns, listing.scores, strict=True), start=1)
+    ]
+    asked = served.card(question.columns[0])
+    return b'{"item":%b},"items":[%b],%b' % (asked, b",".join(items), _made_by(served))
+
+
+def found(served: Served, columns: Sequence[int], total: int, unknown: Sequence[str]) -> bytes:
+    """Return items that were found, :class:`recvae.serving.schema.Items`."""
+    cards = b",".join(served.card(column) + b"}" for column in columns)
+    return b'{"items":[%b],"total":%d,"unknown":%b}' % (cards, total, to_json(list(unknown)))
+
+
+def _reasons(served: Served, reasons: Sequence[Because]) -> bytes:
+    ids, titles = served.model.items.ids, served.model.items.titles
+    return to_json(
+        [
+            {"item": ids[one.column], "title": titles[one.column], "score": one.score, "rank": one.rank}
+            for one in reasons
+        ]
+    )
+
+
+def _made_by(served: Served) -> bytes:
+    """Return the end of an answer: the model that made it."""
+    return b'"model":%b}' % served.head
