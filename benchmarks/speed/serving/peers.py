@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Response
+
 from recvae.serving.schema import Model, Recommend, Recommendation, Recommended
 
 
