@@ -1,5 +1,6 @@
 """``recvae serve``: a trained model that answers over HTTP, with a page to try it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -51,12 +52,19 @@ def serve(
     [dim]recvae serve films=runs/ml-1m-recvae books=runs/books-ease --port 8080[/]
     [dim]recvae serve runs/ml-1m-recvae --host 0.0.0.0 --token-file token.txt --workers 2[/]
     """
-    use_threads(threads)  # before torch is loaded
     need_extra()
+    from recvae.errors import InputError
+
+    if workers > 1 and os.name != "posix":
+        raise InputError("--workers needs a POSIX system; here one process serves. Leave the option out.")
+    number = _threads(threads, workers)
+    if workers == 1:
+        use_threads(str(number))  # before torch is loaded
     from recvae.serving.logs import Log
-    from recvae.serving.server import Service, listen, url
-    from recvae.serving.server import serve as serve_until_asked
+    from recvae.serving.server import listen, url
+    from recvae.serving.server import serve as serve_here
     from recvae.serving.settings import Settings, read_token
+    from recvae.serving.workers import Facts, Workers
 
     terminal = Terminal(quiet=quiet)
     settings = Settings(
@@ -78,15 +86,29 @@ def serve(
     listener = listen(settings.host, settings.port)
     address = url(listener)
 
-    def said(service: Service) -> None:
-        for one in service.shelf:
-            terminal.note(f"{one.name}: {one.title}, {one.model.n_items:,} items, version {one.version}.")
+    log = Log()
+
+    def said(facts: Facts) -> None:
+        for name, title, n_items, version in facts:
+            terminal.note(f"{name}: {title}, {n_items:,} items, version {version}.")
         terminal.note(f"Serving at {address} until Ctrl-C.")
         log.write("ready", url=address)
 
-    log = Log()
-    status = serve_until_asked(settings, listener, log, said)
-    raise typer.Exit(status)
+    if workers > 1:
+        raise typer.Exit(Workers(settings, listener, number, log).run(said))
+    raise typer.Exit(serve_here(settings, listener, log, lambda service: said(service.facts())))
+
+
+def _threads(asked: str, workers: int) -> int:
+    """Return how many threads each process ranks with: a core is left to the connections."""
+    from recvae.training import threads
+
+    number = threads.parse(asked)
+    if number is not None:
+        return number
+    if "OMP_NUM_THREADS" in os.environ and os.environ["OMP_NUM_THREADS"].isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    return max(1, threads.cores() // workers - 1)
 
 
 def need_extra() -> None:

@@ -45,6 +45,10 @@ class Service:
         self.ready = False
         self.token = None if settings.token is None else _digest(settings.token.encode())
 
+    def facts(self) -> list[tuple[str, str, int, str]]:
+        """Return name, title, number of items and version of each model."""
+        return [(one.name, one.title, one.model.n_items, one.version) for one in self.shelf]
+
     def ranked(self, batch: int, waited: Sequence[float], seconds: float) -> None:
         """Count a batch."""
         self.metrics.ranked(waited, seconds)

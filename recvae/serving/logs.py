@@ -4,11 +4,13 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
 from pydantic_core import to_json
 
+WHOLE = 4000  # characters, nearly all of one byte
 EVERY = 0.1  # seconds between two writings
 MOST_LINES = 50_000  # kept for a reader that does not read; then lines are lost, and counted
 
@@ -50,10 +52,22 @@ class Log:
             self._lost = 0
         if lines:
             try:
-                self._stream.write("".join(lines))
-                self._stream.flush()
+                for piece in _pieces(lines):
+                    self._stream.write(piece)
+                    self._stream.flush()
             except (OSError, ValueError):  # a full disk or a closed stream must not end the service
                 self._lost += len(lines)
+
+
+def _pieces(lines: list[str]) -> Iterator[str]:
+    """Yield lines joined to pieces that the system writes whole: several processes may share a pipe."""
+    piece = ""
+    for line in lines:
+        if piece and len(piece) + len(line) > WHOLE:
+            yield piece
+            piece = ""
+        piece += line
+    yield piece
 
 
 def _line(moment: float, event: str, facts: dict[str, object]) -> str:

@@ -64,6 +64,7 @@ def of_validation(error: ValidationError, kind: type[BaseModel], before: str = "
     if found[0]["type"] == "json_invalid":
         reason = str(found[0].get("ctx", {}).get("error", "it cannot be read"))
         return Refusal(400, f"The body is not JSON: {reason}.")
+    found.sort(key=lambda one: one["type"] != "extra_forbidden")  # a misspelt field is the reason why one is missing
     errors = [FieldError(before + ".".join(map(str, one["loc"])), _sentence(one, kind)) for one in found[:MOST_ERRORS]]
     more = f" There are {len(found) - 1} more such mistakes; see errors." if len(found) > 1 else ""
     return Refusal(422, errors[0].detail + more, errors)

@@ -19,14 +19,17 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request's head."""
         super().connection_made(transport)
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Read on; end the connection where a head is too large."""
         if self._in_head:
             self._head += len(data)
             if self._timer is None:
@@ -36,11 +39,13 @@ class Protocol(HttpToolsProtocol):
             self._end(Refusal(431, f"The request's head is larger than {MOST_HEAD:,} bytes."))
 
     def on_headers_complete(self) -> None:
+        """Begin to answer."""
         self._in_head, self._head = False, 0
         self._stop_waiting()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        """Wait for the next request's head."""
         self._in_head = True
         super().on_message_complete()
 

@@ -1,4 +1,7 @@
-"""Answers as JSON: put together from parts that are prepared once, as most of a list is the same every time."""
+"""Answers as JSON: put together from parts that are prepared once, as most of a list is the same every time.
+
+Scores have seven digits, as many as float32 has.
+"""
 
 from collections.abc import Sequence
 
@@ -6,8 +9,6 @@ from pydantic_core import to_json
 
 from recvae.serving.answers import Because, Listing, Question
 from recvae.serving.served import Served
-
-# Seven digits: as many as float32 has.
 
 
 def recommended(question: Question, listing: Listing) -> bytes:
@@ -58,12 +59,12 @@ def found(served: Served, columns: Sequence[int], total: int, unknown: Sequence[
 
 def _reasons(served: Served, reasons: Sequence[Because]) -> bytes:
     ids, titles = served.model.items.ids, served.model.items.titles
-    return to_json(
-        [
-            {"item": ids[one.column], "title": titles[one.column], "score": one.score, "rank": one.rank}
-            for one in reasons
-        ]
-    )
+    parts = [
+        b'{"item":%b,"title":%b,"score":%.7g,"rank":%d}'
+        % (to_json(ids[one.column]), to_json(titles[one.column]), one.score, one.rank)
+        for one in reasons
+    ]
+    return b"[%b]" % b",".join(parts)
 
 
 def _made_by(served: Served) -> bytes:

@@ -85,7 +85,7 @@ class Routes:
         served = shelf.default if name is None else shelf.get(name)
         if served is None:
             names = [one.name for one in shelf]
-            near = did_you_mean(name[:100], names)
+            near = did_you_mean(str(name)[:100], names)
             raise Refusal(404, f"There is no model {shown(name)}.{near} Known: {', '.join(names)}.")
         request.scope["facts"] = {"model": served.name, "version": served.version}
         return served

@@ -61,6 +61,7 @@ class Process(uvicorn.Server):
         settings = service.settings
         self.service, self._on_ready = service, on_ready
         self.asked_by: int | None = None  # the signal that asked the process to end
+        self._woken, self._again = threading.Event(), False
         Protocol.head_within = settings.head_within
         super().__init__(
             uvicorn.Config(
@@ -83,8 +84,6 @@ class Process(uvicorn.Server):
         service, settings = self.service, self.service.settings
         loop = asyncio.get_running_loop()
         service.ranker = Ranker(loop, service, most_waiting=settings.max_queue, rows_at_once=settings.rows_at_once)
-        self._woken = threading.Event()
-        self._again = False
         self._watch = threading.Thread(target=self._watch_runs, name="watch", daemon=True)
         self._watch.start()
         await super().startup(sockets)
@@ -112,7 +111,9 @@ class Process(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        asks = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # a worker ignores Ctrl-C
+        before = {number: signal.signal(number, self.handle_exit) for number in asks}
         if HANG_UP is not None:
             before[HANG_UP] = signal.signal(HANG_UP, self._look_again)
         try:
@@ -127,6 +128,10 @@ class Process(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + sig)
         self.asked_by = sig
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to end: take no more connections, and finish what is under way."""
         self.service.ready = False
         self.should_exit = True
         self._woken.set()

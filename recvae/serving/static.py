@@ -2,6 +2,7 @@
 
 import hashlib
 import mimetypes
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 from fastapi import FastAPI
@@ -27,7 +28,7 @@ def add(app: FastAPI) -> None:
         app.router.routes.append(Route(path, _answer(file.read_bytes(), kind), methods=["GET"]))
 
 
-def _answer(content: bytes, kind: str):
+def _answer(content: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
 
