@@ -1,9 +1,9 @@
 """Evaluation: ranking metrics, the protocol that applies them, and their uncertainty. NumPy and SciPy only."""
 
+from eval.list_sets import ListCounts
 from eval.metrics import (
     LIST_SET,
     PER_USER,
-    ListCounts,
     MetricName,
     parse_metric,
     parse_metrics,

@@ -14,14 +14,18 @@ A metric is asked for by a name that fixes its definition, ``name@k``. With the 
 ``coverage@k``      of all lists together: the share of the catalogue that is in the first k places of any list
 ``novelty@k``       of all lists together: the mean over all recommended items i of -log2(clicks of i / all clicks), in
                     bits, clicks counted in training; an item without a training click counts as clicked once
+``diversity@k``     the mean over lists of at least two items of the mean over their pairs of 1 - cosine, the cosine of
+                    two items being that of their columns of training clicks, 0 where one has none
+``gini@k``          of all lists together: the Gini coefficient of how often each item of the catalogue is in the first
+                    k places, 0 where all are equally often, near 1 where few fill all lists
 =================== ==================================================================================================
 
 k may be larger than the list or the catalogue: the definitions keep min(k, n), and a list that ends early has no more
-hits. The first group (``PER_USER``) has one value per user, NaN for a user without held-out items. The last two
-(``LIST_SET``) have one value for a whole set of lists. Nothing of size users x items is allocated.
+hits. The first group (``PER_USER``) has one value per user, NaN for a user without held-out items. The last four
+(``LIST_SET``, in :mod:`eval.list_sets`) have one value for a whole set of lists. Nothing of size users x items or items
+x items is allocated.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,16 +34,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from recvae.arguments import items, shown, whole_number
+from recvae.arguments import items, shown
 from recvae.errors import ConfigError, DataError, InputError, did_you_mean
 from recvae.matrices import check_indices
 
 __all__ = [
     "LIST_SET",
     "PER_USER",
-    "ListCounts",
     "MetricName",
     "as_floats",
+    "check_ids",
     "check_matrix",
     "contained",
     "parse_metric",
@@ -53,9 +57,6 @@ Ints = npt.NDArray[np.integer]
 # Bytes of the marking buffer of `contained`: large enough to hide the cost of a block, small enough to stay in the
 # cache (measured at 20,108 items: 2.2 ms for 1,000,000 ids at 4 MiB, 6.7 ms at 256 KiB, 13.8 ms at 64 MiB).
 _BUFFER_BYTES = 1 << 22
-
-MOST_ITEMS = 100_000_000
-"""Counts are kept for catalogues up to this size: 16 bytes an item, for each k."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ PER_USER: dict[str, Callable[[Hits, int], tuple[Floats, Floats]]] = {
 }
 """The metrics with one value per user, by name: a numerator and a denominator of the hits and k, float64 (n,) each."""
 
-LIST_SET: tuple[str, ...] = ("coverage", "novelty")
+LIST_SET: tuple[str, ...] = ("coverage", "novelty", "diversity", "gini")
 """Names of the metrics with one value for a whole set of lists."""
 
 
@@ -220,7 +221,7 @@ def _clicks(matrix: csr_array) -> tuple[Ints, Ints]:
     return kept[matrix.indptr], matrix.indices[present]
 
 
-def _check_ids(ids: object, n_items: int) -> Ints:
+def check_ids(ids: object, n_items: int) -> Ints:
     """Check ``ids`` (n, K): int32 or int64, in the catalogue, unique in a row, -1 only as padding at the end."""
     if not (isinstance(ids, np.ndarray) and ids.ndim == 2 and ids.dtype in (np.int32, np.int64)):
         found = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else f"a {type(ids).__name__}"
@@ -284,7 +285,7 @@ def per_user_metrics(ids: Ints, held_out: csr_array, metrics: str | Iterable[str
         if metric.name not in PER_USER:
             raise ConfigError(f"'{metric}' is a metric of a whole set of lists and has no value per user.")
     check_matrix(held_out, "held-out")
-    hit = np.flatnonzero(contained(_check_ids(ids, held_out.shape[1]), held_out))
+    hit = np.flatnonzero(contained(check_ids(ids, held_out.shape[1]), held_out))
     per_row = np.diff(_clicks(held_out)[0]).astype(np.int64)
     length = max(1, ids.shape[1])
     hits = Hits(row=hit // length, rank=hit % length + 1, held_out=per_row)
@@ -295,62 +296,3 @@ def per_user_metrics(ids: Ints, held_out: csr_array, metrics: str | Iterable[str
         np.divide(numerator, denominator, out=value, where=per_row > 0)
         values[str(metric)] = value
     return values
-
-
-class ListCounts:
-    """Counts how often each item is recommended, batch by batch, for the metrics of a whole set of lists.
-
-    ``metrics``: names from ``LIST_SET``; ``n_items``: size of the catalogue; ``popularity``: (n_items,) training clicks
-    per item, needed by novelty only. The counts are integers, so the values do not depend on how the lists are batched.
-
-    Raises :class:`~recvae.errors.ConfigError` for another metric, or novelty without popularity, and
-    :class:`~recvae.errors.DataError` for popularity of the wrong shape, or negative, not finite or all zero.
-    """
-
-    def __init__(
-        self, metrics: str | Iterable[str | MetricName], n_items: int, popularity: npt.ArrayLike | None = None
-    ) -> None:
-        self._metrics = parse_metrics(metrics)
-        n_items = whole_number("n_items", n_items, least=0, most=MOST_ITEMS)
-        for metric in self._metrics:
-            if metric.name not in LIST_SET:
-                raise ConfigError(f"'{metric}' has a value per user; it is not a metric of a whole set of lists.")
-            if metric.name == "novelty" and popularity is None:
-                raise ConfigError(f"'{metric}' needs the popularity of the items in training: give popularity.")
-        self._bits = np.zeros(n_items) if popularity is None else _self_information(popularity, n_items)
-        self._counts = {metric.k: np.zeros(n_items, dtype=np.int64) for metric in self._metrics}
-
-    def add(self, ids: Ints) -> None:
-        """Count the lists ``ids`` (n, K), best first, padded at the end with -1."""
-        n_items = len(self._bits)
-        ids = _check_ids(ids, n_items)
-        so_far = np.zeros(n_items + 1, dtype=np.int64)
-        place = 0
-        for k in sorted(self._counts):
-            if place < ids.shape[1]:
-                so_far += np.bincount(ids[:, place:k].ravel() + 1, minlength=n_items + 1)
-                place = k
-            self._counts[k] += so_far[1:]  # slot 0 counts the padding
-
-    def values(self) -> dict[str, float]:
-        """Return ``{"name@k": value}`` of all lists added so far; novelty is NaN where nothing was recommended."""
-        result: dict[str, float] = {}
-        for metric in self._metrics:
-            counts = self._counts[metric.k]
-            total = int(counts.sum())
-            if metric.name == "coverage":
-                result[str(metric)] = np.count_nonzero(counts) / len(counts) if len(counts) else math.nan
-            else:
-                result[str(metric)] = float(counts @ self._bits) / total if total else math.nan
-        return result
-
-
-def _self_information(popularity: npt.ArrayLike, n_items: int) -> Floats:
-    """-log2 of each item's share of the training clicks, in bits -> (n_items,) float64."""
-    clicks = as_floats("popularity", popularity)
-    if clicks.shape != (n_items,):
-        raise DataError(f"popularity must hold one number for each of {n_items} items, and has shape {clicks.shape}.")
-    if not (np.isfinite(clicks).all() and (clicks >= 0).all() and clicks.sum() > 0):
-        raise DataError("popularity must hold numbers of clicks: finite, not negative, and not all zero.")
-    bits: Floats = -np.log2(np.maximum(clicks, 1.0) / clicks.sum())
-    return bits

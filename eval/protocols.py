@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from eval.list_sets import ListCounts
 from eval.metrics import (
     LIST_SET,
     PER_USER,
-    ListCounts,
     MetricName,
     check_matrix,
     contained,
@@ -84,19 +84,23 @@ def evaluate(
     *,
     batch_size: int = _BATCH_SIZE,
     popularity: npt.ArrayLike | None = None,
+    train: csr_array | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Rank each user's items from the fold-in clicks and score the lists against the held-out clicks.
 
     ``fold_in``, ``held_out``: canonical CSR (n, n_items), row r of both the same user, no item in both. ``fold_in`` may
-    be a :class:`~recvae.queries.Query`, which has conditions, allowed or denied items beside the clicks; the metrics
-    say how long its lists are. ``metrics``: names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker
+    be a :class:`~recvae.queries.Query`, which has conditions and rules beside the clicks; the metrics say how long its
+    lists are. ``metrics``: names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker
     at a time, which bounds memory and changes no result beyond the ranker's own rounding; ``popularity``: (n_items,)
-    training clicks, for novelty; ``progress``: called with (users done, users in all) after each batch.
+    training clicks, for novelty; ``train``: the training clicks, CSR (any, n_items), for diversity; ``progress``:
+    called with (users done, users in all) after each batch.
 
-    One list per user, as long as the largest k (at most the catalogue), serves all metrics. Users without held-out
-    items are left out of the per-user metrics and not even ranked, unless coverage or novelty is asked for: these are
-    taken over the lists of all users. Their ``Metric`` has no standard error and counts all users.
+    One list per user, as long as the largest k (at most the catalogue), serves all metrics; where the query asks for
+    diversity, each k has lists of its own, for a list of k is then not the beginning of a longer one. Users without
+    held-out items are left out of the per-user metrics and not even ranked, unless a metric of the whole set of lists
+    is asked for: these are taken over the lists of all users. Their ``Metric`` has no standard error and counts all
+    users, or for diversity those whose list has two items.
 
     Raises :class:`~recvae.errors.ConfigError` for the options, :class:`~recvae.errors.DataError` for the matrices,
     and :class:`~recvae.errors.InputError` for a ranker that breaks its contract (a list with a seen item, an item
@@ -108,30 +112,34 @@ def evaluate(
     function("progress", progress)
     check_matrix(held_out, "held-out")
     n_items = held_out.shape[1]
-    counts = ListCounts(list_set_names, n_items, popularity) if list_set_names else None
-    k = max(name.k for name in names)
-    users = _Users(fold_in, held_out, k, batch_size=batch_size, everyone=counts is not None)
+    counts = ListCounts(list_set_names, n_items, popularity, train) if list_set_names else None
+    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=counts is not None)
+    depths = sorted({name.k for name in names})
+    lengths = depths if users.apart else depths[-1:]  # the lists that are made
     per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
     rank_seconds = score_seconds = 0.0
     done = 0
-    for rows, query, clicks in users.batches():
-        began = time.perf_counter()
-        ids = _ranked(ranker, query)
-        ranked = time.perf_counter()
-        if per_user_names:
-            for name, values in per_user_metrics(ids, clicks, per_user_names).items():
-                per_user[name][rows] = values
-        if counts is not None:
-            counts.add(ids)
-        _check_unseen(ids, query.histories)
-        rank_seconds += ranked - began
-        score_seconds += time.perf_counter() - ranked
-        done += len(rows)
-        if progress is not None:
-            progress(done, len(users.rows))
+    for k in lengths:
+        here = [name for name in per_user_names if len(lengths) == 1 or name.k == k]
+        for rows, query, clicks in users.batches(k):
+            began = time.perf_counter()
+            ids = _ranked(ranker, query)
+            ranked = time.perf_counter()
+            if here:
+                for name, values in per_user_metrics(ids, clicks, here).items():
+                    per_user[name][rows] = values
+            if counts is not None:
+                counts.add(ids, None if len(lengths) == 1 else k)
+            _check_unseen(ids, query.histories)
+            rank_seconds += ranked - began
+            score_seconds += time.perf_counter() - ranked
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(lengths) * len(users.rows))
     results = {name: summarize(values) for name, values in per_user.items()}
     if counts is not None:
-        results |= {name: Metric(value, np.nan, users.total) for name, value in counts.values().items()}
+        lists = counts.lists()
+        results |= {name: Metric(value, np.nan, lists[name]) for name, value in counts.values().items()}
     return Evaluation(
         metrics={str(name): results[str(name)] for name in names},
         per_user=per_user,
@@ -151,10 +159,10 @@ def validator(
     user, and at least one user must have held-out items.
     """
     name = _one_per_user_metric(metric)
-    users = _Users(fold_in, held_out, name.k, batch_size=batch_size, everyone=False)
+    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=False)
     if not users.rows.size:
         raise DataError("There is nothing to validate on: no user has held-out items.")
-    batches = [(query, clicks) for _, query, clicks in users.batches()]
+    batches = [(query, clicks) for _, query, clicks in users.batches(name.k)]
 
     def validate(ranker: Ranker) -> float:
         parts = []
@@ -168,11 +176,12 @@ def validator(
 
 
 class _Users:
-    """The users to rank, checked, in batches: rows (b,), a query for lists of k, held-out CSR (b, n_items)."""
+    """The users to rank, checked, in batches: rows (b,), a query for lists of k, held-out CSR (b, n_items).
 
-    def __init__(
-        self, fold_in: Query | csr_array, held_out: csr_array, k: int, *, batch_size: int, everyone: bool
-    ) -> None:
+    ``apart``: whether a list of k is not the beginning of a longer one.
+    """
+
+    def __init__(self, fold_in: Query | csr_array, held_out: csr_array, *, batch_size: int, everyone: bool) -> None:
         try:
             batch_size = whole_number("batch_size", batch_size, least=1)
         except InputError as error:
@@ -195,12 +204,13 @@ class _Users:
         self.left_out = self.total - int(np.count_nonzero(countable))
         self.rows = np.arange(self.total) if everyone else np.flatnonzero(countable)
         self._query, self._held_out, self._batch_size = fold_in, held_out, batch_size
-        self._k = max(1, min(k, held_out.shape[1]))  # a list is at most the catalogue
+        self.apart = fold_in.diversity > 0
 
-    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], Query, csr_array]]:
+    def batches(self, k: int) -> Iterator[tuple[npt.NDArray[np.int64], Query, csr_array]]:
+        k = max(1, min(k, self._held_out.shape[1]))  # a list is at most the catalogue
         for start in range(0, len(self.rows), self._batch_size):
             rows = self.rows[start : start + self._batch_size]
-            yield rows, self._query.of(rows, k=self._k), self._held_out[rows]
+            yield rows, self._query.of(rows, k=k), self._held_out[rows]
 
 
 def _pattern(matrix: csr_array) -> csr_array:

@@ -138,15 +138,17 @@ class Capabilities:
     def training_inputs(self, data: Prepared, *, refit: bool = False) -> JsonObject:
         """Return the arguments of ``fit`` that come from a dataset: ``train``, ``item_ids``, ``titles`` and more.
 
-        ``refit`` adds the validation users' clicks to the training users'. Raises :class:`FormatError` where a file is
-        damaged and :class:`InputError` where the dataset lacks a part that the model reads.
+        ``item_tags`` is among them where the dataset has any. ``refit`` adds the validation users' clicks to the
+        training users'. Raises :class:`FormatError` where a file is damaged and :class:`InputError` where the dataset
+        lacks a part that the model reads.
         """
         of_ratings = self.of_ratings
         if refit:
             train = data.refit_matrix(ratings=of_ratings)
         else:
             train = data.ratings("train") if of_ratings else data.matrix("train")
-        return {"train": train, "item_ids": data.item_ids.tolist(), "titles": data.item_titles.tolist()}
+        tags = {"item_tags": data.item_tags} if data.item_tags else {}
+        return {"train": train, "item_ids": data.item_ids.tolist(), "titles": data.item_titles.tolist(), **tags}
 
     def held_out_inputs(self, data: Prepared, split: str) -> HeldOut:
         """Return the users of a split, "validation" or "test", or "train" without held-out clicks.

@@ -6,7 +6,7 @@ SciPy only: the evaluation makes queries too.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,12 +29,12 @@ class Word(NamedTuple):
 
     one: str
     many: str
+    owner: str
 
 
-CONDITIONS, ALLOWED_TAGS, DENIED_TAGS = (
-    Word("condition", "conditions"),
-    Word("tag", "allowed tags"),
-    Word("tag", "denied tags"),
+CONDITIONS, TAGS, ALLOWED_TAGS, DENIED_TAGS = (
+    Word("condition", "conditions", "The model has"),
+    *(Word("tag", many, "The model's items have") for many in ("tags", "allowed tags", "denied tags")),
 )
 
 
@@ -106,6 +106,11 @@ class Query:
         """Number of users that are asked about."""
         return int(self.histories.shape[0])
 
+    @property
+    def about_tags(self) -> bool:
+        """Whether a rule is about tags."""
+        return not (self.allow_tags is None and self.deny_tags is None and self.most_per_tag is None)
+
     def of(self, rows: Rows, *, k: int | None = None) -> "Query":
         """Return the same question about some of the users, with lists of ``k``; nothing is checked again.
 
@@ -146,6 +151,23 @@ class Reasons:
     ranks_without: NDArray[np.int32]
 
 
+class Reason(NamedTuple):
+    """An item of a history, and the score and rank that a listed item has without it."""
+
+    item: str
+    score: float
+    rank: int
+
+
+class Listed(NamedTuple):
+    """An item of a list: its raw id, score, rank by score (or place in the list where no reasons were asked for)."""
+
+    item: str
+    score: float
+    rank: int
+    reasons: list[Reason]
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The lists that answer a query, row i of them its user i: best first, equal scores by the lower item index.
@@ -163,23 +185,58 @@ class Answer:
         """Yield ids and scores."""
         return iter((self.ids, self.scores))
 
+    def named(self, item_ids: Sequence[str]) -> list[list[Listed]]:
+        """Return the lists with raw item ids and reasons, without padding; ``item_ids``: the id of each column."""
+        ranks = np.broadcast_to(np.arange(1, self.ids.shape[1] + 1), self.ids.shape)
+        empty = np.zeros((*self.ids.shape, 0), np.int32)
+        items, scores, without = empty, empty, empty
+        if self.reasons is not None:
+            ranks = self.reasons.ranks
+            items, scores, without = self.reasons.items, self.reasons.scores, self.reasons.ranks_without
+        named = []
+        for user, row in enumerate(self.ids):
+            length = int((row >= 0).sum())
+            because = [
+                [Reason(item_ids[i], s, r) for i, s, r in zip(*of_item, strict=True) if i >= 0]
+                for of_item in zip(items[user].tolist(), scores[user].tolist(), without[user].tolist(), strict=True)
+            ]
+            columns = row.tolist(), self.scores[user].tolist(), ranks[user].tolist(), because
+            named.append([Listed(item_ids[i], *rest) for i, *rest in [*zip(*columns, strict=True)][:length]])
+        return named
 
-def encoded(names: Sequence[Sequence[str]], known: Sequence[str]) -> Any:
-    """Return lists of names out of ``known``, C of them, as CSR (n, C) of ones.
+
+def encoded(names: Sequence[Sequence[str]], known: Sequence[str], word: Word = CONDITIONS) -> csr_array:
+    """Return lists of names out of ``known``, C of them, as canonical CSR (n, C) of ones.
 
     Raises :class:`InputError` for a name there is not, with the nearest.
     """
-    names = [_texts(of_user, CONDITIONS) for of_user in items("The conditions", names)]
+    names = [_texts(of_user, word) for of_user in items(f"The {word.many}", names)]
     place = {name: column for column, name in enumerate(known)}
     rows = [sorted({place.get(name, -1) for name in of_user}) for of_user in names]
     for row, of_user in zip(rows, names, strict=True):
         if -1 in row:
             unknown = next(name for name in of_user if name not in place)
             near = did_you_mean(unknown, place)
-            raise InputError(f"The model has no condition {shown(unknown)}.{near} It has {listed(known, most=40)}.")
+            have = f"{'It has' if word is CONDITIONS else 'They have'} {listed(known, most=40)}."
+            raise InputError(f"{word.owner} no {word.one} {shown(unknown)}.{near} {have}")
     indptr = np.cumsum([0, *(len(row) for row in rows)])
     indices = np.array([column for row in rows for column in row], dtype=np.int64)
     return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
+
+
+def rows_of(word: Word, asked: Any, n: int, width: int, encode: Callable[[Any], csr_array]) -> csr_array:
+    """Return a query's names, in one of the three forms that it keeps, for ``n`` users as CSR (n, ``width``) of ones.
+
+    ``encode`` makes such a matrix of a list of names for each user. Raises :class:`InputError` for a name that there is
+    not and for a matrix of another width.
+    """
+    if isinstance(asked, tuple):
+        return encode(asked) if of_each(asked) else encode([asked])[np.zeros(n, dtype=np.int64)]
+    if asked.shape[1] != width:
+        raise InputError(
+            f"The {word.many} are {n} x {asked.shape[1]}, but there are {n} histories and {width} {word.one}s."
+        )
+    return asked
 
 
 def _share(name: str, value: object) -> float:

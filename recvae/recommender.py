@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.arguments import function, items, path_of, shown
+from recvae.arguments import function, path_of, shown
 from recvae.capabilities import Capabilities
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
@@ -23,13 +23,13 @@ from recvae.files.swap import one_version
 from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
 from recvae.options import SEED, OptionSet, TrainOptions, explain
-from recvae.queries import Answer, Query, encoded, item_indices, of_each
+from recvae.queries import CONDITIONS, Answer, Query, encoded, item_indices, rows_of
 from recvae.ranking import SCORES_IN_MEMORY, find_reasons, rank
 from recvae.registry import entry
 from recvae.training import versions
 from recvae.training.forks import expect_forks
 from recvae.training.kept import Kept
-from recvae.training.vocabulary import Vocabulary
+from recvae.training.vocabulary import Tags, Vocabulary
 
 if TYPE_CHECKING:
     from recvae.training.records import Later
@@ -117,18 +117,20 @@ class Recommender(Capabilities, Kept):
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
         titles: Sequence[str] | None = None,
+        item_tags: Tags | None = None,
     ) -> Self:
         """Learn from clicks and return self.
 
         ``train``: CSR (n_users, n_items), an entry a click. ``validation``: scores this model as it stands, higher is
         better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
-        strings) and ``titles`` name the columns; without them an item's id is its column's number. A model with
+        strings) and ``titles`` name the columns; without them an item's id is its column's number. ``item_tags``: tags
+        by item id, such as genres, by which :meth:`recommend` then allows, denies and mixes items. A model with
         ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch`` and ``on_step`` too, as
         :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix that cannot be
         used.
         """
         function("validation", validation)
-        self.learn(self._begin_fit(train, item_ids, titles))
+        self.learn(self._begin_fit(train, item_ids, titles, item_tags))
         return self
 
     def learn(self, matrix: csr_array) -> None:
@@ -159,6 +161,23 @@ class Recommender(Capabilities, Kept):
     def similarity(self, items: Tensor) -> Tensor:
         """Return how alike each of ``items``, int64 (n,), is to every item: (n, n_items), new memory."""
 
+    def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return a function that says how alike some items of each user are, which ``diversity`` in a query asks for.
+
+        ``items`` int64 (b, P). The function takes a place in each row, int64 (b,), and returns how alike the item there
+        is to each item of the row: (b, P), 1 for the same item or the most alike, 0 for a pair without similarity. This
+        one reads :meth:`similarity` for the b items; a model that computes the P pairs alone is faster.
+        """
+
+        def alike(places: Tensor) -> Tensor:
+            asked = items.gather(1, places[:, None])[:, 0].cpu()
+            found = self.similarity(asked)
+            return found.gather(1, items.to(found.device)).nan_to_num_(nan=0.0, neginf=0.0)
+
+        if items.numel():
+            self.similarity(items[:1, 0].cpu())  # a model without similarities says so before any work
+        return alike
+
     # --- methods that everybody uses ----------------------------------------------------------------------------
 
     def follow(self, matrix: csr_array) -> str:
@@ -184,6 +203,10 @@ class Recommender(Capabilities, Kept):
         allow: Any = None,
         deny: Any = None,
         conditions: Any = None,
+        allow_tags: Any = None,
+        deny_tags: Any = None,
+        most_per_tag: int | None = None,
+        diversity: float = 0.0,
         reasons: int = 0,
     ) -> Answer:
         """Return the ``k`` best items for each history: the answer to a :class:`Query` of these arguments.
@@ -192,17 +215,24 @@ class Recommender(Capabilities, Kept):
         is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
         users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, a
         list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under.
-        ``reasons``: for each listed item, so many items of the history that lowered its score most if they were not
-        there, in ``answer.reasons``. Errors are those of :class:`Query` and :meth:`answer`.
+        ``allow_tags`` and ``deny_tags``: tags, out of ``items.tag_names``, in the same three forms; an item is listed
+        that is allowed and has one of the allowed tags, and that neither is denied nor has a denied tag.
+        ``most_per_tag``: at most so many items of one tag in a list. ``diversity``, from 0 to 1, trades scores for
+        unlike items. ``reasons``: for each listed item, so many items of the history that lowered its score most if
+        they were not there, in ``answer.reasons``. Errors are those of :class:`Query` and :meth:`answer`.
         """
-        return self.answer(Query(histories, k, exclude_seen, allow, deny, conditions, reasons=reasons))
+        query = Query(
+            histories, k, exclude_seen, allow, deny, conditions, allow_tags, deny_tags, most_per_tag, diversity, reasons
+        )
+        return self.answer(query)
 
     def answer(self, query: Query) -> Answer:
         """Return the best items for each history of a query: ids int32 (n, k), scores float32 (n, k), best first.
 
         Rules apply before the best are selected, so that lists are full while items remain; short rows are padded with
-        id -1 and score -inf, and equal scores go to the lower index. Raises :class:`InputError` for a query about
-        another catalogue, and for conditions that the model does not have.
+        id -1 and score -inf, and equal scores go to the lower index. With ``most_per_tag`` or ``diversity`` the lists
+        are those of :mod:`recvae.ranking.rerank`. Raises :class:`InputError` for a query about another catalogue, for
+        conditions or tags that the model does not have, and for diversity where it cannot say which items are alike.
         """
         if not isinstance(query, Query):
             raise InputError(f"answer takes a recvae.Query, and not {shown(query)}; recommend takes its arguments.")
@@ -213,10 +243,12 @@ class Recommender(Capabilities, Kept):
                 f"The histories have {n_items} columns, but the model knows {self.n_items} items. "
                 "Use the catalogue it was trained with."
             )
-        asked = query if query.conditions is None else query.under(conditions=self._conditions(query))
-        answer = rank(self.scores, asked)
+        query = self._known(query)
+        item_tags = self.items.tag_table if query.about_tags else None
+        answer = rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
         if query.reasons:
-            answer = replace(answer, reasons=find_reasons(self.scores, self.scores_at, asked, answer.ids))
+            reasons = find_reasons(self.scores, self.scores_at, query, answer.ids, item_tags=item_tags)
+            answer = replace(answer, reasons=reasons)
         return answer
 
     def recommend_ids(
@@ -225,28 +257,27 @@ class Recommender(Capabilities, Kept):
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        allow: Iterable[str] | None = None,
-        deny: Iterable[str] | None = None,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
         conditions: Any = None,
         skip_unknown: bool = False,
+        **rules: Any,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """Return the ``k`` best raw item ids for each list of raw item ids, and their scores, best first.
 
-        ``allow`` and ``deny`` are raw item ids for all users; ``conditions`` as for :meth:`recommend`. A list is
-        shorter than ``k`` where fewer items are left. Raises :class:`InputError` naming the items it does not know,
-        unless ``skip_unknown``.
+        ``allow`` and ``deny`` are raw item ids for all users, or a list of them for each; ``conditions`` and further
+        rules are as for :meth:`recommend`. A list is shorter than ``k`` where fewer items are left. Raises
+        :class:`InputError` naming the items it does not know, unless ``skip_unknown``.
         """
         self._need_fit()
         matrix, unknown = self.encode(histories)
-        rules = {}
         for name, named in (("allow", allow), ("deny", deny)):
             if named is not None:
-                mask, strange = self.encode([items(f"'{name}'", named)])
-                rules[name] = mask.indices
+                rules[name], strange = self.items.encode_mask(name, named)
                 unknown += strange
         if not skip_unknown:
             self.items.refuse_unknown(unknown)
-        ids, scores = self.answer(Query(matrix, k, exclude_seen, conditions=conditions, **rules))
+        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, conditions=conditions, **rules)
         kept = [row[row >= 0] for row in ids]
         return (
             [[self.items.ids[i] for i in row] for row in kept],
@@ -269,13 +300,22 @@ class Recommender(Capabilities, Kept):
             )
         return encoded(names, self.condition_names)
 
-    def similar_items(self, ids: Sequence[int] | int, k: int = 10, *, allow: Any = None, deny: Any = None) -> Answer:
+    def similar_items(
+        self,
+        ids: Sequence[int] | int,
+        k: int = 10,
+        *,
+        allow: Any = None,
+        deny: Any = None,
+        allow_tags: Any = None,
+        deny_tags: Any = None,
+    ) -> Answer:
         """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
 
         The score is the cosine of two items' vectors (decoder weights, ALS factors), for EASE and EDLAE the weight of
         one item in the other's score, for item-kNN the similarity (neighbours only, so lists may be short). The item
-        itself is left out; ``allow`` and ``deny`` as for :meth:`recommend`. Raises :class:`InputError` for an item
-        outside the catalogue.
+        itself is left out; ``allow``, ``deny``, ``allow_tags`` and ``deny_tags`` as for :meth:`recommend`. Raises
+        :class:`InputError` for an item outside the catalogue.
         """
         self._need_fit()
         asked = item_indices([ids] if isinstance(ids, int) or getattr(ids, "ndim", 1) == 0 else ids)
@@ -283,34 +323,38 @@ class Recommender(Capabilities, Kept):
             raise InputError(f"Items are named by a list of their columns, 0 .. {self.n_items - 1}; got {shown(ids)}.")
         rows = np.arange(len(asked))
         one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
-        query = Query(one_hot, k, allow=allow, deny=deny)
-        return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), query)
+        query = self._known(Query(one_hot, k, allow=allow, deny=deny, allow_tags=allow_tags, deny_tags=deny_tags))
+        item_tags = self.items.tag_table if query.about_tags else None
+        return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), query, item_tags=item_tags)
 
     # --- shared parts ------------------------------------------------------------------------------------------
 
-    def _conditions(self, query: Query) -> csr_array | None:
-        """Return the conditions of a query as canonical CSR (n, C) of ones; :class:`InputError` for other ones."""
-        asked, n = query.conditions, query.n_users
-        if isinstance(asked, tuple):
-            if of_each(asked):
-                return self.encode_conditions(asked)
-            return self.encode_conditions([asked])[np.zeros(n, dtype=np.int64)]
-        if not self.condition_names:
-            return self.encode_conditions([])  # which says that there are none
-        width = len(self.condition_names)
-        if asked.shape[1] != width:
-            raise InputError(
-                f"The conditions are {n} x {asked.shape[1]}, but there are {n} histories and {width} conditions."
-            )
-        return asked
+    def _known(self, query: Query) -> Query:
+        """Return a query with its names of conditions and tags in the model's columns.
 
-    def _begin_fit(self, train: csr_array, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> csr_array:
+        Raises :class:`InputError` for names that the model does not have.
+        """
+        if query.conditions is not None:
+            if not self.condition_names:
+                self.encode_conditions([])  # which says that there are none
+            width = len(self.condition_names)
+            conditions = rows_of(CONDITIONS, query.conditions, query.n_users, width, self.encode_conditions)
+            query = query.under(conditions=conditions)
+        return self.items.with_columns(query)
+
+    def _begin_fit(
+        self,
+        train: csr_array,
+        item_ids: Sequence[str] | None,
+        titles: Sequence[str] | None,
+        item_tags: Tags | None = None,
+    ) -> csr_array:
         """Check the training matrix, name its columns, and return it in canonical form."""
         matrix = canonical(train)
         n_users, n_items = matrix.shape
         if not matrix.nnz:
             raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
-        vocabulary = Vocabulary.of(n_items, item_ids, titles)
+        vocabulary = Vocabulary.of(n_items, item_ids, titles, item_tags)
         self.follow(matrix)
         self.items = vocabulary
         self.best_epoch, self.metrics = None, {}
@@ -351,6 +395,16 @@ def cosines(vectors: Tensor, items: Tensor) -> Tensor:
     """Return the cosines of the rows ``items`` (n,) of ``vectors`` (n_items, K) with all rows, (n, n_items)."""
     vectors = torch.nn.functional.normalize(vectors.detach(), dim=1)
     return vectors[items.to(vectors.device)] @ vectors.T
+
+
+def cosines_among(vectors: Tensor, items: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the cosines of the rows of ``vectors`` (n_items, K) as :meth:`Recommender.similarity_among` says."""
+    vectors = vectors.detach()
+    own = vectors.index_select(0, items.to(vectors.device).flatten()).view(*items.shape, vectors.shape[1])  # (b, P, K)
+    own /= torch.linalg.vector_norm(own, dim=2, keepdim=True).clamp_min_(1e-12)
+    rows = torch.arange(len(items), device=vectors.device)
+    across = own.transpose(1, 2)  # so, and not as own times a column, torch multiplies fast
+    return lambda places: torch.bmm(own[rows, places.to(vectors.device)][:, None], across)[:, 0]
 
 
 def popularity_for_the_unknown(scores: Tensor, histories: csr_array, counts: Tensor) -> Tensor:

@@ -98,6 +98,30 @@ def novelty(lists: Sequence[Sequence[int]], clicks: Sequence[float], k: int) -> 
     return bits / places if places else math.nan
 
 
+def diversity(lists: Sequence[Sequence[int]], clicks: Sequence[Sequence[float]], k: int) -> tuple[float, int]:
+    """The mean over lists of two items or more, and how many these are; ``clicks`` are users x items."""
+    means = []
+    for ranked in lists:
+        kept = [item for item in list(ranked)[:k] if item != -1]
+        pairs = []
+        for place, one in enumerate(kept):
+            for other in kept[:place]:
+                columns = [[float(row[item] != 0) for row in clicks] for item in (one, other)]
+                norms = [math.sqrt(sum(x * x for x in column)) for column in columns]
+                both = sum(x * y for x, y in zip(*columns, strict=True))
+                pairs.append(1 - (both / (norms[0] * norms[1]) if all(norms) else 0.0))
+        if pairs:
+            means.append(sum(pairs) / len(pairs))
+    return (sum(means) / len(means) if means else math.nan), len(means)
+
+
+def gini(lists: Sequence[Sequence[int]], n_items: int, k: int) -> float:
+    """The mean difference of two items' counts, over twice the mean count."""
+    counts = [sum(item in list(ranked)[:k] for ranked in lists) for item in range(n_items)]
+    differences = sum(abs(a - b) for a in counts for b in counts)
+    return differences / (2 * n_items * sum(counts)) if any(counts) else math.nan
+
+
 def rank_by_score(scores: Sequence[float], seen: set[int], k: int) -> list[int]:
     """The k best unseen items, ties to the lower item, padded with -1."""
     order = sorted((item for item in range(len(scores)) if item not in seen), key=lambda item: (-scores[item], item))

@@ -16,6 +16,7 @@ IDS = [f"{column:03}" for column in range(N_ITEMS)]
 TITLES = [f"Film {column}, The ({1950 + column})" for column in range(N_ITEMS)]
 TAGS = {item: [["Comedy", "Drama", "Horror"][column % 3], *(["Old"] if column < 20 else [])]
         for column, item in enumerate(IDS)}  # fmt: skip
+TAG_NAMES = ["Comedy", "Drama", "Horror", "Old"]
 CONDITIONS = ["Comedy", "Drama", "Horror"]
 NAMES = [*MODELS, "blend", "rated vaeac"]
 
@@ -23,7 +24,7 @@ NAMES = [*MODELS, "blend", "rated vaeac"]
 def fitted(name, seed=0):
     """A model of a name; 'rated vaeac' is one of ratings."""
     clicks = checkerboard(users=120, items=N_ITEMS, seed=seed)
-    named = {"item_ids": IDS, "titles": TITLES}
+    named = {"item_ids": IDS, "titles": TITLES, "item_tags": TAGS}
     if name == "blend":
         ease, popular = quick("ease").fit(clicks, **named), Popularity(seed=1).fit(clicks, **named)
         return Blend([ease, popular], clicks[:30], [0.7, 0.3], device="cpu")
@@ -32,7 +33,7 @@ def fitted(name, seed=0):
         options = {"hidden": 16, "latent": 8, "epochs": 2, "batch_size": 60, "ratings": True, "liked_from": 4.0}
         return VAEAC(likelihood="gaussian", device="cpu", seed=1, **options).fit(rated, **named)
     if name == "conditional-vae":
-        return quick(name, epochs=3).fit(clicks, item_tags=TAGS, **named)
+        return quick(name, epochs=3).fit(clicks, **named)
     return quick(name).fit(clicks, **named)
 
 
@@ -53,6 +54,14 @@ def random_question(model, rng):
         asked["conditions"] = [str(rng.choice(CONDITIONS))]
     if rng.random() < 0.2:
         asked["reasons"] = int(rng.integers(1, 4))
+    if rng.random() < 0.15:
+        asked["allow_tags"] = [str(tag) for tag in rng.choice(TAG_NAMES, 2, replace=False)]
+    if rng.random() < 0.15:
+        asked["deny_tags"] = [str(rng.choice(TAG_NAMES))]
+    if rng.random() < 0.15:
+        asked["most_per_tag"] = int(rng.integers(1, 4))
+    if rng.random() < 0.15 and model.name not in ("popularity", "blend"):  # which know no similar items
+        asked["diversity"] = float(rng.choice([0.2, 0.5, 1.0]))
     return asked
 
 
@@ -73,7 +82,7 @@ def plainly(model, asked):
         [(IDS[i], float(score), int(rank)) for i, score, rank in zip(*three, strict=True) if i >= 0]
         for three in zip(r.items[0], r.scores[0], r.ranks_without[0], strict=True)
     ]
-    return found, because[: len(found)]
+    return found, list(zip(r.ranks[0].tolist(), because, strict=True))[: len(found)]
 
 
 def close(one, other):
@@ -85,16 +94,18 @@ def assert_same(answer, expected):
     found, because = expected
     items = answer["items"]
     assert len(items) == len(found)
-    assert [item["rank"] for item in items] == list(range(1, len(items) + 1))
     scores = dict(found)
+    assert all(item["tags"] == TAGS[item["item"]] and item["title"] for item in items)
     for item, (name, score) in zip(items, found, strict=True):
         assert close(item["score"], score), (item, name, score)
         assert item["item"] == name or close(scores.get(item["item"], item["score"]), score), (item, name, score)
     if because is None:
         assert all(item["reasons"] == [] for item in items)
+        assert [item["rank"] for item in items] == list(range(1, len(items) + 1))
         return
-    for item, (name, _), reasons in zip(items, found, because, strict=True):
+    for item, (name, _), (rank, reasons) in zip(items, found, because, strict=True):
         if item["item"] == name:
+            assert item["rank"] == rank
             said = [(one["item"], one["score"], one["rank"]) for one in item["reasons"]]
             assert [one[0::2] for one in said] == [one[0::2] for one in reasons]
             assert all(close(a[1], b[1]) for a, b in zip(said, reasons, strict=True))

@@ -5,7 +5,7 @@ users that were not in training are folded in.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +21,7 @@ from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
-from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
+from recvae.recommender import Recommender, cosines, cosines_among, popularity_for_the_unknown
 from recvae.training.forks import after_fork
 from recvae.training.tensors import Expected
 
@@ -97,6 +97,9 @@ class ImplicitALS(Recommender):
 
     def similarity(self, items: Tensor) -> Tensor:
         return cosines(self.factors, items)
+
+    def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
+        return cosines_among(self.factors, items)
 
     def _als(self) -> "AlternatingLeastSquares":
         from implicit.cpu.als import AlternatingLeastSquares

@@ -1,6 +1,6 @@
 """EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, arXiv 1905.03375."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -77,6 +77,21 @@ class EASE(Recommender):
 
     def similarity(self, items: Tensor) -> Tensor:
         return self.weights[items]
+
+    def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the partial correlations of items: what two of them share beyond all others, from -1 to 1.
+
+        For B = I - P diag(1 / diag P) it is -P_ij / sqrt(P_ii P_jj), the square root of B_ij B_ji with the sign of
+        both: weights themselves have no common scale and are not symmetric.
+        """
+        items = items.cpu()
+
+        def alike(places: Tensor) -> Tensor:
+            chosen = items.gather(1, places.cpu()[:, None])
+            there, back = self.weights[chosen, items], self.weights[items, chosen]
+            return there.sign() * (there * back).clamp_min_(0).sqrt()
+
+        return alike
 
 
 def closed_form(matrix: csr_array, l2: float | NDArray[np.float64]) -> NDArray[np.float32]:

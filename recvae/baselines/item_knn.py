@@ -10,7 +10,7 @@ The cosine made asymmetric: Aiolli, RecSys 2013. Shrinkage: Bell and Koren, ICDM
     score_uj = sum of s_ij over the clicked items i among the ``neighbours`` items with the largest s_ij, i not j
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,22 @@ class ItemKNN(Recommender):
         found = torch.full((len(items), self.n_items), -torch.inf)
         found[np.repeat(np.arange(len(items)), np.diff(rows.indptr)), rows.indices] = torch.from_numpy(rows.data)
         return found
+
+    def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the similarities of the neighbours, and 0 for other items."""
+        asked = items.cpu().numpy().astype(np.int64)
+        users = np.arange(len(asked))
+        cells = (users[:, None] * self.n_items + asked).ravel()
+
+        def alike(places: Tensor) -> Tensor:
+            rows = self.neighbours[asked[users, places.cpu().numpy()]]
+            keys = np.repeat(users, np.diff(rows.indptr)) * self.n_items + rows.indices
+            order = np.argsort(keys)
+            keys, values = np.append(keys[order], -1), np.append(rows.data[order], np.float32(0))
+            where = np.searchsorted(keys[:-1], cells)
+            return torch.from_numpy(np.where(keys[where] == cells, values[where], np.float32(0)).reshape(asked.shape))
+
+        return alike
 
     def _hold(self, neighbours: csr_array) -> None:
         self.neighbours = neighbours

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from recvae.cli.wording import ordinal
 from recvae.errors import InputError, did_you_mean, nearest
 from recvae.files import Document, JsonObject
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
+    from recvae.queries import Reasons
     from recvae.recommender import Recommender
 
 _YEAR = re.compile(r"\s*\(\d{4}\)$")
@@ -100,17 +102,40 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
 
 
-def item_rows(model: "Recommender", ids: "NDArray[np.int32]", scores: "NDArray[np.float32]") -> list[JsonObject]:
-    """Return one ranked list, padding left out, as plain values: rank, item_id, title, score."""
-    return [
-        {"rank": rank, "item_id": model.items.ids[i], "title": model.items.titles[i], "score": round(float(score), 6)}
+def item_rows(
+    model: "Recommender",
+    ids: "NDArray[np.int32]",
+    scores: "NDArray[np.float32]",
+    reasons: "Reasons | None" = None,
+    user: int = 0,
+) -> list[JsonObject]:
+    """Return one ranked list, padding left out, as plain values: rank, item_id, title, score.
+
+    With ``reasons`` of several lists, of which this one is that of row ``user``, rank_by_score and reasons too.
+    """
+    rows: list[JsonObject] = [
+        {"rank": rank, **_named(model, i), "score": round(float(score), 6)}
         for rank, (i, score) in enumerate(zip(ids, scores, strict=True), start=1)
         if i >= 0
     ]
+    if reasons is not None:
+        for place, row in enumerate(rows):
+            row["rank_by_score"] = int(reasons.ranks[user, place])
+            of_item = (part[user, place] for part in (reasons.items, reasons.scores, reasons.ranks_without))
+            row["reasons"] = [
+                {**_named(model, i), "score": round(float(score), 6), "rank": int(rank)}
+                for i, score, rank in zip(*of_item, strict=True)
+                if i >= 0
+            ]
+    return rows
+
+
+def _named(model: "Recommender", column: int) -> JsonObject:
+    return {"item_id": model.items.ids[column], "title": model.items.titles[column]}
 
 
 def items_table(rows: Sequence[Document], score: str = "score") -> "Table":
-    """Return a ranked list for the terminal; without titles the column is left out."""
+    """Return a ranked list for the terminal, reasons below their item; without titles the column is left out."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -120,7 +145,12 @@ def items_table(rows: Sequence[Document], score: str = "score") -> "Table":
     for name, justify in (("", "right"), ("title", "left"), ("id", "left"), (score, "right")):
         if name != "title" or titled:
             table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    under = 1 if titled else 2  # the cell under which the reasons stand
     for row in rows:
         cells = [str(row["rank"]), row["title"], row["item_id"], f"{row['score']:.3f}"]
-        table.add_row(*(Text(cell) for place, cell in enumerate(cells) if place != 1 or titled))
+        texts = [Text(cell) for cell in cells]
+        for reason in row.get("reasons", ()):
+            places = f"{ordinal(row['rank_by_score'])} with it, {ordinal(reason['rank'])} without"
+            texts[under].append(f"\nbecause of {reason['title'] or reason['item_id']}: {places}", style="dim")
+        table.add_row(*(text for place, text in enumerate(texts) if place != 1 or titled))
     return table

@@ -1,6 +1,7 @@
 """Outputs of the verbs: checks of the place before the work starts, and ranked lists as files.
 
-Lists are Parquet, CSV or JSON lines with the columns user, rank, item_id, title, score.
+Lists are Parquet, CSV or JSON lines with the columns user, rank, item_id, title, score, and with reasons rank_by_score
+and reasons, or in CSV, which has no lists, four columns for each reason.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recvae.errors import InputError, WorkError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from recvae.queries import Reasons
     from recvae.training.vocabulary import Vocabulary
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -26,11 +28,12 @@ HELD = ExitStack()  # the outputs of the command under way; closed where it ends
 
 @dataclass(frozen=True)
 class Block:
-    """Ranked lists of some users: ids int32 and scores float32, (b, k), padded with -1 and -inf."""
+    """Ranked lists of some users: ids int32 and scores float32, (b, k), padded with -1 and -inf, and their reasons."""
 
     users: Sequence[str | None]
     ids: "NDArray[np.int32]"
     scores: "NDArray[np.float32]"
+    reasons: "Reasons | None" = None
 
 
 def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> None:
@@ -81,21 +84,14 @@ def check_output(path: Path, *, overwrite: bool, suffixes: Sequence[str] = SUFFI
     _check_place(path)
 
 
-def write_blocks(path: Path, items: "Vocabulary", blocks: Iterable[Block]) -> int:
-    """Write ranked lists, whole or not at all, and return the number of rows."""
-    import pyarrow as pa
+def write_blocks(path: Path, items: "Vocabulary", blocks: Iterable[Block], reasons: int = 0) -> int:
+    """Write ranked lists, whole or not at all, and return the number of rows.
 
+    ``reasons``: how many of them each block has for a listed item.
+    """
     from recvae.files import whole_file
 
-    schema = pa.schema(
-        [
-            ("user", pa.string()),
-            ("rank", pa.int32()),
-            ("item_id", pa.string()),
-            ("title", pa.string()),
-            ("score", pa.float32()),
-        ]
-    )
+    schema = _schema(reasons, flat=path.suffix == ".csv")
     rows = 0
     with whole_file(path) as temporary, _writer(temporary, path.suffix, schema) as write:
         for block in blocks:
@@ -103,6 +99,22 @@ def write_blocks(path: Path, items: "Vocabulary", blocks: Iterable[Block]) -> in
             write(table)
             rows += table.num_rows
     return rows
+
+
+def _schema(reasons: int, *, flat: bool) -> "pa.Schema":
+    """Return the columns of a file of lists; ``flat`` has a column for each part of each reason."""
+    import pyarrow as pa
+
+    named = [("item_id", pa.string()), ("title", pa.string()), ("score", pa.float32())]
+    columns = [("user", pa.string()), ("rank", pa.int32()), *named]
+    if reasons:
+        of_reason = [*named, ("rank", pa.int32())]
+        columns.append(("rank_by_score", pa.int32()))
+        if flat:
+            columns += [(f"reason_{n}_{name}", kind) for n in range(1, reasons + 1) for name, kind in of_reason]
+        else:
+            columns.append(("reasons", pa.list_(pa.struct(of_reason))))
+    return pa.schema(columns)
 
 
 def _table(block: Block, items: "Vocabulary", schema: "pa.Schema") -> "pa.Table":
@@ -115,7 +127,32 @@ def _table(block: Block, items: "Vocabulary", schema: "pa.Schema") -> "pa.Table"
     names = (np.array(values, dtype=np.object_) for values in (block.users, items.ids, items.titles))
     users, ids, titles = names
     columns = [users[row], place.astype(np.int32) + 1, ids[chosen], titles[chosen], block.scores[row, place]]
-    return pa.table([pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)], schema=schema)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=False)]
+    if block.reasons is not None:
+        arrays.append(pa.array(block.reasons.ranks[row, place]))
+        found = block.reasons.items[row, place]  # (rows, r)
+        scores, ranks = block.reasons.scores[row, place], block.reasons.ranks_without[row, place]
+        parts = ids[found], titles[found], scores, ranks
+        arrays += _nested(found >= 0, parts, schema) if "reasons" in schema.names else _flat(found >= 0, parts)
+    return pa.table(arrays, schema=schema)
+
+
+def _nested(there: "NDArray[np.bool_]", parts: "Sequence[NDArray[Any]]", schema: "pa.Schema") -> "list[pa.Array]":
+    """Return one column of lists of reasons; ``parts``, (rows, r) each, are of reasons where ``there`` (rows, r)."""
+    import numpy as np
+    import pyarrow as pa
+
+    fields = [*schema.field("reasons").type.value_type]
+    arrays = [pa.array(part[there], field.type) for part, field in zip(parts, fields, strict=True)]
+    ends = np.concatenate(([0], np.cumsum(there.sum(1)))).astype(np.int32)
+    return [pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(arrays, fields=fields))]
+
+
+def _flat(there: "NDArray[np.bool_]", parts: "Sequence[NDArray[Any]]") -> "list[pa.Array]":
+    """Return the parts of the first reason, those of the second and so on, empty where there is none."""
+    import pyarrow as pa
+
+    return [pa.array(part[:, n], mask=~there[:, n]) for n in range(there.shape[1]) for part in parts]
 
 
 @contextmanager

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from recvae.recommender import Recommender
 
 _BLOCK = 16_384  # users ranked at a time: bounds memory and gives progress something to show
+_EXPLAINED = 128  # users at a time with reasons, which take longer
 _SHOWN = 3  # users on the terminal
 
 
@@ -64,6 +65,10 @@ def recommend(
     allow_tag: AllowTag = None,
     deny_tag: DenyTag = None,
     dataset: TagsFrom = None,
+    reasons: Annotated[
+        int,
+        typer.Option(metavar="N", help="For each item, N items of the history that raised it most, at most 100."),
+    ] = 0,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank the items of the history too.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
     overwrite: Overwrite = False,
@@ -79,10 +84,11 @@ def recommend(
     [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
     [dim]recvae recommend runs/ml-1m-conditional --item 'toy story' --condition Comedy[/]
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --allow in-stock.csv --deny-tag Horror --dataset ml-1m[/]
+    [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the' --reasons 3[/]
     """
     use_threads(threads)  # before torch is loaded
     from recvae.errors import InputError
-    from recvae.queries import Query
+    from recvae.queries import MOST_REASONS, Query
     from recvae.recommender import load
 
     terminal = Terminal(json=json, quiet=quiet)
@@ -91,6 +97,8 @@ def recommend(
         raise InputError("Name the clicked items with --histories FILE or with --item ID_OR_TITLE, one of the two.")
     if k < 1:
         raise InputError(f"-k must be at least 1, and is {k}.")
+    if not 0 <= reasons <= MOST_REASONS:
+        raise InputError(f"--reasons must be from 0 to {MOST_REASONS}, and is {reasons}.")
     if out is not None:
         hold(out, run, histories, *words.inputs())
         check_output(out, overwrite=overwrite)
@@ -111,18 +119,20 @@ def recommend(
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     asked = {**({"conditions": condition} if condition else {}), **rules.asked}
     width = min(k, model.n_items)
-    query = Query(clicks, width, not include_seen, rules.allow, rules.deny, conditions=condition or None)
+    query = Query(
+        clicks, width, not include_seen, rules.allow, rules.deny, conditions=condition or None, reasons=reasons
+    )
     blocks = _answered(terminal, model, users, query)
     if out is not None:
-        rows = write_blocks(out, model.items, blocks)
+        rows = write_blocks(out, model.items, blocks, reasons)
         terminal.note(f"Wrote {amount(rows, 'row')} for {amount(len(users), 'user')} to {out}.")
         terminal.document({"file": str(out), "users": len(users), "rows": rows, "unknown_items": unknown, **asked})
         return
     if json:
         answers = [
-            {"user": user, "items": item_rows(model, ids, scores)}
+            {"user": user, "items": item_rows(model, block.ids[row], block.scores[row], block.reasons, row)}
             for block in blocks
-            for user, ids, scores in zip(block.users, block.ids, block.scores, strict=True)
+            for row, user in enumerate(block.users)
         ]
         terminal.document({"users": answers, "unknown_items": unknown, **asked})
         return
@@ -176,12 +186,13 @@ def _read(
 def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | None], query: "Query") -> Iterator[Block]:
     """Answer a query, a block of users at a time."""
     with terminal.amounts() as progress:
-        for start in range(0, len(users), _BLOCK):
-            stop = min(len(users), start + _BLOCK)
-            ids, scores = model.answer(query.of(slice(start, stop)))
-            if len(users) > _BLOCK:
+        at_once = _EXPLAINED if query.reasons else _BLOCK
+        for start in range(0, len(users), at_once):
+            stop = min(len(users), start + at_once)
+            answer = model.answer(query.of(slice(start, stop)))
+            if len(users) > at_once:
                 progress("rank users", stop, len(users))
-            yield Block(users[start:stop], ids, scores)
+            yield Block(users[start:stop], answer.ids, answer.scores, answer.reasons)
 
 
 def _show(
@@ -200,8 +211,10 @@ def _show(
         more = f" and {len(seen) - _SHOWN:,} more" if len(seen) > _SHOWN else ""
         after = f"after {', '.join(names)}{more}" if names else "who has no known item: what is liked in general"
         terminal.note(f"\nFor {'you' if user is None else f'user {user}'}, {after}{asked}:")
-        rows = item_rows(model, block.ids[row], block.scores[row])
+        rows = item_rows(model, block.ids[row], block.scores[row], block.reasons, row)
         terminal.result(items_table(rows) if rows else "No item is left to list.")
+        if rows and block.reasons is not None and not any(item["reasons"] for item in rows):
+            terminal.note("No item of the history raises any of these: none would score less without it.")
     if len(users) > _SHOWN:
         rest = len(users) - _SHOWN
         are = "user is" if rest == 1 else "users are"

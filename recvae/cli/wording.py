@@ -1,4 +1,4 @@
-"""Error sentences of the library with options of the command line in place of Python arguments."""
+"""Words of the command line: options in place of Python arguments in error sentences, and numbers of places."""
 
 import re
 
@@ -13,3 +13,9 @@ def in_options(sentence: str) -> str:
     for argument, option in _OPTIONS:
         sentence = argument.sub(option, sentence)
     return sentence
+
+
+def ordinal(number: int) -> str:
+    """Return a place as people say it: 1st, 2nd, 11th, 1,021st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"

@@ -6,9 +6,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from scipy.sparse import csr_array
 
@@ -168,15 +168,23 @@ def evaluated(
     *,
     split: str = "test",
     progress: Callable[[int, int], None] | None = None,
+    **rules: Any,
 ) -> Evaluation:
-    """Return the evaluation of a model on the held-out users of ``split``."""
+    """Return the evaluation of a model on the held-out users of ``split``.
+
+    ``rules``: fields of :class:`Query`, such as ``diversity``, under which the measured lists are made.
+    """
+    names = {metric.name for metric in parse_metrics(metrics)}
     popularity = None
-    if any(metric.name == "novelty" for metric in parse_metrics(metrics)):
+    if "novelty" in names:
         import numpy as np
 
         popularity = np.bincount(data.train.indices, minlength=data.n_items)
     query, clicks = model.held_out_inputs(data, split)
-    return evaluate(model, query, clicks, metrics, popularity=popularity, progress=progress)
+    if rules:
+        query = replace(query, **rules)
+    train = data.train if "diversity" in names else None
+    return evaluate(model, query, clicks, metrics, popularity=popularity, train=train, progress=progress)
 
 
 def measure(

@@ -40,6 +40,7 @@ from recvae.training.run_folder import (
 )
 from recvae.training.seals import SEAL, check
 from recvae.training.tensors import Expected
+from recvae.training.vocabulary import Tags
 
 COMPONENTS = "components"  # the folder of the components' run folders
 SPREAD_ITEMS = 1000  # on which the spread of similarities is measured, at most
@@ -113,7 +114,8 @@ class Blend(Recommender):
                 )
         chosen = normalised([1.0] * len(components) if weights is None else weights, len(components))
         super().__init__(device=device, components=tuple(c.name for c in components), weights=chosen)
-        self.items = first.items
+        tagged = next((component.items for component in components if component.items.tag_names), first.items)
+        self.items = replace(first.items, tags=tagged.tags)
         self._join(components)
         rows = _not_empty(histories, self.n_items)
         self.spreads = [self._spread(place, rows) for place in range(len(components))]
@@ -133,6 +135,7 @@ class Blend(Recommender):
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
         titles: Sequence[str] | None = None,
+        item_tags: Tags | None = None,
     ) -> Self:
         """Raise :class:`InputError`: only the components can learn."""
         raise InputError(NOT_TRAINED)
@@ -193,6 +196,17 @@ class Blend(Recommender):
                 total.add_(part, alpha=weight * mean / spreads[place] if spreads[place] else 0.0)
                 nowhere &= none
         return total.masked_fill_(nowhere, -torch.inf)
+
+    def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the weighted mean of the components' similarities, each of which is 1 at most."""
+        pairs = []
+        for component, weight in zip(self.components, self.weights, strict=True):
+            if weight:
+                try:
+                    pairs.append((component.similarity_among(items), weight))
+                except InputError as error:
+                    raise InputError(f"The blend cannot say which items are alike. {error}") from error
+        return lambda places: sum((weight * alike(places) for alike, weight in pairs), torch.zeros(()))
 
     def _alike(self, place: int, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return a component's similarities, 0 where it has none, and a mask of those places: (n, n_items) each."""

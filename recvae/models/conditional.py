@@ -13,6 +13,7 @@ condition has no effect before training, and are left out of the L2 term as bias
 Mult-VAE.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -34,6 +35,7 @@ from recvae.nn.network import Loss
 from recvae.nn.noise import Noise
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.training.loop import TrainOptions
+from recvae.training.vocabulary import Tags
 
 STEP = 10.0  # V's step of Adam is so many times other weights': few users of a batch have a tag
 
@@ -158,7 +160,6 @@ class ConditionalVAENetwork(MultVAENetwork):
         return STEP * batch.conditions.to(like.dtype)
 
 
-Tags = Mapping[str, Sequence[str]]
 Attributes = Sequence[Mapping[str, str]]
 Columns = list[list[int]]  # the columns of each item's or user's conditions
 
@@ -181,7 +182,7 @@ class ConditionalVAE(NeuralRecommender):
     follows: ClassVar[defaults.Rule] = defaults.MULT
     build = ConditionalVAENetwork
     network: ConditionalVAENetwork
-    _given: tuple[Tags | None, Attributes | None] = (None, None)
+    _given: Attributes | None = None  # what fit was given of the users
     _tables: tuple[Columns | None, Columns | None] = (None, None)
 
     @takes(ConditionalVAEArguments)
@@ -193,30 +194,29 @@ class ConditionalVAE(NeuralRecommender):
         """The model's options."""
         return self.config.options(ConditionalVAEOptions)
 
-    def fit(
-        self, train: csr_array, *, item_tags: Tags | None = None, user_attributes: Attributes | None = None, **more: Any
-    ) -> Self:
+    def fit(self, train: csr_array, *, user_attributes: Attributes | None = None, **more: Any) -> Self:
         """Train as :meth:`NeuralRecommender.fit` does, on conditions too.
 
-        ``item_tags``: tags by item id; without them no tag is a condition. ``user_attributes``: for each row of
+        Without ``item_tags`` no tag is a condition. ``user_attributes``: for each row of
         ``train`` the user's attributes by name; ``model.user_attributes`` lists the ones that are used. Raises
         :class:`InputError` for an attribute that no user has and where no tag has ``model.min_items`` items.
         """
-        if item_tags is not None:
-            item_tags = _checked_tags(item_tags)
-        if user_attributes is not None:
-            user_attributes = _checked_attributes(user_attributes)
-        self._given = item_tags, user_attributes
+        self._given = None if user_attributes is None else _checked_attributes(user_attributes)
         try:
             return super().fit(train, **more)
         finally:
-            self._given = self._tables = None, None
+            self._given, self._tables = None, (None, None)
 
-    def _begin_fit(self, train: csr_array, item_ids: Sequence[str] | None, titles: Sequence[str] | None) -> csr_array:
-        matrix = super()._begin_fit(train, item_ids, titles)
-        options = self.options
-        item_tags, user_attributes = self._given
-        tags = self._tags(item_tags) if options.item_tags and item_tags is not None else []
+    def _begin_fit(
+        self,
+        train: csr_array,
+        item_ids: Sequence[str] | None,
+        titles: Sequence[str] | None,
+        item_tags: Tags | None = None,
+    ) -> csr_array:
+        matrix = super()._begin_fit(train, item_ids, titles, item_tags)
+        options, user_attributes = self.options, self._given
+        tags = self._tags() if options.item_tags and item_tags is not None else []
         values = self._values(user_attributes, matrix.shape[0]) if options.user_attributes else []
         self.condition_names = (*tags, *values)
         place = {name: column for column, name in enumerate(self.condition_names)}
@@ -228,19 +228,16 @@ class ConditionalVAE(NeuralRecommender):
         of_items = of_users = None
         if tags:
             known = set(tags)
-            named = [[t for t in (item_tags or {}).get(i, ()) if t in known] for i in self.items.ids]
+            named = [[tag for tag in of_item if tag in known] for of_item in self.items.tags]
             of_items = _columns(named, place)
         if values:
             of_users = _columns([self._names(row) for row in user_attributes or ()], place)
         self._tables = of_items, of_users
         return matrix
 
-    def _tags(self, item_tags: Tags) -> list[str]:
+    def _tags(self) -> list[str]:
         """Return the tags that enough items of the catalogue have, in order."""
-        counts: dict[str, int] = {}
-        for item in self.items.ids:
-            for tag in dict.fromkeys(item_tags.get(item, ())):
-                counts[tag] = counts.get(tag, 0) + 1
+        counts = Counter(tag for of_item in self.items.tags for tag in of_item)
         least = self.options.min_items
         tags = sorted(tag for tag, count in counts.items() if count >= least)
         if not tags:
@@ -277,15 +274,13 @@ class ConditionalVAE(NeuralRecommender):
         return tuple(part for part, read in parts if read)
 
     def training_inputs(self, data: Prepared, *, refit: bool = False) -> JsonObject:
-        """Return the arguments of :meth:`fit`, the items' tags and the users' attributes among them."""
+        """Return the arguments of :meth:`fit`, the users' attributes among them."""
         options, inputs = self.options, super().training_inputs(data, refit=refit)
-        if options.item_tags:
-            if not data.item_tags:
-                raise InputError(
-                    f"{data.path or data.name} has no item tags to condition on. Prepare it again with --titles FILE "
-                    "that has tags in its third column, or train without them: --set model.item_tags=false"
-                )
-            inputs["item_tags"] = data.item_tags
+        if options.item_tags and not data.item_tags:
+            raise InputError(
+                f"{data.path or data.name} has no item tags to condition on. Prepare it again with --titles FILE "
+                "that has tags in its third column, or train without them: --set model.item_tags=false"
+            )
         if options.user_attributes:
             splits = ("train", "validation") if refit else ("train",)  # the rows of refit_matrix
             users = dict.fromkeys(user for split in splits for user in data.user_ids(split))
@@ -358,18 +353,6 @@ def _attributes_of(users: Iterable[str], data: Prepared) -> list[Mapping[str, st
             "or train without model.user_attributes."
         )
     return [data.user_tags.get(user, {}) for user in users]
-
-
-def _checked_tags(item_tags: Tags) -> Tags:
-    """Return tags by item id; raise :class:`InputError` where they are not lists of texts by item id."""
-    if not isinstance(item_tags, Mapping):
-        raise InputError(f"item_tags are lists of tags by item id, a dict, and not {shown(item_tags)}.")
-    lists = {item: items("The tags of an item", tags) for item, tags in item_tags.items()}
-    for tags in lists.values():
-        for tag in tags:
-            if not isinstance(tag, str):
-                raise InputError(f"The tags of an item are texts, and not {shown(tag)}.")
-    return lists
 
 
 def _checked_attributes(user_attributes: Attributes) -> Attributes:

@@ -13,9 +13,10 @@ from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.network import Network
-from recvae.recommender import Recommender, Validation, cosines
+from recvae.recommender import Recommender, Validation, cosines, cosines_among
 from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
+from recvae.training.vocabulary import Tags
 
 
 class NeuralRecommender(Recommender):
@@ -32,6 +33,7 @@ class NeuralRecommender(Recommender):
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
         titles: Sequence[str] | None = None,
+        item_tags: Tags | None = None,
         folder: str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -53,7 +55,7 @@ class NeuralRecommender(Recommender):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         from recvae.training.keepers import InFolder, InMemory
 
-        matrix = self._begin_fit(train, item_ids, titles)
+        matrix = self._begin_fit(train, item_ids, titles, item_tags)
         self.network = self._network()
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
@@ -110,7 +112,7 @@ class NeuralRecommender(Recommender):
         return self.network.logits(self.batch(histories, *conditions))
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
-        return self.network.logits_at(self.batch(histories, *conditions), items.to(self.device))
+        return self.network.logits_at(self.batch(histories, *conditions).sharing(), items.to(self.device))
 
     def tensors(self) -> dict[str, Tensor]:
         return self.network.state_dict()
@@ -127,6 +129,9 @@ class NeuralRecommender(Recommender):
 
     def similarity(self, items: Tensor) -> Tensor:
         return cosines(self.network.output.weight, items)
+
+    def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
+        return cosines_among(self.network.output.weight, items)
 
 
 run_training = train  # fit has an argument called train, as every recommender's fit does

@@ -29,6 +29,8 @@ class ClickLinear(nn.Module):
 
     def forward(self, batch: Batch, values: Tensor) -> Tensor:
         """Return (B, H) from one value per click (N,)."""
+        if batch.shared is not None and not torch.is_grad_enabled():
+            return self.of_shared(batch, *batch.shared, values)
         return self.gathered(batch, values) if values.device.type == "cpu" else self.multiplied(batch, values)
 
     def __getstate__(self) -> dict[str, object]:
@@ -40,6 +42,13 @@ class ClickLinear(nn.Module):
             return gathered_sum(self.weight, batch.columns, batch.offsets, values) + self.bias
         summed: Tensor = _GatheredSum.apply(self.weight, batch, values, self.memory)  # type: ignore[no-untyped-call]  # torch ships it without types
         return summed + self.bias
+
+    def of_shared(self, batch: Batch, items: Tensor, places: Tensor, values: Tensor) -> Tensor:
+        """Multiply a dense matrix of the users and the ``items`` (U,) that most of them have."""
+        dense = values.new_zeros(len(batch), len(items))
+        dense.view(-1)[batch.rows * len(items) + places] = values
+        weight = self.weight if len(items) == len(self.weight) else self.weight[items]
+        return product(dense, weight.T, self.bias)
 
     def multiplied(self, batch: Batch, values: Tensor) -> Tensor:
         """Scatter the batch into a dense matrix, in training the buffer, and multiply."""

@@ -3,34 +3,41 @@
 A list equals a stable sort of the same scores, best first: equal scores go to the lower item index.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.errors import WorkError
 from recvae.queries import Answer, Query
+from recvae.ranking.rerank import Alike, reranker
+from recvae.ranking.selection import top_k
 
 # Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
 SCORES_IN_MEMORY = 1 << 22
 SCORES_ON_A_DEVICE = 1 << 27
-FEW_ROWS = 4  # a request or two: the number of operations takes time there, not their size
-NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
 
 
 @torch.no_grad()  # not inference_mode: buffers that a score fills must stay usable in training
-def rank(score: Callable[..., Tensor], query: Query, *, batch_size: int | None = None) -> Answer:
+def rank(
+    score: Callable[..., Tensor],
+    query: Query,
+    *,
+    batch_size: int | None = None,
+    item_tags: csr_array | None = None,
+    alike: Alike | None = None,
+) -> Answer:
     """Return the answer to a query: the best items of each history, after its rules are applied.
 
     ``score`` maps some rows of the histories, CSR (b, n_items), to scores (b, n_items) that this function may
     overwrite; where the query has conditions, CSR (n, C), ``score`` gets their rows as a second argument.
-    ``batch_size``: rows scored at once; as many as memory is meant for where None. Raises :class:`WorkError` for NaN
-    scores.
+    ``batch_size``: rows scored at once; as many as memory is meant for where None. ``item_tags``: the tags of the
+    items, CSR (n_items, T), and ``alike``: how alike items are, as :meth:`Recommender.similarity_among` says, for a
+    query that has rules about tags or asks for diversity. Raises :class:`WorkError` for NaN scores.
     """
+    rerank = reranker(query, item_tags, alike)
     n, n_items = query.histories.shape
     rows_at_once = batch_size or max(1, SCORES_IN_MEMORY // max(1, n_items))
     ids = np.full((n, query.k), -1, dtype=np.int32)
@@ -45,123 +52,36 @@ def rank(score: Callable[..., Tensor], query: Query, *, batch_size: int | None =
         block = score(part.histories, *asked).float()
         if batch_size is None and block.device.type != "cpu":
             rows_at_once = max(1, SCORES_ON_A_DEVICE // n_items)  # from the second block on
-        apply_rules(block, part)
-        best, chosen = top_k(block, width)
+        keep_admissible(block, part, item_tags)
+        best, chosen = top_k(block, width) if rerank is None else rerank(block, width)
         chosen[best == -torch.inf] = -1
         ids[rows, :width] = chosen.cpu().numpy()
         scores[rows, :width] = best.cpu().numpy()
     return Answer(ids, scores)
 
 
-def apply_rules(block: Tensor, query: Query) -> None:
-    """Set scores (n, n_items) of a query's users to -inf for the items that its rules leave out."""
-    if query.allow is not None:
-        keep = torch.zeros_like(block, dtype=torch.bool)
-        _fill(keep, query.allow, True)
-        block.masked_fill_(~keep, -torch.inf)
-    if query.deny is not None:
-        _fill(block, query.deny, -torch.inf)
-    if query.exclude_seen:
-        _fill(block, query.histories, -torch.inf)
+def keep_admissible(block: Tensor, query: Query, item_tags: csr_array | None = None) -> None:
+    """Set scores (b, n_items) to -inf where the query's rules leave an item out, in place.
 
-
-def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the values and column indices of each row's ``k`` best, as a stable descending sort would give them.
-
-    ``scores`` float32 (B, I), ``k`` <= I. Columns that score -inf are in no particular order. Raises
-    :class:`WorkError` where a score is NaN.
+    The query is about these b users. Tags for all users are columns of items in it, and tags of each user CSR (b, T) of
+    columns of ``item_tags``, CSR (n_items, T).
     """
-    if 0 < len(scores) < FEW_ROWS and scores.device.type == "cpu":
-        rows = [_top_k_of_one(row, k) for row in scores.numpy()]
-        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))  # type: ignore[return-value]
-    candidates, columns, bound = _candidates(scores, k + 1)
-    values, columns = _values_and_columns(_first(_keys(candidates, columns), k))
-    # Only where the k-th value is the bound itself may a column elsewhere have the same value and a lower index.
-    torn = (values[:, -1] <= bound) & (values[:, -1] > -torch.inf)
-    if torn.any():
-        every = torch.arange(scores.shape[1], device=scores.device)
-        values[torn], columns[torn] = _values_and_columns(_first(_keys(scores[torn], every), k))
-    return values, columns
+    for allowed in (query.allow, _tagged(query.allow_tags, item_tags)):
+        if allowed is not None:
+            keep = torch.zeros_like(block, dtype=torch.bool)
+            _fill(keep, allowed, True)
+            block.masked_fill_(~keep, -torch.inf)
+    for denied in (query.deny, _tagged(query.deny_tags, item_tags), query.histories if query.exclude_seen else None):
+        if denied is not None:
+            _fill(block, denied, -torch.inf)
 
 
-def _top_k_of_one(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """:func:`top_k` of a single row (I,), in as few operations as there can be."""
-    columns = np.argpartition(scores, -k - 1)[-k - 1 :] if k < len(scores) else np.arange(len(scores))
-    values = scores[columns]
-    if np.isnan(values).any():  # a NaN counts as the largest
-        raise WorkError(NOT_NUMBERS)
-    order = np.lexsort((columns, -values))
-    if k < len(scores) and values[order[k - 1]] == values[order[k]]:  # others may have the same value
-        columns = np.flatnonzero(scores >= values[order[k]])
-        values = scores[columns]
-        order = np.argsort(-values, kind="stable")
-    return values[order[:k]], columns[order[:k]]
-
-
-def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values and columns, (B, at least k), that hold each row's ``k`` best, and a bound (B,) on all others.
-
-    The columns of many rows are dealt into blocks: each block's maximum is one cheap reduction, and only the k blocks
-    with the highest maxima can hold the k best. The smallest of these maxima bounds everything elsewhere.
-    """
-    n_rows, n_items = scores.shape
-    if k >= n_items:
-        _refuse_nan(scores)
-        columns = torch.arange(n_items, device=scores.device).expand(n_rows, -1)
-        return scores, columns, scores.new_full((n_rows,), -torch.inf)
-    size = math.isqrt(n_items // k)  # columns per block: as many candidates as there are blocks
-    if size < 4:
-        columns = _largest(scores, k)
-        values = scores.gather(1, columns)
-        _refuse_nan(values)  # a NaN counts as the largest
-        return values, columns, values.amin(1)
-    blocks = n_items // size
-    grid = scores[:, : blocks * size].view(n_rows, size, blocks)  # block b has the columns b, b + blocks, ...
-    highest = grid.amax(1)  # (B, blocks); a NaN stays one
-    chosen = _largest(highest, k)
-    steps = torch.arange(0, blocks * size, blocks, device=scores.device)
-    columns = (chosen[:, None, :] + steps[:, None]).flatten(1)
-    values = grid.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
-    rest = torch.arange(blocks * size, n_items, device=scores.device)  # the rest is in no block
-    values = torch.cat((values, scores[:, blocks * size :]), dim=1)
-    columns = torch.cat((columns, rest.expand(n_rows, -1)), dim=1)
-    _refuse_nan(values)
-    return values, columns, highest.gather(1, chosen).amin(1)
-
-
-def _keys(values: Tensor, columns: Tensor) -> Tensor:
-    """Return one int64 per score whose ascending order is the stable descending order of the scores."""
-    bits = (values + 0.0).view(torch.int32)  # -0 becomes 0
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # float order as integer order
-    return (~bits).long() << 32 | columns
-
-
-def _values_and_columns(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Undo :func:`_keys`."""
-    bits = ~(keys >> 32).int()
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32), keys & 0xFFFFFFFF
-
-
-def _first(keys: Tensor, k: int) -> Tensor:
-    """Return each row's ``k`` smallest keys in order. On a CPU NumPy selects far faster than torch."""
-    if keys.device.type != "cpu":
-        return keys.topk(k, dim=1, largest=False).values
-    array = keys.numpy()
-    if k < array.shape[1]:
-        array = np.partition(array, k - 1, axis=1)[:, :k]
-    return torch.from_numpy(np.sort(array, axis=1))
-
-
-def _largest(values: Tensor, k: int) -> Tensor:
-    """Return the places of each row's ``k`` largest values, int64, in no particular order."""
-    if values.device.type != "cpu":
-        return values.topk(k, dim=1, sorted=False).indices
-    return torch.from_numpy(np.argpartition(values.numpy(), -k, axis=1)[:, -k:])
-
-
-def _refuse_nan(scores: Tensor) -> None:
-    if scores.isnan().any():
-        raise WorkError(NOT_NUMBERS)
+def _tagged(tags: Any, item_tags: csr_array | None) -> Any:
+    """Return the items that have one of a query's tags: columns for all users, or a CSR (b, n_items)."""
+    if tags is None or isinstance(tags, np.ndarray):
+        return tags
+    assert item_tags is not None, "a query with tags for each user is ranked with the items' tags"
+    return tags @ item_tags.T
 
 
 def _fill(block: Tensor, mask: Any, value: float | bool) -> None:

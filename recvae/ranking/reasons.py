@@ -25,7 +25,8 @@ from torch import Tensor
 
 from recvae.errors import WorkError
 from recvae.queries import Query, Reasons
-from recvae.ranking.lists import NOT_NUMBERS, SCORES_IN_MEMORY, apply_rules
+from recvae.ranking.lists import SCORES_IN_MEMORY, keep_admissible
+from recvae.ranking.selection import NOT_NUMBERS
 
 ENTRIES_IN_MEMORY = 1 << 19  # of the rows of a block: some 40 MB with all that is computed from an entry
 ROWS_AT_ONCE = 512  # more are not faster
@@ -45,13 +46,18 @@ class _Rows(NamedTuple):
 
 @torch.no_grad()
 def find_reasons(
-    score: Callable[..., Tensor], score_at: Callable[..., Tensor], query: Query, ids: NDArray[np.int32]
+    score: Callable[..., Tensor],
+    score_at: Callable[..., Tensor],
+    query: Query,
+    ids: NDArray[np.int32],
+    *,
+    item_tags: csr_array | None = None,
 ) -> Reasons:
     """Return the reasons of the lists ``ids``, int32 (n, k), that answer a query which asks for some.
 
     ``score`` as for :func:`recvae.ranking.rank`. ``score_at`` maps rows (b, n_items) and items, int64 (m,), to these
-    items' scores, float32 (b, m); it gets conditions after the items where the query has some. Raises
-    :class:`WorkError` for NaN scores.
+    items' scores, float32 (b, m); it gets conditions after the items where the query has some. ``item_tags`` as for
+    :func:`recvae.ranking.rank`. Raises :class:`WorkError` for NaN scores.
     """
     k = ids.shape[1]
     width = min(k, query.histories.shape[1])
@@ -61,7 +67,7 @@ def find_reasons(
     plain = not query.diversity and query.most_per_tag is None
     if not plain:  # a list in another order does not say the places by score
         asked = np.concatenate((np.where(listed < 0, NONE, WHOLE)[:, :, None], positions), axis=2)
-    places = _places(score, query, listed, asked)
+    places = _places(score, query, listed, asked, item_tags)
     ranks = np.where(listed < 0, 0, np.arange(1, width + 1)) if plain else places[:, :, 0]
     found = positions >= 0
     items = np.full(positions.shape, -1)
@@ -115,7 +121,13 @@ def _chosen(
     return positions, scores
 
 
-def _places(score: Callable[..., Tensor], query: Query, listed: NDArray[np.int32], positions: Places) -> Places:
+def _places(
+    score: Callable[..., Tensor],
+    query: Query,
+    listed: NDArray[np.int32],
+    positions: Places,
+    item_tags: csr_array | None,
+) -> Places:
     """Return the listed items' places by score, (n, width, r), in the history without each of ``positions``.
 
     A place is counted from 1 among the items that the rules admit; it is 0 for :data:`NONE`.
@@ -137,7 +149,7 @@ def _places(score: Callable[..., Tensor], query: Query, listed: NDArray[np.int32
         block = score(histories, *conditions).float()
         if block.isnan().any():
             raise WorkError(NOT_NUMBERS)
-        apply_rules(block, part)
+        keep_admissible(block, part, item_tags)
         values = block.cpu().numpy()
         for row in range(start, stop):
             for pair in order[ends[row - 1] if row else 0 : ends[row]]:

@@ -56,7 +56,8 @@ class Question:
     def group(self) -> tuple[object, ...]:
         """Return a key: questions of the same key can be asked in one Query."""
         if self.similar:
-            return self.served, True, self.k, None if self.allow is None and self.deny is None else self
+            rules = (self.allow, self.deny, self.allow_tags, self.deny_tags)
+            return self.served, True, self.k, None if all(rule is None for rule in rules) else self
         return (
             self.served,
             False,
@@ -79,12 +80,16 @@ class Because(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """One answer: columns, scores, ranks by score (empty without reasons) and reasons of each listed item."""
+    """One answer: columns, scores, ranks and reasons of each listed item.
+
+    A rank is the place in the list; where reasons were asked for, it is the place by score, as the reasons' ranks are.
+    The two differ in a list that is in another order for the sake of diversity.
+    """
 
     columns: list[int]
     scores: list[float]
-    ranks: list[int]
-    reasons: list[list[Because]]
+    ranks: Sequence[int]
+    reasons: Sequence[list[Because]]
 
 
 def asked(served: Served, request: Recommend, settings: Settings) -> Question:
@@ -143,11 +148,6 @@ def alike(served: Served, request: Similar, settings: Settings) -> Question:
     question = Question(served, [column], min(request.k, served.model.n_items), similar=True)
     _rules(question, request, unknown)
     question.unknown = list(unknown)
-    if question.allow_tags is not None:  # similar items know no tags: these become items
-        with_tags = served.with_tags(question.allow_tags)
-        question.allow = with_tags if question.allow is None else sorted(set(with_tags) & set(question.allow))
-    if question.deny_tags:
-        question.deny = sorted({*served.with_tags(question.deny_tags), *(question.deny or ())})
     return question
 
 
@@ -205,6 +205,8 @@ def answered(questions: Sequence[Question]) -> list[Listing]:
             k,
             allow=None if first.allow is None else np.array(first.allow, np.int64),
             deny=None if first.deny is None else np.array(first.deny, np.int64),
+            allow_tags=first.allow_tags,
+            deny_tags=first.deny_tags,
         )
     else:
         answer = model.answer(query(questions, k))
@@ -262,8 +264,8 @@ def _listings(answer: Answer, widths: Sequence[int]) -> list[Listing]:
     found = answer.reasons
     listings = []
     for row, (columns, length) in enumerate(zip(ids.tolist(), lengths, strict=True)):
-        ranks: list[int] = []
-        reasons: list[list[Because]] = []
+        ranks: Sequence[int] = range(1, length + 1)
+        reasons: Sequence[list[Because]] = [[]] * length
         if found is not None:
             ranks = found.ranks[row, :length].tolist()
             parts = (found.items, np.clip(found.scores, -LARGEST, LARGEST), found.ranks_without)

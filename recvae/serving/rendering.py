@@ -19,18 +19,11 @@ def recommended(question: Question, listing: Listing) -> bytes:
 def answer(question: Question, listing: Listing) -> bytes:
     """Return an answer without the model's name, :class:`recvae.serving.schema.Answer`."""
     card = question.served.card
-    if listing.reasons:
-        places = zip(listing.columns, listing.scores, listing.ranks, listing.reasons, strict=True)
-        items = [
-            b'%b,"score":%.7g,"rank":%d,"score_rank":%d,"reasons":%b}'
-            % (card(column), score, rank, by_score, _reasons(question.served, because))
-            for rank, (column, score, by_score, because) in enumerate(places, start=1)
-        ]
-    else:
-        items = [
-            b'%b,"score":%.7g,"rank":%d,"reasons":[]}' % (card(column), score, rank)
-            for rank, (column, score) in enumerate(zip(listing.columns, listing.scores, strict=True), start=1)
-        ]
+    items = [
+        b'%b,"score":%.7g,"rank":%d,"reasons":%b}'
+        % (card(column), score, rank, _reasons(question.served, because) if because else b"[]")
+        for column, score, rank, because in zip(*listing, strict=True)
+    ]
     unknown = to_json(question.unknown) if question.unknown else b"[]"
     return b'{"items":[%b],"unknown":%b}' % (b",".join(items), unknown)
 
@@ -45,7 +38,7 @@ def similar(question: Question, listing: Listing) -> bytes:
     served = question.served
     items = [
         b'%b,"score":%.7g,"rank":%d}' % (served.card(column), score, rank)
-        for rank, (column, score) in enumerate(zip(listing.columns, listing.scores, strict=True), start=1)
+        for column, score, rank, _ in zip(*listing, strict=True)
     ]
     asked = served.card(question.columns[0])
     return b'{"item":%b},"items":[%b],%b' % (asked, b",".join(items), _made_by(served))

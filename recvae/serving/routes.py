@@ -188,7 +188,7 @@ class Routes:
                     "version": served.version,
                     "items": model.n_items,
                     "titles": any(model.items.titles),
-                    "tags": [{"tag": tag, "items": len(columns)} for tag, columns in sorted(served.tags.items())],
+                    "tags": [{"tag": tag, "items": count} for tag, count in sorted(served.tags.items())],
                     "conditions": list(model.condition_names),
                     "ratings": served.of_ratings,
                     "similar": not served.no_similar,

@@ -75,18 +75,15 @@ class Reason(BaseModel):
 
 
 class Listed(Card):
-    """An item of a list: the model's score, and its place in the list from 1."""
+    """An item of a list: the model's score, and its place from 1."""
 
     score: float
-    rank: int
+    rank: int = Field(description="The place in the list; where reasons are asked for, the place by score.")
 
 
 class Recommendation(Listed):
     """A recommended item, with the reasons that were asked for."""
 
-    score_rank: int | None = Field(
-        None, description="Its place by score alone, among the items that the rules admit; there where reasons are."
-    )
     reasons: list[Reason]
 
 

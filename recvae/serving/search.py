@@ -61,5 +61,5 @@ class Search:
                 tier = 6
             else:
                 continue
-            found.append((tier, len(title), column))
+            found.append((tier, len(title.partition("\n")[0]), column))
         return [column for *_, column in heapq.nsmallest(most, found)], len(found)

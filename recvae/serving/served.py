@@ -1,6 +1,7 @@
 """A model as it is served: its version, and what is prepared once so that an answer is put together quickly."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -35,16 +36,7 @@ class Served:
         self.head = to_json({"name": self.name, "version": self.version})
         self.no_similar = ""  # a sentence where the model has no similarities
         self._cards: list[bytes | None] = [None] * len(self.columns)
-        tags: dict[str, list[int]] = {}
-        for column, of_item in enumerate(self.tags_of_items):
-            for tag in of_item:
-                tags.setdefault(tag, []).append(column)
-        self.tags = tags  # columns of the items that have a tag, ascending
-
-    @cached_property
-    def tags_of_items(self) -> Sequence[Sequence[str]]:
-        """The tags of each column's item."""
-        return getattr(self.model.items, "tags", ()) or ((),) * len(self.columns)
+        self.tags = Counter(tag for tags in self.model.items.tags for tag in tags)  # numbers of items
 
     @cached_property
     def search(self) -> Search:
@@ -74,13 +66,9 @@ class Served:
         card = self._cards[column]
         if card is None:
             items = self.model.items
-            whole = {"item": items.ids[column], "title": items.titles[column], "tags": list(self.tags_of_items[column])}
+            whole = {"item": items.ids[column], "title": items.titles[column], "tags": list(items.tags[column])}
             card = self._cards[column] = to_json(whole)[:-1]
         return card
-
-    def with_tags(self, tags: Sequence[str]) -> list[int]:
-        """Return the columns of the items that have one of some tags, ascending."""
-        return sorted({column for tag in tags for column in self.tags[tag]})
 
     def no_item(self, item: str) -> str:
         """Return the sentence about an item that the model does not know, with the nearest."""

@@ -114,6 +114,7 @@ class Kept(ABC):
             n_items=len(self.items),
             vocabulary=self.items.hash(),
             titles=self.items.titles_hash(),
+            tags=self.items.tags_hash(),
             versions=self.versions or versions.versions(),
             best_epoch=self.best_epoch,
             metrics=self.metrics,

@@ -50,6 +50,7 @@ class Run(Record):
     n_items: Count
     vocabulary: str  # hash
     titles: str  # hash
+    tags: str | None = None  # hash, where the items have tags; older versions kept none
     versions: dict[str, str]  # at the beginning of the run
     best_epoch: Count | None
     metrics: dict[str, float]

@@ -4,6 +4,7 @@
     fixed-<16 digits>.safetensors    the weights that no epoch changes, of a model that has such weights (fixed.py)
     run.json             format version, model, config, item count, vocabulary hash, best epoch, metrics, versions
     items.csv            index,item_id,title
+    item_tags.csv        item_id,tag, where the items have tags such as genres
     metrics.jsonl        one object per epoch
     resume/state.safetensors    the state from which training continues
     resume/best.safetensors     the best weights of a longer run, where the last epoch's are better (keepers.py)
@@ -65,10 +66,13 @@ from recvae.training.vocabulary import Vocabulary
 FORMAT = 1
 _ITEM_COLUMNS = ("index", "item_id", "title")
 
-RUN, WEIGHTS, ITEMS, METRICS, STATE, BEST = FILES = (
+_TAG_COLUMNS = ("item_id", "tag")
+
+RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST = FILES = (
     "run.json",
     "model.safetensors",
     "items.csv",
+    "item_tags.csv",
     "metrics.jsonl",
     "resume/state.safetensors",
     "resume/best.safetensors",
@@ -119,14 +123,19 @@ def read_run(folder: Path) -> Run:
 
 
 def write_items(folder: Path, items: Vocabulary) -> None:
-    """Write items.csv."""
+    """Write items.csv, and item_tags.csv where items have tags."""
     rows = ((i, *item) for i, item in enumerate(zip(items.ids, items.titles, strict=True)))
     with seals.sealed_files(folder, ITEMS, beside=files_of(folder)) as (temporary,):
         fill_table(temporary, _ITEM_COLUMNS, rows, ITEMS)
+    if not items.tag_names:
+        seals.remove(folder, TAGS, beside=files_of(folder))  # of a run that is continued without
+        return
+    with seals.sealed_files(folder, TAGS, beside=files_of(folder)) as (temporary,):
+        fill_table(temporary, _TAG_COLUMNS, items.tag_pairs(), TAGS)
 
 
 def read_items(folder: Path, run: Run) -> Vocabulary:
-    """Read items.csv; raise :class:`FormatError` where it is not the one the model was trained with."""
+    """Read items.csv and item_tags.csv; raise :class:`FormatError` where one is not that of the model's training."""
     path = folder / ITEMS
     rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
     seals.check(folder, ITEMS)
@@ -134,6 +143,20 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
     same = same_vocabulary(items.ids, run.vocabulary) and same_vocabulary(items.titles, run.titles)
     if not same or len(items) != run.n_items:
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
+    return items if run.tags is None else _tagged(folder, run, items)
+
+
+def _tagged(folder: Path, run: Run, items: Vocabulary) -> Vocabulary:
+    """Return the items with the tags in item_tags.csv; raise :class:`FormatError` where it was altered."""
+    path = folder / TAGS
+    rows = read_table(path, _TAG_COLUMNS, "Train again, or copy it from the dataset folder.")
+    seals.check(folder, TAGS)
+    tags: dict[str, list[str]] = {}
+    for item, tag in rows:
+        tags.setdefault(item, []).append(tag)
+    items = items.tagged(tags)
+    if items.tags_hash() != run.tags:
+        raise FormatError(f"{path} was altered: its tags are not the ones the model was trained with. Train again.")
     return items
 
 

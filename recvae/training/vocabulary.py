@@ -1,7 +1,7 @@
-"""The items that a model knows: raw ids in column order, titles, and the way from ids to columns."""
+"""The items that a model knows: raw ids in column order, titles, tags, and the way from ids and tags to columns."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,25 +10,42 @@ import numpy as np
 from recvae.arguments import items, shown
 from recvae.errors import DataError, InputError, did_you_mean, listed
 from recvae.files import vocabulary_hash
+from recvae.queries import ALLOWED_TAGS, DENIED_TAGS, TAGS, Query, encoded, of_each, rows_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy.sparse import csr_array
+
+Tags = Mapping[str, Sequence[str]]
+"""Tags by item id."""
 
 _SEARCHED = 20_000  # ids among which the nearest is found in a moment
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The items a model knows: raw ids in column order, and titles (empty where there are none)."""
+    """The items a model knows: raw ids in column order, titles (empty where there are none), and tags such as genres.
+
+    ``tags`` has a tuple for each column, empty where an item has none; without the argument no item has any.
+    """
 
     ids: Sequence[str]
     titles: Sequence[str]
+    tags: Sequence[tuple[str, ...]] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.tags:
+            self.__dict__["tags"] = [()] * len(self.ids)
 
     @classmethod
-    def of(cls, n_items: int, ids: Sequence[str] | None, titles: Sequence[str] | None) -> Self:
+    def of(
+        cls, n_items: int, ids: Sequence[str] | None, titles: Sequence[str] | None, tags: Tags | None = None
+    ) -> Self:
         """Return the vocabulary of ``n_items`` columns; without ``ids`` an item's id is its column's number.
 
-        Raises :class:`DataError` where there are more or fewer ids or titles than columns, or two columns of one id.
+        ``tags`` are by item id; ids that no column has are ignored. Raises :class:`DataError` where there are more or
+        fewer ids or titles than columns, or two columns of one id, and :class:`InputError` where the tags are not lists
+        of texts by item id.
         """
         named = [str(i) for i in range(n_items)] if ids is None else [item_name(i) for i in items("item_ids", ids)]
         called = [""] * n_items
@@ -39,7 +56,12 @@ class Vocabulary:
                 raise DataError(f"There are {len(values)} {what} for {n_items} columns.")
         if len(set(named)) != n_items:
             raise DataError("The item ids are not distinct; each column needs its own.")
-        return cls(named, called)
+        return cls(named, called).tagged(tags)
+
+    def tagged(self, tags: Tags | None) -> Self:
+        """Return the same items with tags by item id, each of an item's tags once; errors as for :meth:`of`."""
+        known = {} if tags is None else _checked_tags(tags)
+        return replace(self, tags=[known.get(item, ()) for item in self.ids])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,6 +70,16 @@ class Vocabulary:
     def columns(self) -> dict[str, int]:
         """Column of each raw item id."""
         return {item: column for column, item in enumerate(self.ids)}
+
+    @cached_property
+    def tag_names(self) -> tuple[str, ...]:
+        """The tags that items have, T of them, in order."""
+        return tuple(sorted({tag for tags in self.tags for tag in tags}))
+
+    @cached_property
+    def tag_table(self) -> "csr_array":
+        """The tags of the items: canonical CSR (n_items, T) of ones, its columns as in :attr:`tag_names`."""
+        return encoded(self.tags, self.tag_names, TAGS)
 
     def encode(self, histories: Iterable[Iterable[str]], value: float = 1.0) -> "tuple[csr_array, list[str]]":
         """Return lists of raw item ids as CSR (n, n_items) of ``value``, and the ids that are not known, each once.
@@ -77,6 +109,39 @@ class Vocabulary:
         values = np.full(len(indices), value, dtype=np.float32)
         return csr_array((values, indices, indptr), shape=(len(indptr) - 1, len(self))), list(unknown)
 
+    def encode_mask(self, name: str, named: Iterable[Any]) -> "tuple[NDArray[np.int32] | csr_array, list[str]]":
+        """Return ``allow`` or ``deny``, as ``name`` says, in columns, and the ids that are not known.
+
+        Raw item ids for all users become an array of columns, a list of them for each user CSR (n, n_items).
+        """
+        lists = items(f"'{name}'", named)
+        each = [isinstance(of_user, Iterable) and not isinstance(of_user, str | bytes) for of_user in lists]
+        if any(each) and not all(each):
+            raise InputError(f"'{name}' is a list of item ids for all users, or one such list for each user, not both.")
+        mask, unknown = self.encode(lists if lists and all(each) else [lists])
+        return (mask if lists and all(each) else mask.indices), unknown
+
+    def with_columns(self, query: Query) -> Query:
+        """Return a query with its allowed and denied tags as ranking reads them.
+
+        Tags for all users become the columns of the items that have one of them, int64, and tags of each user CSR
+        (n, T) of ones. Raises :class:`InputError` for a tag that no item has, and where no item has any.
+        """
+        if query.about_tags and not self.tag_names:
+            raise InputError(
+                "The model's items have no tags: the model was trained without any. Train it on a dataset with item "
+                "tags, or give item_tags to fit."
+            )
+        found: dict[str, Any] = {}
+        for name, word in (("allow_tags", ALLOWED_TAGS), ("deny_tags", DENIED_TAGS)):
+            asked = getattr(query, name)
+            if asked is not None:
+                for_all = isinstance(asked, tuple) and not of_each(asked)
+                n, names = (1, tuple(asked)) if for_all else (query.n_users, asked)
+                tags = rows_of(word, names, n, len(self.tag_names), lambda lists: encoded(lists, self.tag_names, TAGS))
+                found[name] = np.flatnonzero(self.tag_table @ tags.toarray()[0]) if for_all else tags
+        return query.under(**found) if found else query
+
     def refuse_unknown(self, unknown: Sequence[str]) -> None:
         """Raise :class:`InputError` naming ids that are not known, with the nearest where one can mean something."""
         if unknown:
@@ -91,6 +156,25 @@ class Vocabulary:
     def titles_hash(self) -> str:
         """Return the SHA-256 of the titles, by which an altered items.csv shows."""
         return vocabulary_hash(self.titles)
+
+    def tags_hash(self) -> str | None:
+        """Return the SHA-256 of the pairs of item and tag, None where no item has a tag."""
+        return vocabulary_hash([text for pair in self.tag_pairs() for text in pair]) if self.tag_names else None
+
+    def tag_pairs(self) -> list[tuple[str, str]]:
+        """Return the pairs of item id and tag, in the order of the columns and of each item's tags."""
+        return [(item, tag) for item, tags in zip(self.ids, self.tags, strict=True) for tag in tags]
+
+
+def _checked_tags(tags: Tags) -> dict[str, tuple[str, ...]]:
+    """Return tags by item id, each once; raise :class:`InputError` where they are not lists of texts by item id."""
+    if not isinstance(tags, Mapping):
+        raise InputError(f"item_tags are lists of tags by item id, a dict, and not {shown(tags)}.")
+    lists = {item_name(item): tuple(dict.fromkeys(items("The tags of an item", of))) for item, of in tags.items()}
+    for tag in (tag for of in lists.values() for tag in of):
+        if not isinstance(tag, str):
+            raise InputError(f"The tags of an item are texts, and not {shown(tag)}.")
+    return lists
 
 
 def item_name(item: Any) -> str:

@@ -61,7 +61,9 @@ def test_list_set_metrics_equal_the_oracle_however_batched(case, batch, seed):
     n_items, lists, _, depths = case
     popularity = np.random.default_rng(seed).integers(0, 50, n_items)
     popularity[0] += 1
-    counts = ListCounts([f"{name}@{k}" for name in LIST_SET for k in depths], n_items, popularity)
+    clicks = np.random.default_rng(seed).integers(0, 2, (7, n_items)) * 1.0
+    names = [f"{name}@{k}" for name in LIST_SET for k in depths]
+    counts = ListCounts(names, n_items, popularity, csr_array(clicks))
     ids = as_ids(lists)
     for start in range(0, len(ids), batch):
         counts.add(ids[start : start + batch])
@@ -70,6 +72,11 @@ def test_list_set_metrics_equal_the_oracle_however_batched(case, batch, seed):
         assert values[f"coverage@{k}"] == oracle.coverage(lists, n_items, k)
         expected = oracle.novelty(lists, popularity.tolist(), k)
         np.testing.assert_allclose(values[f"novelty@{k}"], expected, rtol=1e-12)
+        mean, taken = oracle.diversity(lists, clicks.tolist(), k)
+        np.testing.assert_allclose(values[f"diversity@{k}"], mean, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(values[f"gini@{k}"], oracle.gini(lists, n_items, k), rtol=1e-12, atol=1e-13)
+        assert counts.lists()[f"diversity@{k}"] == taken
+        assert counts.lists()[f"gini@{k}"] == len(lists)
 
 
 def test_golden_values_computed_by_hand():
@@ -255,6 +262,20 @@ def test_novelty_needs_popularity_and_coverage_does_not():
     counts = ListCounts("coverage@2", 3)
     counts.add(as_ids([[0, 2], [0, -1]]))
     assert counts.values() == {"coverage@2": 2 / 3}
+
+
+def test_diversity_and_gini_by_hand():
+    # Items 0 and 1 have one of two clicks in common: cosine 1/2. Item 2 shares none, and nobody clicked item 3.
+    clicks = csr_array(np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0]], np.float32))
+    counts = ListCounts("diversity@3,diversity@2,gini@2,gini@1", 4, train=clicks)
+    assert all(math.isnan(value) for value in counts.values().values())
+    counts.add(as_ids([[0, 1, 2], [0, 3, -1], [0, -1, -1]]))
+    value = counts.values()
+    assert value["diversity@2"] == pytest.approx((1 / 2 + 1) / 2)
+    assert value["diversity@3"] == pytest.approx(((1 / 2 + 1 + 1) / 3 + 1) / 2)
+    assert counts.lists() == {"diversity@3": 2, "diversity@2": 2, "gini@2": 3, "gini@1": 3}
+    assert value["gini@1"] == 3 / 4  # one of four items has all
+    assert value["gini@2"] == pytest.approx((-3 * 0 - 1 * 1 + 1 * 1 + 3 * 3) / (4 * 5))
 
 
 def test_novelty_by_hand():

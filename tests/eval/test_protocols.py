@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from eval import DEFAULT_METRICS, LIST_SET, PER_USER, compare, evaluate, validator
 from recvae.errors import ConfigError, DataError, InputError
-from recvae.queries import Answer
+from recvae.queries import Answer, Query
 
 
 class ItemScores:
@@ -54,8 +54,9 @@ def test_equal_to_a_literal_evaluation_with_ties_and_at_every_batch_size(seed, n
     scores = rng.integers(0, 3, n_items)  # many ties
     popularity = rng.integers(1, 9, n_items)
     names = [f"{name}@{k}" for name in (*PER_USER, *LIST_SET)]
+    train = csr_array(rng.integers(0, 2, (6, n_items)).astype(np.float32))
     results = [
-        evaluate(ItemScores(scores), fold_in, held_out, names, batch_size=size, popularity=popularity)
+        evaluate(ItemScores(scores), fold_in, held_out, names, batch_size=size, popularity=popularity, train=train)
         for size in (1, 2, 1000)
     ]
     lists = [oracle.rank_by_score(scores.tolist(), set(fold_in[[r]].indices.tolist()), k) for r in range(n)]
@@ -67,6 +68,10 @@ def test_equal_to_a_literal_evaluation_with_ties_and_at_every_batch_size(seed, n
     np.testing.assert_allclose(
         results[0].metrics[f"novelty@{k}"].mean, oracle.novelty(lists, popularity.tolist(), k), rtol=1e-12
     )
+    mean, taken = oracle.diversity(lists, train.toarray().tolist(), k)
+    np.testing.assert_allclose(results[0].metrics[f"diversity@{k}"].mean, mean, rtol=1e-12, atol=1e-13)
+    assert results[0].metrics[f"diversity@{k}"].users == taken
+    np.testing.assert_allclose(results[0].metrics[f"gini@{k}"].mean, oracle.gini(lists, n_items, k), atol=1e-13)
     for result in results:
         assert result.left_out == sum(not items for items in wanted)
         assert list(result.metrics) == names
@@ -107,6 +112,15 @@ def test_only_users_that_count_are_ranked_and_never_more_than_the_catalogue():
     ranker = ItemScores([4, 3, 2, 1])
     evaluate(ranker, *small(), "ndcg@2,coverage@3")
     assert ranker.asked == [(3, 3)]
+
+
+def test_a_query_for_diversity_is_measured_by_lists_of_each_length():
+    fold_in, held_out = small()
+    ranker = ItemScores([4, 3, 2, 1])
+    result = evaluate(ranker, Query(fold_in, diversity=0.5), held_out, "mrr@3,coverage@1,recall@3,gini@2")
+    assert ranker.asked == [(3, 1), (3, 2), (3, 3)]
+    plain = evaluate(ItemScores([4, 3, 2, 1]), fold_in, held_out, "mrr@3,coverage@1,recall@3,gini@2")
+    assert repr(result.metrics) == repr(plain.metrics)  # this ranker's lists are the same
 
 
 def test_nobody_to_score():
@@ -167,6 +181,10 @@ def test_matrices_that_do_not_fit_are_refused():
         evaluate(ranker, fold_in, held_out, ["ndcgg@3"])
     with pytest.raises(ConfigError, match="give popularity"):
         evaluate(ranker, fold_in, held_out, ["novelty@3"])
+    with pytest.raises(ConfigError, match="give train"):
+        evaluate(ranker, fold_in, held_out, ["diversity@3"])
+    with pytest.raises(DataError, match="training clicks have 2 columns, and there are 4 items"):
+        evaluate(ranker, fold_in, held_out, ["diversity@3"], train=csr_array((5, 2)))
     for metric in ("coverage@3", "ndcg@3,recall@3"):
         with pytest.raises(ConfigError, match="one metric"):
             validator(fold_in, held_out, metric)

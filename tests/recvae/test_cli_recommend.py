@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import subprocess
+from importlib import import_module
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 from conftest import checkerboard
 
 from recvae.cli.items import find_item, plain_title, suggestion
+from recvae.cli.wording import ordinal
 from recvae.errors import InputError, did_you_mean
 from recvae.recommender import load
 from recvae.training.vocabulary import Vocabulary
@@ -207,8 +209,6 @@ def test_lists_as_files(cli, ease, histories, tmp_path, suffix):
 
 
 def test_many_users_go_in_blocks(cli, ease, tmp_path, monkeypatch):
-    from importlib import import_module
-
     monkeypatch.setattr(import_module("recvae.cli.recommend"), "_BLOCK", 7)
     file = tmp_path / "h.csv"
     clicks = checkerboard(users=30, seed=5).tocoo()
@@ -233,3 +233,72 @@ def test_a_list_longer_than_any_catalogue_is_the_catalogue(cli, ease):
     answer = cli("recommend", ease, "--item", load(ease).items.ids[0], "-k", "2000000000", "--include-seen", "--json")
     assert answer.status == 0
     assert len(answer.json["users"][0]["items"]) == load(ease).n_items
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"), (21, "21st"),
+     (101, "101st"), (111, "111th"), (1_021, "1,021st"), (20_112, "20,112th")],
+)  # fmt: skip
+def test_ordinals(number, text):
+    assert ordinal(number) == text
+
+
+def test_reasons_of_items_on_the_command_line(cli, ease, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ("recommend", ease, "--item", "toy story", "--item", "006", "-k", 3)
+    rows = lists(cli(*command, "--reasons", 2, "--json"))[0]
+    plain = lists(cli(*command, "--json"))[0]
+    assert [{key: row[key] for key in plain[0]} for row in rows] == plain
+    model = load(ease)
+    (named,) = model.recommend(model.encode([["002", "006"]])[0], 3, reasons=2).named(model.items.ids)
+    for row, (item, score, rank, because) in zip(rows, named, strict=True):
+        assert (row["item_id"], row["score"], row["rank_by_score"]) == (item, round(score, 6), rank)
+        assert [(r["item_id"], r["score"], r["rank"]) for r in row["reasons"]] == [
+            (name, round(without, 6), place) for name, without, place in because
+        ]
+    assert rows[0]["reasons"], "a linear model's first item has a reason"
+    first = rows[0]["reasons"][0]
+    text = cli(*command, "--reasons", 2).out
+    assert f"because of {first['title']}: 1st with it, {ordinal(first['rank'])} without" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "because of" not in cli(*command).out
+
+
+def test_reasons_there_are_not(cli, dataset, ease, tmp_path):
+    assert cli("train", dataset, "--model", "popularity", "--out", tmp_path / "run", "--quiet").status == 0
+    text = cli("recommend", tmp_path / "run", "--item", "002", "--reasons", 1)
+    assert "No item of the history raises any of these" in text.out
+    for asked in ("-1", "101"):
+        refused = cli("recommend", ease, "--item", "002", "--reasons", asked)
+        assert refused.status == 2
+        assert f"--reasons must be from 0 to 100, and is {asked}." in refused.err
+
+
+def test_reasons_as_files(cli, ease, histories, tmp_path, monkeypatch):
+    """The files say the same as the document, in CSV in a column for each part of a reason."""
+    monkeypatch.setattr(import_module("recvae.cli.recommend"), "_EXPLAINED", 3)
+    command = ("recommend", ease, "--histories", histories, "-k", 3, "--reasons", 2)
+    expected = [row | {"user": user["user"]} for user in cli(*command, "--json").json["users"] for row in user["items"]]
+    outs = {suffix: tmp_path / f"lists.{suffix}" for suffix in ("csv", "parquet", "jsonl")}
+    for out in outs.values():
+        assert cli(*command, "--out", out).status == 0
+    tables = [pq.read_table(outs["parquet"]).to_pylist()]
+    tables.append([json.loads(line) for line in outs["jsonl"].read_text(encoding="utf-8").splitlines()])
+    for table in tables:
+        assert list(table[0]) == ["user", "rank", "item_id", "title", "score", "rank_by_score", "reasons"]
+        for row, said in zip(table, expected, strict=True):
+            rounded = [reason | {"score": round(reason["score"], 6)} for reason in row["reasons"]]
+            assert row | {"score": round(row["score"], 6), "reasons": rounded} == said
+    with outs["csv"].open(encoding="utf-8", newline="") as file:
+        for row, said in zip(csv.DictReader(file), expected, strict=True):
+            assert row["rank_by_score"] == str(said["rank_by_score"])
+            for n in range(2):
+                parts = [row[f"reason_{n + 1}_{part}"] for part in ("item_id", "title", "score", "rank")]
+                if n < len(said["reasons"]):
+                    reason = said["reasons"][n]
+                    assert parts[:2] == [reason["item_id"], reason["title"]]
+                    assert float(parts[2]) == pytest.approx(reason["score"], abs=1e-6)
+                    assert parts[3] == str(reason["rank"])
+                else:
+                    assert parts == ["", "", "", ""]

@@ -268,3 +268,42 @@ def test_scores_that_are_no_numbers_are_refused():
 def test_a_number_of_reasons_out_of_range_is_refused(models, asked, said):
     with pytest.raises(InputError, match=said):
         models("ease").recommend(TRAIN[:1], 2, reasons=asked)
+
+
+@pytest.mark.parametrize("name", ["recvae", "mult-vae", "vamp-vae", "vaeac gaussian", "recvae-edlae"])
+@pytest.mark.parametrize("length", [9, 30])
+def test_users_of_the_same_items_have_the_same_scores_in_a_shared_matrix(models, name, length):
+    """Few items are gathered for the matrix, and all are taken as they are; other users' items are no nearer."""
+    model = models(name)
+    dense = np.ones((length, ITEMS), np.float32)
+    dense[:, length:] = 0
+    np.fill_diagonal(dense, 0)
+    rows = csr_array(dense * np.arange(1, ITEMS + 1) / 10).astype(np.float32)
+    batch = model.batch(rows)
+    assert batch.shared is None
+    assert batch.sharing().shared is not None
+    assert model.batch(csr_array(np.eye(ITEMS, dtype=np.float32))).sharing().shared is None
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.network.logits(batch.sharing()), model.network.logits(batch), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_lists_by_name(models):
+    model = models("ease")
+    histories = histories_of(model)
+    answer = model.recommend(histories, 60, reasons=2)
+    plain = model.recommend(histories, 60).named(model.items.ids)
+    for user, items in enumerate(answer.named(model.items.ids)):
+        length = (answer.ids[user] >= 0).sum()
+        assert [item for item, *_ in items] == [f"i{i}" for i in answer.ids[user, :length]]
+        assert [(*item[:3], []) for item in items] == [(*item[:3], item[3]) for item in plain[user]]
+        for place, (_, score, rank, because) in enumerate(items):
+            assert (score, rank) == (answer.scores[user, place], place + 1)
+            found = answer.reasons
+            assert [(name, place) for name, _, place in because] == [
+                (f"i{i}", without)
+                for i, without in zip(found.items[user, place], found.ranks_without[user, place], strict=True)
+                if i >= 0
+            ]
+            assert all(without < score for _, without, _ in because)

@@ -49,7 +49,9 @@ def als(folder: Path) -> FastAPI:
         rows = enumerate(zip(ids.tolist(), scores.tolist(), strict=True), start=1)
         return Recommended(
             items=[
-                Recommendation(item=str(i), title=titles[i], tags=[], score=score, rank=rank, reasons=[])
+                Recommendation(
+                    item=str(i), title=titles[i], tags=[], score=score, rank=rank, score_rank=None, reasons=[]
+                )
                 for rank, (i, score) in rows
             ],
             unknown=[item for item in asked.history if item not in columns],
