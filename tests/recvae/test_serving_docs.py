@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import checkerboard
 from quick_models import quick
-from serving_process import served
 
+from benchmarks.speed.serving.servers import serve, server
 from recvae.serving.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
@@ -34,8 +34,8 @@ def port(tmp_path_factory):
     tags = {item: [TAGS[place % 3]] for place, item in enumerate(IDS)}
     titles = [f"Film {item} (1984)" for item in IDS]
     model.fit(checkerboard(users=60, items=len(IDS)), item_ids=IDS, titles=titles, item_tags=tags).save(folder / "run")
-    with served(folder, folder / "run") as service:
-        yield service.port
+    with server(serve(folder / "run"), folder / "log") as (port, _):
+        yield port
 
 
 def test_the_page_has_an_example_of_each_kind():

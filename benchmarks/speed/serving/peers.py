@@ -49,9 +49,7 @@ def als(folder: Path) -> FastAPI:
         rows = enumerate(zip(ids.tolist(), scores.tolist(), strict=True), start=1)
         return Recommended(
             items=[
-                Recommendation(
-                    item=str(i), title=titles[i], tags=[], score=score, rank=rank, score_rank=None, reasons=[]
-                )
+                Recommendation(item=str(i), title=titles[i], tags=[], score=score, rank=rank, reasons=[])
                 for rank, (i, score) in rows
             ],
             unknown=[item for item in asked.history if item not in columns],
