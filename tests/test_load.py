@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed import soak
+from benchmarks.speed.serving import generator, servers
 from benchmarks.speed.serving.generator import drive, post
 from benchmarks.speed.serving.verdicts import ALS, CONNECTIONS, RECVAE, SINGLY, STACK, judge, sentence, table, verdict
+from recvae.errors import FormatError
+from recvae.serving.reload import read_served
 
 ROOT = Path(__file__).resolve().parent.parent
 TAKES = 0.02  # seconds of the slow server, which answers one request at a time
@@ -81,6 +85,14 @@ def test_every_answer_is_heard_with_its_request_also_where_the_server_hangs_up(s
     assert outcome.statuses.total() == len(heard)
 
 
+def test_requests_that_are_never_answered_count(slow_server, monkeypatch):
+    monkeypatch.setattr(generator, "PATIENCE", 0.1)
+    outcome = drive(slow_server, [post("/", b"x")], 4, 0.5, rate=4 / TAKES)
+    assert outcome.statuses[0] > 1.5 * outcome.statuses[200] > 0
+    assert outcome.statuses.total() > 3 * 0.5 / TAKES, "all that were due are counted"
+    assert outcome.quantile(0.9) == math.inf > outcome.quantile(0.1)
+
+
 def rows(**changed):
     """Return rows that fulfil every verdict, but for the changes: rates at 64 connections, p50 of one, p99 at half."""
     rates = {RECVAE: 2000.0, SINGLY: 400.0, STACK: 4000.0, ALS: 300.0} | changed.get("rates", {})
@@ -123,6 +135,35 @@ def test_verdicts_and_rows_as_text():
     assert lines[0] == f"| load | {RECVAE} | {SINGLY} | {STACK} | {ALS} |"
     assert lines[2].startswith("| 1 connection | 2,000/s, 3 ms, 10 ms |")
     assert lines[-1].startswith("| 50% of the greatest rate | 1,000/s, 4 ms, 20 ms, 7 refused |")
+
+
+def answer(version, *items):
+    return json.dumps({"items": [{"item": item} for item in items], "model": {"version": version}}).encode()
+
+
+def test_a_list_of_another_model_than_its_version_is_found():
+    models = [[("a", "b"), ("c", "d"), ("e", "f")], [("b", "a"), ("d", "c"), ("f", "e")]]
+    heard = soak.Heard([(200, 0), (200, 1), (200, 2), (422, 0)])
+    for version, lists in zip(("one", "two"), models, strict=True):
+        for place, items in enumerate(lists):
+            heard(place, 200, answer(version, *items))
+            heard(place, 503, b"{}")
+    heard(3, 422, b"{}")
+    assert (heard.mixed(models), heard.wrong) == (0, {})
+    heard(1, 200, answer("one", "d", "c"))
+    assert heard.mixed(models) == 1
+    heard(3, 200, b"{}")
+    heard(0, 500, b"{}")
+    assert heard.wrong == {"200 in place of 422": 1, "500 in place of 200": 1}
+
+
+@pytest.mark.parametrize("place", range(len(soak.DAMAGE)))
+def test_a_damaged_folder_cannot_be_served(place, tmp_path):
+    servers.saved_model(tmp_path / "run", "RecVAE", 500, 8, 4)
+    assert read_served("run", tmp_path / "run", "cpu").version
+    soak.DAMAGE[place](tmp_path / "run")
+    with pytest.raises(FormatError):
+        read_served("run", tmp_path / "run", "cpu")
 
 
 def ran(name, out):
