@@ -90,13 +90,14 @@ def serve(
 
     def said(facts: Facts) -> None:
         for name, title, n_items, version in facts:
-            terminal.note(f"{name}: {title}, {n_items:,} items, version {version}.")
-        terminal.note(f"Serving at {address} until Ctrl-C.")
+            terminal.say(f"{name}: {title}, {n_items:,} items, version {version}.")
+        terminal.say(f"Serving at {address} until Ctrl-C.")
         log.write("ready", url=address)
 
-    if workers > 1:
-        raise typer.Exit(Workers(settings, listener, number, log).run(said))
-    raise typer.Exit(serve_here(settings, listener, log, lambda service: said(service.facts())))
+    with listener:
+        if workers > 1:
+            raise typer.Exit(Workers(settings, listener, number, log).run(said))
+        raise typer.Exit(serve_here(settings, listener, log, lambda service: said(service.facts())))
 
 
 def _threads(asked: str, workers: int) -> int:
