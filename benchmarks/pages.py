@@ -19,6 +19,8 @@ MARKED = re.compile(r"(?<=<!-- table: )(.+?)( -->\n).*?(?=^<!-- end -->$)", re.D
 Lines = list[str]
 TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first word: the record, and the lines of the rest
     "speed": ("{0}", speed.section),
+    "load": ("{0}", speed.load),
+    "soak": ("{0}", speed.soak),
     "machine": ("{0}", speed.usual_machine),
     "study": ("study-{0}", accuracy.study),
     "family": ("family-{0}", accuracy.family),

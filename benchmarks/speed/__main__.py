@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.harness import markdown, parser, write_record
 
 PROGRAMS = (
-    "agreement", "training", "precision", "large", "memory", "ranking", "evaluation", "serving", "reasons", "page",
+    "agreement", "training", "precision", "large", "memory", "ranking", "evaluation", "serving", "soak", "reasons", "page",
     "preparing", "startup", "threads",
 )  # fmt: skip
 OF_ML_1M = ("precision", "threads")  # left out where all are asked for and its files are not named
@@ -27,6 +27,7 @@ def main() -> int:
     options.add_argument("--small", action="store_true", help="tiny shapes: tries the programs, measures nothing")
     options.add_argument("--rounds", type=int, help="measured rounds; without, as many as each program needs")
     options.add_argument("--ml-1m", type=Path, help="MovieLens-1M's archive or folder, for the figures of it")
+    options.add_argument("--minutes", type=float, default=10, help="of the soak")
     arguments = options.parse_args()
     if unknown := [name for name in arguments.names if name not in PROGRAMS]:
         options.error(f"there is no {', '.join(unknown)}; there are {', '.join(PROGRAMS)}")
