@@ -1,13 +1,12 @@
 """The OpenAPI document: FastAPI's, with the bodies of requests and the limits of this service."""
 
-from typing import Any
-
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 
 from recvae import __version__
+from recvae.files import JsonObject
 from recvae.serving import schema
 from recvae.serving.problems import MEDIA_TYPE
 from recvae.serving.settings import Settings
@@ -18,7 +17,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "batch": schema.Batch,
     "similar": schema.Similar,
 }
-_ANSWERS: dict[str, tuple[Any, str]] = {
+_ANSWERS: dict[str, tuple[object, str]] = {
     "recommend": (schema.Recommended, "List the items that come next for a history"),
     "batch": (schema.Answers, "Answer several questions, each with an answer or a problem of its own"),
     "similar": (schema.SimilarItems, "List the items most like one"),
@@ -42,13 +41,13 @@ _PARAMETERS = {
 }
 
 
-def described(name: str, path: str) -> dict[str, Any]:
+def described(name: str, path: str) -> JsonObject:
     """Return the arguments with which FastAPI describes the route called ``name`` at ``path``."""
     answer, summary = _ANSWERS[name]
     statuses = _OF_BODIES if name in _BODIES else _NOT_FOUND[name]
     statuses += () if name in _OPEN else (401,)
     statuses += (404,) if name == "similar" or "{name}" in path else ()
-    extra: dict[str, Any] = {}
+    extra: JsonObject = {}
     if name in _BODIES:
         reference = {"$ref": _REF.format(model=_BODIES[name].__name__)}
         extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
@@ -66,7 +65,7 @@ def described(name: str, path: str) -> dict[str, Any]:
     if name not in _OPEN:
         extra["security"] = [{"token": []}]
     problem = {"content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}}
-    responses: dict[int | str, dict[str, Any]] = {
+    responses: dict[int | str, JsonObject] = {
         status: {"description": "A problem", **problem} for status in sorted(statuses)
     }
     if name == "metrics":

@@ -5,7 +5,6 @@ tried beside the old one, in a thread of its own, and takes its place between tw
 that it came to, so that no answer is of two versions. A run that cannot be used is refused, and the old one serves on.
 """
 
-import gc
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -84,7 +83,6 @@ class Shelf:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a new run, the old one must serve on
             reason = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
             self._reporter.refused(name, folder, " ".join(reason.split()))
-        gc.collect()  # the old model goes with the last request that it answers
 
     def _put(self, served: Served) -> None:
         before = self._served.get(served.name)

@@ -129,7 +129,7 @@ class Routes:
         return _json(rendering.answers(parts, served))
 
     @staticmethod
-    def _queries(body: bytes) -> list[Any]:
+    def _queries(body: bytes) -> list[object]:
         """Return the queries of a batch, checked where all of them can be used, else as plain values."""
         try:
             return list(Batch.model_validate_json(body).queries)
@@ -137,7 +137,7 @@ class Routes:
             inside = [one["loc"][:1] == ("queries",) and len(one["loc"]) > 1 for one in error.errors()]
             if not all(inside):
                 raise of_validation(error, Batch) from None
-        queries: list[Any] = from_json(body)["queries"]
+        queries: list[object] = from_json(body)["queries"]
         return queries
 
     async def similar(self, request: Request) -> Response:

@@ -1,12 +1,12 @@
 """``recvae serve`` as a process: how it starts, is refused, is asked to end, and serves with several processes."""
 
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -103,29 +103,25 @@ def test_a_token_is_asked_for_and_never_logged(runs, token, tmp_path):
             assert secret not in text
 
 
-def batch_under_way(service, answers):
-    with service.client() as client:
-        try:
-            answers.append(client.post("/v1/recommend/batch", json={"queries": [ASKED] * 250}))
-        except Exception as error:  # noqa: BLE001 - it fails the test below
-            answers.append(error)
-
-
 @POSIX
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_finishes_what_is_under_way(runs, tmp_path, workers):
+    body = json.dumps({"queries": [ASKED] * 250})
     with served(tmp_path, runs / "recvae", "--workers", workers) as service:
-        answers = []
-        threads = [threading.Thread(target=batch_under_way, args=(service, answers)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.15)  # sent, and not all answered
+        connections = [http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE) for _ in range(4)]
+        for connection in connections:  # accepted, and not only in the system's queue
+            connection.request("GET", "/health/live")
+            assert connection.getresponse().read()
+        for connection in connections:
+            connection.request("POST", "/v1/recommend/batch", body, {"content-type": "application/json"})
+        time.sleep(0.3)  # read, and not all answered
         assert service.end() == 0
-        for thread in threads:
-            thread.join(PATIENCE)
-        assert [getattr(answer, "status_code", answer) for answer in answers] == [200] * 4
-        assert all(len(answer.json()["answers"]) == 250 for answer in answers)
+        for connection in connections:
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert len(json.loads(answer.read())["answers"]) == 250
+            connection.close()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", service.port), timeout=1)
         assert "Traceback" not in service.said
