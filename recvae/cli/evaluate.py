@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from recvae.cli.options import METRICS, DatasetFolder, Debug, Device, Json, Metrics, Quiet, RunFolder, Threads
+from recvae.cli.options import (
+    METRICS,
+    DatasetFolder,
+    Debug,
+    Device,
+    Diversity,
+    Json,
+    Metrics,
+    MostPerTag,
+    Quiet,
+    RunFolder,
+    Threads,
+)
+from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal
 from recvae.cli.threads import use_threads
 
@@ -22,6 +35,8 @@ def evaluate(
     folder: DatasetFolder,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="test or validation.")] = "test",
     metrics: Metrics = METRICS,
+    most_per_tag: MostPerTag = None,
+    diversity: Diversity = 0.0,
     device: Device = "auto",
     threads: Threads = "auto",
     json: Json = False,
@@ -31,6 +46,7 @@ def evaluate(
     """Rank items for held-out users and print the metrics, each with its standard error.
 
     [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,recall@20[/]
+    [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,diversity@10,coverage@10 --diversity 0.3[/]
     """
     use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
@@ -44,6 +60,7 @@ def evaluate(
     from recvae.reports.tables import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
+    words = Words(None, None, None, None, None, most_per_tag, diversity)
     names = [str(name) for name in parse_metrics(metrics)]
     if split not in _SPLITS:
         raise InputError(
@@ -54,9 +71,12 @@ def evaluate(
     refuse_other_data(model, run, data, folder)
     if split == "validation" and "refit" in model.dataset:
         raise InputError(f"{run} was refitted on the validation clicks too; only --split test says anything of it.")
+    if most_per_tag is not None and not model.items.tag_names:
+        model.items = model.items.tagged(data.item_tags)  # of a run that holds none
+    rules = {name: value for name, value in words.reranking().items() if value}
     with terminal.amounts() as progress:
         evaluation = evaluated(
-            model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total)
+            model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total), **rules
         )
     if model.predicts_ratings:  # beside the ranking; the less, the better
         evaluation.metrics.update(
@@ -67,7 +87,7 @@ def evaluate(
     terminal.result(rich_table(value, width=terminal.out.width))
     if evaluation.left_out:
         terminal.note(f"{evaluation.left_out:,} users without held-out items are left out.")
-    terminal.document(value)
+    terminal.document({**value, **({"rules": rules} if rules else {})})
 
 
 def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
