@@ -1,10 +1,10 @@
 """``recvae evaluate``: a trained model measured on held-out users."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from recvae.cli.catalogues import refuse_other_data
 from recvae.cli.options import (
     METRICS,
     DatasetFolder,
@@ -23,9 +23,7 @@ from recvae.cli.terminal import Terminal
 from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
-    from data_prep.dataset import Dataset
     from eval import RatingPredictor
-    from recvae.recommender import Recommender
 
 _SPLITS = ("test", "validation")
 
@@ -88,29 +86,3 @@ def evaluate(
     if evaluation.left_out:
         terminal.note(f"{evaluation.left_out:,} users without held-out items are left out.")
     terminal.document({**value, **({"rules": rules} if rules else {})})
-
-
-def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
-    """Raise :class:`InputError` naming both folders unless the columns mean the same items, of the same split."""
-    from recvae.errors import InputError
-    from recvae.experiments.facts import other_split
-
-    refuse_other_catalogue(model, run, data, folder)
-    if other_split(model.dataset, data):
-        raise InputError(
-            f"{run} was trained on another split of {data.name} than {folder} now holds, so clicks that it learned "
-            "from may be held out here. Use the dataset folder that it was trained on, or train again."
-        )
-
-
-def refuse_other_catalogue(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
-    """Raise :class:`InputError` naming both folders unless the columns mean the same items."""
-    from recvae.errors import InputError
-
-    if model.items.hash() != data.vocabulary_hash:
-        trained_on = model.dataset.get("name")
-        name = f" ({trained_on})" if trained_on else ""
-        raise InputError(
-            f"{run} was trained on another catalogue{name} than that of {folder} ({data.name}): the columns are other "
-            "items. Use the dataset folder that it was trained on."
-        )

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recvae.cli.items import nearest_id
 from recvae.cli.terminal import Terminal
 from recvae.errors import InputError, did_you_mean, listed
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from recvae.recommender import Recommender
 
 COLUMNS = ("item", "item_id")  # of a file of ids: as in histories, and as in the lists and folders that recvae writes
@@ -21,7 +24,7 @@ class Rules:
 
     allow: list[int] | None = None
     deny: list[int] | None = None
-    asked: dict[str, Any] = field(default_factory=dict)
+    asked: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Words:
         """
         self._learn_tags(model, run)
         given = {"allow": self.allow, "deny": self.deny, "allow_tag": self.allow_tag, "deny_tag": self.deny_tag}
-        asked: dict[str, Any] = {option: list(values) for option, values in given.items() if values}
+        asked: JsonObject = {option: list(values) for option, values in given.items() if values}
         sets: dict[str, list[set[int]]] = {"allow": [], "deny": []}
         for option in sets:
             if option in asked:
@@ -75,19 +78,19 @@ class Words:
             asked=asked,
         )
 
-    def reranking(self) -> dict[str, Any]:
+    def reranking(self) -> JsonObject:
         """Return the arguments of a query that choose a list from its candidates."""
         return {"most_per_tag": self.most_per_tag, "diversity": self.diversity}
 
     def each(
         self, terminal: Terminal, model: "Recommender", users: Sequence[str], rules: Rules, user: str, item: str
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Return ``allow``, ``deny`` and tags of a query about ``users``: the rules for all, and those for each.
 
         ``user`` and ``item`` are the columns of the files. Denied items of all users become a smaller set of allowed
         ones where each user has denied items too, for a query has one of each kind.
         """
-        found: dict[str, Any] = {"allow": rules.allow, "deny": rules.deny}
+        found: JsonObject = {"allow": rules.allow, "deny": rules.deny}
         files = self._each()
         if not files:
             return found
@@ -111,7 +114,7 @@ class Words:
     def _learn_tags(self, model: "Recommender", run: Path) -> None:
         """Give the model's items the tags of --dataset; raise :class:`InputError` where a rule lacks tags."""
         from data_prep.dataset import Dataset
-        from recvae.cli.evaluate import refuse_other_catalogue  # which imports this module
+        from recvae.cli.catalogues import refuse_other_catalogue
 
         given = {"allow_tag": self.allow_tag, "deny_tag": self.deny_tag, "most_per_tag": self.most_per_tag}
         wanted = [option for option, value in given.items() if value]
@@ -145,7 +148,7 @@ def _tag_columns(model: "Recommender", tags: Sequence[str]) -> list[int]:
 
 def _of_each(
     terminal: Terminal, model: "Recommender", option: str, file: Path, users: Sequence[str], user: str, item: str
-) -> tuple[str, Any]:
+) -> tuple[str, "csr_array"]:
     """Return "item" or "tag", and the items or tags of each user in a file, CSR (users, items or tags) of ones."""
     import numpy as np
     from scipy.sparse import csr_array
@@ -175,7 +178,7 @@ def _of_each(
     return kind, csr_array((np.ones(int(kept.sum()), np.float32), (at[0][kept], at[1][kept])), shape=shape)
 
 
-def _only(table: Any, columns: Sequence[int]) -> Any:
+def _only(table: "csr_array", columns: Sequence[int]) -> "csr_array":
     """Return the entries of a CSR in some columns."""
     import numpy as np
 
