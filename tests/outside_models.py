@@ -57,8 +57,8 @@ class CoClickByEpochs(CoClick):
     train_defaults = TrainOptions(epochs=3)
     contends = False
 
-    def fit(self, train, *, validation=None, item_ids=None, titles=None, item_tags=None, folder=None, resume=False, overwrite=False,
-            on_epoch=None, on_step=None):  # fmt: skip
+    def fit(self, train, *, validation=None, item_ids=None, titles=None, item_tags=None, folder=None, resume=False,
+            overwrite=False, on_epoch=None, on_step=None):  # fmt: skip
         matrix, epochs = self._begin_fit(train, item_ids, titles, item_tags), self.config.train.epochs
         best = None
         for epoch in range(1, epochs + 1):
