@@ -32,7 +32,7 @@ def greedy(
     diversity: float = 0.0,
     alike: Callable[[int, int], float] = lambda one, other: 0.0,
 ) -> Greedy:
-    """Maximal marginal relevance among the 10 k best items, 40 k where tags leave the list short, and so on.
+    """Maximal marginal relevance among the 10 k best items, 20 k where tags leave the list short, and so on.
 
     ``scores``: -inf for an item that may not be listed. ``alike(chosen, other)``: similarity of two items.
     """
@@ -42,7 +42,7 @@ def greedy(
         found = _chosen(order[:wide], scores, k, tags, most, diversity, alike)
         if len(found.items) == k or wide >= len(order) or most is None:
             return found
-        wide = min(len(scores), 4 * wide)
+        wide = min(len(scores), 2 * wide)
 
 
 def _chosen(pool, scores, k, tags, most, diversity, alike) -> Greedy:

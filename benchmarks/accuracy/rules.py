@@ -82,8 +82,8 @@ def main() -> None:
         model.items = model.items.tagged(data.item_tags)
     table = measured(model, data)
     print(f"{'':<16}" + "".join(f"{metric:>14}" for metric in METRICS))
-    for name, values in table.items():
-        print(f"{name:<16}" + "".join(f"{values[metric]:>14.4f}" for metric in METRICS))
+    for name, means in table.items():
+        print(f"{name:<16}" + "".join(f"{means[metric]:>14.4f}" for metric in METRICS))
     figures = []
     n_users = int(data.test_in.shape[0])
     for users, rounds in ((n_users, arguments.rounds), (1, 10 * arguments.rounds)):

@@ -160,7 +160,7 @@ def test_candidates_widen_until_the_list_is_full():
         ids, best = rank(lambda part: scores.clone(), query, item_tags=items.tag_table, alike=among)
         assert ids.tolist() == [[0, 1, n_items - 2, n_items - 1]]
         assert best.tolist() == [[3000.0, 2999.0, 2.0, 1.0]]
-    assert calls == [40, 160, 640, 2560, 3000]
+    assert calls == [40, 80, 160, 320, 640, 1280, 2560, 3000]
 
 
 def test_more_tags_than_bits_in_a_word():
