@@ -8,7 +8,7 @@ SciPy only: the evaluation makes queries too.
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,18 @@ from scipy.sparse import csr_array
 
 from recvae.arguments import flag, items, real_number, shown, whole_number
 from recvae.errors import InputError, did_you_mean, listed
-from recvae.matrices import canonical
+from recvae.matrices import Matrix, canonical
 
 MOST_REASONS = 100
 MOST_PLACES = 1 << 27  # of lists longer than the catalogue, whose padding takes memory too: 1 GiB
 
 Rows = slice | NDArray[np.int64]
+
+Mask: TypeAlias = "Sequence[int] | Matrix | None"
+"""Items: their columns for all users, or a matrix (n, n_items) whose entries are each user's items."""
+
+Names: TypeAlias = "Sequence[str] | Sequence[Sequence[str]] | Matrix | None"
+"""Names of conditions or tags: for all users, a list for each, or a matrix (n, C) of the columns that they have."""
 
 
 class Word(NamedTuple):

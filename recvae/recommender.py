@@ -23,8 +23,9 @@ from recvae.files.swap import one_version
 from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
 from recvae.options import SEED, OptionSet, TrainOptions, explain
-from recvae.queries import CONDITIONS, Answer, Query, encoded, item_indices, rows_of
+from recvae.queries import CONDITIONS, Answer, Mask, Names, Query, encoded, item_indices, rows_of
 from recvae.ranking import SCORES_IN_MEMORY, find_reasons, rank
+from recvae.ranking.alike import among_all
 from recvae.registry import entry
 from recvae.training import versions
 from recvae.training.forks import expect_forks
@@ -168,15 +169,7 @@ class Recommender(Capabilities, Kept):
         is to each item of the row: (b, P), 1 for the same item or the most alike, 0 for a pair without similarity. This
         one reads :meth:`similarity` for the b items; a model that computes the P pairs alone is faster.
         """
-
-        def alike(places: Tensor) -> Tensor:
-            asked = items.gather(1, places[:, None])[:, 0].cpu()
-            found = self.similarity(asked)
-            return found.gather(1, items.to(found.device)).nan_to_num_(nan=0.0, neginf=0.0)
-
-        if items.numel():
-            self.similarity(items[:1, 0].cpu())  # a model without similarities says so before any work
-        return alike
+        return among_all(self.similarity, items)
 
     # --- methods that everybody uses ----------------------------------------------------------------------------
 
@@ -200,11 +193,11 @@ class Recommender(Capabilities, Kept):
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        allow: Any = None,
-        deny: Any = None,
-        conditions: Any = None,
-        allow_tags: Any = None,
-        deny_tags: Any = None,
+        allow: Mask = None,
+        deny: Mask = None,
+        conditions: Names = None,
+        allow_tags: Names = None,
+        deny_tags: Names = None,
         most_per_tag: int | None = None,
         diversity: float = 0.0,
         reasons: int = 0,
@@ -221,10 +214,8 @@ class Recommender(Capabilities, Kept):
         unlike items. ``reasons``: for each listed item, so many items of the history that lowered its score most if
         they were not there, in ``answer.reasons``. Errors are those of :class:`Query` and :meth:`answer`.
         """
-        query = Query(
-            histories, k, exclude_seen, allow, deny, conditions, allow_tags, deny_tags, most_per_tag, diversity, reasons
-        )
-        return self.answer(query)
+        rules = allow, deny, conditions, allow_tags, deny_tags, most_per_tag, diversity, reasons
+        return self.answer(Query(histories, k, exclude_seen, *rules))
 
     def answer(self, query: Query) -> Answer:
         """Return the best items for each history of a query: ids int32 (n, k), scores float32 (n, k), best first.
@@ -257,16 +248,15 @@ class Recommender(Capabilities, Kept):
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        allow: Iterable[Any] | None = None,
-        deny: Iterable[Any] | None = None,
-        conditions: Any = None,
+        allow: Iterable[str] | Iterable[Iterable[str]] | None = None,
+        deny: Iterable[str] | Iterable[Iterable[str]] | None = None,
         skip_unknown: bool = False,
         **rules: Any,
     ) -> tuple[list[list[str]], list[list[float]]]:
         """Return the ``k`` best raw item ids for each list of raw item ids, and their scores, best first.
 
-        ``allow`` and ``deny`` are raw item ids for all users, or a list of them for each; ``conditions`` and further
-        rules are as for :meth:`recommend`. A list is shorter than ``k`` where fewer items are left. Raises
+        ``allow`` and ``deny`` are raw item ids for all users, or a list of them for each; ``conditions`` and all other
+        ``rules`` are as for :meth:`recommend`. A list is shorter than ``k`` where fewer items are left. Raises
         :class:`InputError` naming the items it does not know, unless ``skip_unknown``.
         """
         self._need_fit()
@@ -277,7 +267,7 @@ class Recommender(Capabilities, Kept):
                 unknown += strange
         if not skip_unknown:
             self.items.refuse_unknown(unknown)
-        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, conditions=conditions, **rules)
+        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, **rules)
         kept = [row[row >= 0] for row in ids]
         return (
             [[self.items.ids[i] for i in row] for row in kept],
@@ -305,10 +295,10 @@ class Recommender(Capabilities, Kept):
         ids: Sequence[int] | int,
         k: int = 10,
         *,
-        allow: Any = None,
-        deny: Any = None,
-        allow_tags: Any = None,
-        deny_tags: Any = None,
+        allow: Mask = None,
+        deny: Mask = None,
+        allow_tags: Names = None,
+        deny_tags: Names = None,
     ) -> Answer:
         """Return the ``k`` items most like each of ``ids`` (columns): ids int32 (n, k) and scores float32 (n, k).
 
@@ -389,22 +379,6 @@ def load(folder: str | Path, device: str = "auto") -> Recommender:
 
     place = path_of(folder)
     return one_version(place, lambda: model_class(read_run(place).model).load(place, device))
-
-
-def cosines(vectors: Tensor, items: Tensor) -> Tensor:
-    """Return the cosines of the rows ``items`` (n,) of ``vectors`` (n_items, K) with all rows, (n, n_items)."""
-    vectors = torch.nn.functional.normalize(vectors.detach(), dim=1)
-    return vectors[items.to(vectors.device)] @ vectors.T
-
-
-def cosines_among(vectors: Tensor, items: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the cosines of the rows of ``vectors`` (n_items, K) as :meth:`Recommender.similarity_among` says."""
-    vectors = vectors.detach()
-    own = vectors.index_select(0, items.to(vectors.device).flatten()).view(*items.shape, vectors.shape[1])  # (b, P, K)
-    own /= torch.linalg.vector_norm(own, dim=2, keepdim=True).clamp_min_(1e-12)
-    rows = torch.arange(len(items), device=vectors.device)
-    across = own.transpose(1, 2)  # so, and not as own times a column, torch multiplies fast
-    return lambda places: torch.bmm(own[rows, places.to(vectors.device)][:, None], across)[:, 0]
 
 
 def popularity_for_the_unknown(scores: Tensor, histories: csr_array, counts: Tensor) -> Tensor:

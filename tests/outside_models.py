@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from recvae.options import option
-from recvae.recommender import Recommender, cosines
+from recvae.ranking.alike import cosines
+from recvae.recommender import Recommender
 from recvae.registry import Entry
 from recvae.training.loop import EpochReport, TrainOptions
 from recvae.training.tensors import Expected
@@ -26,8 +27,8 @@ class CoClick(Recommender):
     name = "co-click"
     model_defaults = CoClickOptions()
 
-    def fit(self, train, *, validation=None, item_ids=None, titles=None):
-        matrix = self._begin_fit(train, item_ids, titles)
+    def fit(self, train, *, validation=None, item_ids=None, titles=None, item_tags=None):
+        matrix = self._begin_fit(train, item_ids, titles, item_tags)
         together = (matrix.T @ matrix).toarray().astype(np.float32)
         counts = together.diagonal() + self.config.model.shrinkage
         self.weights = torch.from_numpy(together / counts)
@@ -56,9 +57,9 @@ class CoClickByEpochs(CoClick):
     train_defaults = TrainOptions(epochs=3)
     contends = False
 
-    def fit(self, train, *, validation=None, item_ids=None, titles=None, folder=None, resume=False, overwrite=False,
-            on_epoch=None, on_step=None):  # fmt: skip
-        matrix, epochs = self._begin_fit(train, item_ids, titles), self.config.train.epochs
+    def fit(self, train, *, validation=None, item_ids=None, titles=None, item_tags=None, folder=None, resume=False,
+            overwrite=False, on_epoch=None, on_step=None):  # fmt: skip
+        matrix, epochs = self._begin_fit(train, item_ids, titles, item_tags), self.config.train.epochs
         best = None
         for epoch in range(1, epochs + 1):
             part = matrix[: max(1, len(range(matrix.shape[0])) * epoch // epochs)]

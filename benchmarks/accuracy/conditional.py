@@ -16,7 +16,7 @@ from benchmarks.harness import alone, parser, write_record
 from data_prep import Dataset
 from eval import per_user_metrics, resampled_means
 from recvae import Recommender, load
-from recvae.cli.evaluate import refuse_other_data
+from recvae.cli.catalogues import refuse_other_data
 from recvae.experiments.facts import facts
 from recvae.experiments.measure import evaluated
 

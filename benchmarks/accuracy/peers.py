@@ -13,7 +13,8 @@ from recvae.baselines.popularity import item_counts
 from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.options import Between, OneOf, OptionSet, option
-from recvae.recommender import Recommender, cosines, popularity_for_the_unknown
+from recvae.ranking.alike import cosines
+from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.registry import register
 from recvae.training.tensors import Expected
 

@@ -21,7 +21,8 @@ from recvae import defaults
 from recvae.baselines.popularity import item_counts
 from recvae.errors import WorkError
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
-from recvae.recommender import Recommender, cosines, cosines_among, popularity_for_the_unknown
+from recvae.ranking.alike import cosines, cosines_among
+from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.forks import after_fork
 from recvae.training.tensors import Expected
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae.cli.evaluate import refuse_other_data
+from recvae.cli.catalogues import refuse_other_data
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, Overwrite, Quiet, Threads
 from recvae.cli.output import check_folder, hold
 from recvae.cli.terminal import Terminal, amount, share

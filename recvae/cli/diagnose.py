@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recvae.cli.evaluate import refuse_other_data
+from recvae.cli.catalogues import refuse_other_data
 from recvae.cli.options import DatasetFolder, Debug, Device, Json, Overwrite, Quiet, RunFolder, Seed, Threads
 from recvae.cli.output import check_output, hold
 from recvae.cli.terminal import Terminal, share

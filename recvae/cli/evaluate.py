@@ -1,18 +1,29 @@
 """``recvae evaluate``: a trained model measured on held-out users."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from recvae.cli.options import METRICS, DatasetFolder, Debug, Device, Json, Metrics, Quiet, RunFolder, Threads
+from recvae.cli.catalogues import refuse_other_data
+from recvae.cli.options import (
+    METRICS,
+    DatasetFolder,
+    Debug,
+    Device,
+    Diversity,
+    Json,
+    Metrics,
+    MostPerTag,
+    Quiet,
+    RunFolder,
+    Threads,
+)
+from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal
 from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
-    from data_prep.dataset import Dataset
     from eval import RatingPredictor
-    from recvae.recommender import Recommender
 
 _SPLITS = ("test", "validation")
 
@@ -22,6 +33,8 @@ def evaluate(
     folder: DatasetFolder,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="test or validation.")] = "test",
     metrics: Metrics = METRICS,
+    most_per_tag: MostPerTag = None,
+    diversity: Diversity = 0.0,
     device: Device = "auto",
     threads: Threads = "auto",
     json: Json = False,
@@ -31,6 +44,7 @@ def evaluate(
     """Rank items for held-out users and print the metrics, each with its standard error.
 
     [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,recall@20[/]
+    [dim]recvae evaluate runs/ml-1m-recvae ml-1m --metrics ndcg@10,diversity@10,coverage@10 --diversity 0.3[/]
     """
     use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
@@ -44,6 +58,7 @@ def evaluate(
     from recvae.reports.tables import rich_table
 
     terminal = Terminal(json=json, quiet=quiet)
+    words = Words(None, None, None, None, None, most_per_tag, diversity)
     names = [str(name) for name in parse_metrics(metrics)]
     if split not in _SPLITS:
         raise InputError(
@@ -54,9 +69,12 @@ def evaluate(
     refuse_other_data(model, run, data, folder)
     if split == "validation" and "refit" in model.dataset:
         raise InputError(f"{run} was refitted on the validation clicks too; only --split test says anything of it.")
+    if most_per_tag is not None and not model.items.tag_names:
+        model.items = model.items.tagged(data.item_tags)  # of a run that holds none
+    rules = {name: value for name, value in words.reranking().items() if value}
     with terminal.amounts() as progress:
         evaluation = evaluated(
-            model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total)
+            model, data, names, split=split, progress=lambda done, total: progress("rank users", done, total), **rules
         )
     if model.predicts_ratings:  # beside the ranking; the less, the better
         evaluation.metrics.update(
@@ -67,30 +85,4 @@ def evaluate(
     terminal.result(rich_table(value, width=terminal.out.width))
     if evaluation.left_out:
         terminal.note(f"{evaluation.left_out:,} users without held-out items are left out.")
-    terminal.document(value)
-
-
-def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
-    """Raise :class:`InputError` naming both folders unless the columns mean the same items, of the same split."""
-    from recvae.errors import InputError
-    from recvae.experiments.facts import other_split
-
-    refuse_other_catalogue(model, run, data, folder)
-    if other_split(model.dataset, data):
-        raise InputError(
-            f"{run} was trained on another split of {data.name} than {folder} now holds, so clicks that it learned "
-            "from may be held out here. Use the dataset folder that it was trained on, or train again."
-        )
-
-
-def refuse_other_catalogue(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
-    """Raise :class:`InputError` naming both folders unless the columns mean the same items."""
-    from recvae.errors import InputError
-
-    if model.items.hash() != data.vocabulary_hash:
-        trained_on = model.dataset.get("name")
-        name = f" ({trained_on})" if trained_on else ""
-        raise InputError(
-            f"{run} was trained on another catalogue{name} than that of {folder} ({data.name}): the columns are other "
-            "items. Use the dataset folder that it was trained on."
-        )
+    terminal.document({**value, **({"rules": rules} if rules else {})})

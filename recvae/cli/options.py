@@ -38,7 +38,7 @@ Metrics = Annotated[
     typer.Option(
         metavar="A,B,C",
         help="Metrics, each with its list length: recall, plain_recall, ndcg, precision, hit_rate, mrr, map, coverage, "
-        "novelty.",
+        "novelty, diversity, gini.",
     ),
 ]
 Metric = Annotated[str, typer.Option(metavar="NAME@K", help="The validation metric that picks the epoch to keep.")]
@@ -58,7 +58,7 @@ RunFolder = Annotated[
 ]
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many items.")]
 
-_RULES = "Rules (each narrows the lists further; may be repeated)"
+_RULES = "Rules (each narrows the lists further; names may be repeated)"
 
 Allow = Annotated[
     list[str] | None,
@@ -84,10 +84,32 @@ TagsFrom = Annotated[
     typer.Option(
         "--dataset",
         metavar="DIR",
-        help="The dataset folder of the model, which holds the items' tags.",
+        help="The dataset folder of the model, for the items' tags of a run that holds none.",
         rich_help_panel=_RULES,
         show_default=False,
     ),
+]
+AllowEach = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="List for each user only these items: a table with a row per user and 'item', or per user and 'tag'.",
+        rich_help_panel=_RULES,
+    ),
+]
+DenyEach = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="List for each user none of these items: a table as above.", rich_help_panel=_RULES
+    ),
+]
+MostPerTag = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="List at most N items of any one tag.", rich_help_panel=_RULES, show_default=False),
+]
+Diversity = Annotated[
+    float,
+    typer.Option(metavar="D", help="From 0 to 1: trade scores for items unlike one another.", rich_help_panel=_RULES),
 ]
 
 METRICS = "recall@20,recall@50,ndcg@100"  # eval.DEFAULT_METRICS, which --help must not import; a test compares them

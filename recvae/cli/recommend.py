@@ -9,13 +9,17 @@ import typer
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
 from recvae.cli.options import (
     Allow,
+    AllowEach,
     AllowTag,
     Debug,
     Deny,
+    DenyEach,
     DenyTag,
     Device,
+    Diversity,
     Json,
     K,
+    MostPerTag,
     Overwrite,
     Quiet,
     RunFolder,
@@ -50,7 +54,7 @@ def recommend(
     user_column: Annotated[str, typer.Option(metavar="NAME", help="The file's column of users.")] = "user",
     item_column: Annotated[
         str,
-        typer.Option(metavar="NAME", help="The column of items, of --histories and of --allow and --deny files."),
+        typer.Option(metavar="NAME", help="The column of items, of --histories and of files of rules."),
     ] = "item",
     rating_column: Annotated[
         str | None,
@@ -65,6 +69,10 @@ def recommend(
     allow_tag: AllowTag = None,
     deny_tag: DenyTag = None,
     dataset: TagsFrom = None,
+    allow_each: AllowEach = None,
+    deny_each: DenyEach = None,
+    most_per_tag: MostPerTag = None,
+    diversity: Diversity = 0.0,
     reasons: Annotated[
         int,
         typer.Option(metavar="N", help="For each item, N items of the history that raised it most, at most 100."),
@@ -83,7 +91,8 @@ def recommend(
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the'[/]
     [dim]recvae recommend runs/ml-1m-recvae --histories clicks.csv --out recommended.parquet[/]
     [dim]recvae recommend runs/ml-1m-conditional --item 'toy story' --condition Comedy[/]
-    [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --allow in-stock.csv --deny-tag Horror --dataset ml-1m[/]
+    [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --allow in-stock.csv --deny-tag Horror[/]
+    [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --most-per-tag 3 --diversity 0.3[/]
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the' --reasons 3[/]
     """
     use_threads(threads)  # before torch is loaded
@@ -92,9 +101,11 @@ def recommend(
     from recvae.recommender import load
 
     terminal = Terminal(json=json, quiet=quiet)
-    words = Words(allow, deny, allow_tag, deny_tag, dataset)
+    words = Words(allow, deny, allow_tag, deny_tag, dataset, most_per_tag, diversity, allow_each, deny_each)
     if (histories is None) == (not item):
         raise InputError("Name the clicked items with --histories FILE or with --item ID_OR_TITLE, one of the two.")
+    if histories is None and not (allow_each is None and deny_each is None):
+        raise InputError("--allow-each and --deny-each are about the users of --histories. Use --allow and --deny.")
     if k < 1:
         raise InputError(f"-k must be at least 1, and is {k}.")
     if not 0 <= reasons <= MOST_REASONS:
@@ -119,9 +130,9 @@ def recommend(
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     asked = {**({"conditions": condition} if condition else {}), **rules.asked}
     width = min(k, model.n_items)
-    query = Query(
-        clicks, width, not include_seen, rules.allow, rules.deny, conditions=condition or None, reasons=reasons
-    )
+    each = words.each(terminal, model, [user or "" for user in users], rules, user_column, item_column)
+    more = {**each, **words.reranking()}
+    query = Query(clicks, width, not include_seen, conditions=condition or None, reasons=reasons, **more)
     blocks = _answered(terminal, model, users, query)
     if out is not None:
         rows = write_blocks(out, model.items, blocks, reasons)

@@ -1,4 +1,4 @@
-"""The items that a list may hold: --allow, --deny, --allow-tag and --deny-tag, from words to columns."""
+"""The items that a list may hold: --allow, --deny-tag, --most-per-tag and so on, from words to a query's rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from recvae.cli.items import nearest_id
 from recvae.cli.terminal import Terminal
 from recvae.errors import InputError, did_you_mean, listed
+from recvae.files import JsonObject
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from recvae.recommender import Recommender
 
 COLUMNS = ("item", "item_id")  # of a file of ids: as in histories, and as in the lists and folders that recvae writes
@@ -17,11 +20,11 @@ COLUMNS = ("item", "item_id")  # of a file of ids: as in histories, and as in th
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a query, item columns or None each, and the words that asked for them, for a JSON document."""
+    """The rules of a query for all users, item columns or None each, and the words for a JSON document."""
 
     allow: list[int] | None = None
     deny: list[int] | None = None
-    asked: dict[str, list[str]] = field(default_factory=dict)
+    asked: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,63 +36,155 @@ class Words:
     allow_tag: Sequence[str] | None
     deny_tag: Sequence[str] | None
     dataset: Path | None
+    most_per_tag: int | None = None
+    diversity: float = 0.0
+    allow_each: Path | None = None
+    deny_each: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.most_per_tag is not None and self.most_per_tag < 1:
+            raise InputError(f"--most-per-tag must be at least 1, and is {self.most_per_tag}.")
+        if not 0 <= self.diversity <= 1:
+            raise InputError(f"--diversity must be a number from 0 to 1, and is {self.diversity:g}.")
 
     def inputs(self) -> list[str | Path | None]:
         """Return the paths that are read, and ids, which are no files."""
-        return [*(self.allow or ()), *(self.deny or ()), self.dataset]
+        return [*(self.allow or ()), *(self.deny or ()), self.dataset, self.allow_each, self.deny_each]
 
     def rules(self, terminal: Terminal, model: "Recommender", run: Path, *columns: str) -> Rules:
         """Return the rules that these options are for a model, the model of the folder ``run``.
 
         An item is listed that --allow names, where it is given, and that has a tag of --allow-tag, where it is given,
         and that neither --deny names nor a tag of --deny-tag marks. A file's ids are in the first of ``columns``, else
-        in the first of :data:`COLUMNS`, that it has. Raises :class:`InputError` for an item, a tag or a folder that
-        cannot be used.
+        in the first of :data:`COLUMNS`, that it has. With --dataset the model's items get the tags of that folder.
+        Raises :class:`InputError` for an item, a tag or a folder that cannot be used.
         """
+        self._learn_tags(model, run)
         given = {"allow": self.allow, "deny": self.deny, "allow_tag": self.allow_tag, "deny_tag": self.deny_tag}
-        asked = {option: list(values) for option, values in given.items() if values}
+        asked: JsonObject = {option: list(values) for option, values in given.items() if values}
         sets: dict[str, list[set[int]]] = {"allow": [], "deny": []}
         for option in sets:
             if option in asked:
                 sets[option].append(_named(terminal, model, option, asked[option], columns))
-        for option, found in self._tagged(model, run, asked).items():
-            sets[option.removesuffix("_tag")].append(found)
+        for option in ("allow_tag", "deny_tag"):
+            if option in asked:
+                table = model.items.tag_table[:, _tag_columns(model, asked[option])]
+                sets[option.removesuffix("_tag")].append(set(table.sum(axis=1).nonzero()[0].tolist()))
+        asked |= {name: value for name, value in self.reranking().items() if value}
+        asked |= {name: str(file) for name, file in self._each().items()}
         return Rules(
             allow=sorted(set.intersection(*sets["allow"])) if sets["allow"] else None,
             deny=sorted(set.union(*sets["deny"])) if sets["deny"] else None,
             asked=asked,
         )
 
-    def _tagged(self, model: "Recommender", run: Path, asked: dict[str, list[str]]) -> dict[str, set[int]]:
-        """Return the columns of the items that have one of the tags, for each option about tags that is set."""
-        from data_prep.dataset import Dataset
-        from recvae.cli.evaluate import refuse_other_catalogue
+    def reranking(self) -> JsonObject:
+        """Return the arguments of a query that choose a list from its candidates."""
+        return {"most_per_tag": self.most_per_tag, "diversity": self.diversity}
 
-        wanted = {option: asked[option] for option in ("allow_tag", "deny_tag") if option in asked}
-        if not wanted:
-            if self.dataset is not None:
-                raise InputError("--dataset is read for the tags of --allow-tag and --deny-tag alone: leave it out.")
-            return {}
-        if self.dataset is None:
+    def each(
+        self, terminal: Terminal, model: "Recommender", users: Sequence[str], rules: Rules, user: str, item: str
+    ) -> JsonObject:
+        """Return ``allow``, ``deny`` and tags of a query about ``users``: the rules for all, and those for each.
+
+        ``user`` and ``item`` are the columns of the files. Denied items of all users become a smaller set of allowed
+        ones where each user has denied items too, for a query has one of each kind.
+        """
+        found: JsonObject = {"allow": rules.allow, "deny": rules.deny}
+        files = self._each()
+        if not files:
+            return found
+        everywhere = set(range(model.n_items)) if rules.allow is None else set(rules.allow)
+        everywhere -= set(rules.deny or ())
+        narrowed = not (rules.allow is None and rules.deny is None)
+        found = {"allow": sorted(everywhere) if narrowed else None, "deny": None}
+        for option, file in files.items():
+            kind, table = _of_each(terminal, model, option, file, users, user, item)
+            if (option, kind) == ("allow_each", "item"):
+                keep = sorted(everywhere)
+                found["allow"] = table if not narrowed else _only(table, keep)
+            else:
+                found[option.removesuffix("_each") + ("_tags" if kind == "tag" else "")] = table
+        return found
+
+    def _each(self) -> dict[str, Path]:
+        files = {"allow_each": self.allow_each, "deny_each": self.deny_each}
+        return {option: file for option, file in files.items() if file is not None}
+
+    def _learn_tags(self, model: "Recommender", run: Path) -> None:
+        """Give the model's items the tags of --dataset; raise :class:`InputError` where a rule lacks tags."""
+        from data_prep.dataset import Dataset
+        from recvae.cli.catalogues import refuse_other_catalogue
+
+        given = {"allow_tag": self.allow_tag, "deny_tag": self.deny_tag, "most_per_tag": self.most_per_tag}
+        wanted = [option for option, value in given.items() if value]
+        if self.dataset is not None:
+            if not wanted and not self._each():
+                raise InputError("--dataset is read for the tags of rules such as --allow-tag alone: leave it out.")
+            data = Dataset.load(self.dataset)
+            refuse_other_catalogue(model, run, data, self.dataset)
+            if not data.item_tags:
+                raise InputError(
+                    f"{self.dataset} has no item tags. Prepare it again with --titles FILE that has tags in its third "
+                    "column."
+                )
+            model.items = model.items.tagged(data.item_tags)
+        if wanted and not model.items.tag_names:
             raise InputError(
-                f"--{next(iter(wanted)).replace('_', '-')} needs the tags of the items, which {run} does not hold: "
+                f"--{wanted[0].replace('_', '-')} needs the tags of the items, which {run} does not hold: "
                 "name the dataset folder that the model was trained on with --dataset DIR."
             )
-        data = Dataset.load(self.dataset)
-        refuse_other_catalogue(model, run, data, self.dataset)
-        of_tag: dict[str, set[int]] = {}
-        for column, item in enumerate(model.items.ids):
-            for tag in data.item_tags.get(item, ()):
-                of_tag.setdefault(tag, set()).add(column)
-        if not of_tag:
-            raise InputError(
-                f"{self.dataset} has no item tags. Prepare it again with --titles FILE that has tags in its third "
-                "column."
-            )
-        for tag in (tag for tags in wanted.values() for tag in tags if tag not in of_tag):
-            known = listed(sorted(of_tag), most=40)
-            raise InputError(f"No item has the tag '{tag}'.{did_you_mean(tag, of_tag)} {self.dataset} has {known}.")
-        return {option: set.union(*(of_tag[tag] for tag in tags)) for option, tags in wanted.items()}
+
+
+def _tag_columns(model: "Recommender", tags: Sequence[str]) -> list[int]:
+    """Return the columns of tags; raise :class:`InputError` for one that no item has, with the nearest."""
+    places = {tag: place for place, tag in enumerate(model.items.tag_names)}
+    for tag in tags:
+        if tag not in places:
+            known = f" There are {listed(model.items.tag_names, most=40)}." if places else " No item has any tag."
+            raise InputError(f"No item has the tag '{tag}'.{did_you_mean(tag, places)}{known}")
+    return [places[tag] for tag in tags]
+
+
+def _of_each(
+    terminal: Terminal, model: "Recommender", option: str, file: Path, users: Sequence[str], user: str, item: str
+) -> tuple[str, "csr_array"]:
+    """Return "item" or "tag", and the items or tags of each user in a file, CSR (users, items or tags) of ones."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    from data_prep import column_names, read_interactions
+    from data_prep.spool import rereadable
+
+    name = f"--{option.replace('_', '-')} {file}"
+    with rereadable(file) as source:
+        kind = "tag" if item not in (names := column_names(source)) and "tag" in names else "item"
+        data, _ = read_interactions(source, user, "tag" if kind == "tag" else item).without_duplicates()
+    if kind == "tag":
+        columns = np.array(_tag_columns(model, data.item_ids.tolist()), dtype=np.int64)
+    else:
+        columns = np.array([model.items.columns.get(text, -1) for text in data.item_ids], dtype=np.int64)
+        unknown = data.item_ids[columns < 0].tolist()
+        if unknown:
+            terminal.warn(f"The model does not know the item {listed(unknown)} of {name}. Skipped.")
+    row_of = {asked: row for row, asked in enumerate(users)}
+    rows = np.array([row_of.get(text, -1) for text in data.user_ids], dtype=np.int64)
+    without = len(users) - int((rows >= 0).sum())
+    if option == "allow_each" and without:
+        terminal.warn(f"{name} has no row for {without:,} of {len(users):,} users: nothing is listed for them.")
+    at = rows[data.user], columns[data.item]
+    kept = (at[0] >= 0) & (at[1] >= 0)
+    shape = len(users), len(model.items.tag_names) if kind == "tag" else model.n_items
+    return kind, csr_array((np.ones(int(kept.sum()), np.float32), (at[0][kept], at[1][kept])), shape=shape)
+
+
+def _only(table: "csr_array", columns: Sequence[int]) -> "csr_array":
+    """Return the entries of a CSR in some columns."""
+    import numpy as np
+
+    table = table.copy()
+    table.data[~np.isin(table.indices, columns)] = 0
+    return table
 
 
 def _named(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from scipy.sparse import csr_array
 
@@ -168,12 +168,10 @@ def evaluated(
     *,
     split: str = "test",
     progress: Callable[[int, int], None] | None = None,
-    **rules: Any,
+    most_per_tag: int | None = None,
+    diversity: float = 0.0,
 ) -> Evaluation:
-    """Return the evaluation of a model on the held-out users of ``split``.
-
-    ``rules``: fields of :class:`Query`, such as ``diversity``, under which the measured lists are made.
-    """
+    """Return the evaluation of a model on the held-out users of ``split``, of the lists under these rules."""
     names = {metric.name for metric in parse_metrics(metrics)}
     popularity = None
     if "novelty" in names:
@@ -181,8 +179,8 @@ def evaluated(
 
         popularity = np.bincount(data.train.indices, minlength=data.n_items)
     query, clicks = model.held_out_inputs(data, split)
-    if rules:
-        query = replace(query, **rules)
+    if most_per_tag is not None or diversity:
+        query = replace(query, most_per_tag=most_per_tag, diversity=diversity)
     train = data.train if "diversity" in names else None
     return evaluate(model, query, clicks, metrics, popularity=popularity, train=train, progress=progress)
 

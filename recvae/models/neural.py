@@ -13,7 +13,8 @@ from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.network import Network
-from recvae.recommender import Recommender, Validation, cosines, cosines_among
+from recvae.ranking.alike import cosines, cosines_among
+from recvae.recommender import Recommender, Validation
 from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
 from recvae.training.vocabulary import Tags

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -76,7 +77,9 @@ def keep_admissible(block: Tensor, query: Query, item_tags: csr_array | None = N
             _fill(block, denied, -torch.inf)
 
 
-def _tagged(tags: Any, item_tags: csr_array | None) -> Any:
+def _tagged(
+    tags: NDArray[np.int64] | csr_array | None, item_tags: csr_array | None
+) -> NDArray[np.int64] | csr_array | None:
     """Return the items that have one of a query's tags: columns for all users, or a CSR (b, n_items)."""
     if tags is None or isinstance(tags, np.ndarray):
         return tags

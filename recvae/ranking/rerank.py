@@ -29,7 +29,7 @@ from recvae.ranking.selection import top_k
 CANDIDATES = 10
 """Candidates for each place of a list."""
 
-WIDER = 4
+WIDER = 2
 """So many times more candidates there are where a list is not full."""
 
 _AT_ONCE = 1 << 12  # candidates of the users that are treated together on a CPU: their vectors stay in its cache

@@ -9,7 +9,7 @@ import numpy as np
 
 from recvae.arguments import items, shown
 from recvae.errors import DataError, InputError, did_you_mean, listed
-from recvae.files import vocabulary_hash
+from recvae.files import JsonObject, vocabulary_hash
 from recvae.queries import ALLOWED_TAGS, DENIED_TAGS, TAGS, Query, encoded, of_each, rows_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class Vocabulary:
         values = np.full(len(indices), value, dtype=np.float32)
         return csr_array((values, indices, indptr), shape=(len(indptr) - 1, len(self))), list(unknown)
 
-    def encode_mask(self, name: str, named: Iterable[Any]) -> "tuple[NDArray[np.int32] | csr_array, list[str]]":
+    def encode_mask(
+        self, name: str, named: Iterable[str] | Iterable[Iterable[str]]
+    ) -> "tuple[NDArray[np.int32] | csr_array, list[str]]":
         """Return ``allow`` or ``deny``, as ``name`` says, in columns, and the ids that are not known.
 
         Raw item ids for all users become an array of columns, a list of them for each user CSR (n, n_items).
@@ -132,7 +134,7 @@ class Vocabulary:
                 "The model's items have no tags: the model was trained without any. Train it on a dataset with item "
                 "tags, or give item_tags to fit."
             )
-        found: dict[str, Any] = {}
+        found: JsonObject = {}
         for name, word in (("allow_tags", ALLOWED_TAGS), ("deny_tags", DENIED_TAGS)):
             asked = getattr(query, name)
             if asked is not None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from conftest import checkerboard
 
 from recvae.cli import main
+from recvae.errors import InputError
 from recvae.recommender import load
 
 
@@ -39,6 +41,15 @@ def model(files, tagged):
     return files / "run"
 
 
+@pytest.fixture(scope="module")
+def untagged(files, model):
+    """The same run without tags, as older versions wrote it."""
+    bare = load(model)
+    bare.items = replace(bare.items, tags=())
+    bare.save(files / "untagged")
+    return files / "untagged"
+
+
 def listed(answer):
     assert answer.status == 0, answer.err
     return [[row["item_id"] for row in user["items"]] for user in answer.json["users"]]
@@ -61,8 +72,11 @@ LOW = {f"{i:03}" for i in range(20)}
         (("--allow", "002", "--deny", "002"), set()),
     ],
 )
-def test_lists_hold_what_the_rules_leave_and_are_full(cli, model, tagged, rules, left):
-    tags = ("--dataset", tagged) if any("tag" in rule for rule in rules) else ()
+@pytest.mark.parametrize("tags_from", ["run", "dataset"])
+def test_lists_hold_what_the_rules_leave_and_are_full(cli, model, untagged, tagged, rules, left, tags_from):
+    tags = ()
+    if tags_from == "dataset":
+        model, tags = untagged, ("--dataset", tagged) if any("tag" in rule for rule in rules) else ()
     everything = listed(cli("recommend", model, "--item", "002", "-k", 40, "--json"))[0]
     expected = [item for item in everything if item in left]
     answer = cli("recommend", model, "--item", "002", "-k", 40, *rules, *tags, "--json")
@@ -163,14 +177,15 @@ def mistakes(tmp_path, tagged, dataset):
         (("--deny-tag", "evne", *on), "No item has the tag 'evne'. Did you mean 'even'?"),
         (("--allow-tag", "even", "--dataset", dataset), f"{dataset} has no item tags. Prepare it again with --titles"),
         (("--allow-tag", "even", "--dataset", tmp_path), "manifest.json"),
-        (on, "--dataset is read for the tags of --allow-tag and --deny-tag alone: leave it out."),
+        (("--deny-tag", "evne"), "No item has the tag 'evne'. Did you mean 'even'? There are 'even', 'low'."),
+        (on, "--dataset is read for the tags of rules such as --allow-tag alone: leave it out."),
     ]  # fmt: skip
 
 
-def test_a_mistake_is_one_sentence(cli, model, tagged, dataset, tmp_path):
+def test_a_mistake_is_one_sentence(cli, model, untagged, tagged, dataset, tmp_path):
     for options, said in mistakes(tmp_path, tagged, dataset):
         for verb in ("recommend", "similar"):
-            answer = cli(verb, model, "--item", "002", *options)
+            answer = cli(verb, untagged if "needs the tags" in said else model, "--item", "002", *options)
             assert answer.status == 2, (verb, options)
             assert said in " ".join(answer.err.split()), (verb, options, answer.err)
             assert not answer.out
@@ -184,6 +199,121 @@ def test_tags_of_another_catalogue_are_refused(cli, model, clicks, tmp_path):
     answer = cli("recommend", model, "--item", "002", "--allow-tag", "even", "--dataset", other)
     assert answer.status == 2
     assert "was trained on another catalogue" in answer.err
+
+
+@pytest.fixture
+def histories(tmp_path):
+    """Clicks of four users; the last is not in any file of rules."""
+    file = tmp_path / "h.csv"
+    file.write_text("user,item\nann,002\nann,004\nbob,003\ncleo,000\ndan,001\n")
+    return file
+
+
+def each(folder, name, kind, rows):
+    file = folder / name
+    file.write_text(f"user,{kind}\n" + "".join(f"{user},{value}\n" for user, value in rows))
+    return file
+
+
+def test_rules_for_each_user_go_with_rules_for_all(cli, model, histories, tmp_path):
+    command = ("recommend", model, "--histories", histories, "-k", 40, "--json")
+    plain = listed(cli(*command))
+    own = {"ann": {"006", "010", "021"}, "bob": {"010"}, "cleo": {"005", "021"}, "dan": set()}
+    items = each(tmp_path, "own.csv", "item", [(user, item) for user, of in own.items() for item in of])
+    answer = cli(*command, "--allow-each", items)
+    assert listed(answer) == [[i for i in row if i in of] for row, of in zip(plain, own.values(), strict=True)]
+    assert f"--allow-each {items} has no row for 1 of 4 users: nothing is listed" in " ".join(answer.err.split())
+    assert answer.json["allow_each"] == str(items)
+    assert listed(cli(*command, "--deny-each", items)) == [
+        [i for i in row if i not in of] for row, of in zip(plain, own.values(), strict=True)
+    ]
+    tags = each(tmp_path, "tags.csv", "tag", [("ann", "even"), ("ann", "low"), ("bob", "low"), ("cleo", "even")])
+    of_tags = {"ann": EVEN | LOW, "bob": LOW, "cleo": EVEN, "dan": set()}
+    both = ("--allow-each", items, "--deny-each", tags, "--deny", "021", "--allow-tag", "even")
+    assert listed(cli(*command, *both)) == [
+        [i for i in row if i in own[user] & EVEN - of_tags[user] - {"021"}]
+        for user, row in zip(own, plain, strict=True)
+    ]
+    assert listed(cli(*command, "--allow-each", tags, "--allow", "006", "--allow", "021", "--allow", "003")) == [
+        [i for i in row if i in of_tags[user] & {"006", "003"}] for user, row in zip(own, plain, strict=True)
+    ]
+    narrowed = cli(*command, "--deny-each", items, "--deny", "030", "--deny-tag", "low")
+    assert listed(narrowed) == [
+        [i for i in row if i not in own[user] | LOW | {"030"}] for user, row in zip(own, plain, strict=True)
+    ]
+
+
+def test_a_list_is_mixed(cli, model, untagged, tagged, histories):
+    command = ("recommend", model, "--histories", histories, "-k", 6, "--json")
+    loaded = load(model)
+    clicks = [["002", "004"], ["003"], ["000"], ["001"]]
+    for options, rules in [
+        (("--most-per-tag", 2), {"most_per_tag": 2}),
+        (("--diversity", 0.5), {"diversity": 0.5}),
+        (("--most-per-tag", 1, "--diversity", 0.9), {"most_per_tag": 1, "diversity": 0.9}),
+    ]:
+        answer = cli(*command, *options)
+        assert listed(answer) == loaded.recommend_ids(clicks, 6, **rules)[0]
+        assert {key: answer.json[key] for key in rules} == rules
+        assert set(answer.json) == {"users", "unknown_items", *rules}
+    plain = cli(*command)
+    zero = cli(*command, "--diversity", 0)
+    assert zero.json == plain.json
+    without = ("recommend", untagged, "--histories", histories, "-k", 6, "--json", "--most-per-tag", 2)
+    assert "--most-per-tag needs the tags of the items" in " ".join(cli(*without).err.split())
+    assert listed(cli(*without, "--dataset", tagged)) == loaded.recommend_ids(clicks, 6, most_per_tag=2)[0]
+
+
+def test_evaluate_measures_the_lists_of_the_rules(cli, model, untagged, tagged):
+    metrics = ("--metrics", "ndcg@5,diversity@5,coverage@5,gini@5,recall@10", "--json")
+    measured = {}
+    for name, rules in {
+        "plain": (),
+        "zero": ("--diversity", 0),
+        "tags": ("--most-per-tag", 1),
+        "diverse": ("--diversity", 0.9),
+    }.items():
+        answer = cli("evaluate", model, tagged, *metrics, *rules)
+        assert answer.status == 0, answer.err
+        measured[name] = {key: value["mean"] for key, value in answer.json["models"]["ease"]["metrics"].items()}
+        assert ("rules" in answer.json) == (name in ("tags", "diverse"))
+    assert measured["plain"] == measured["zero"]
+    assert measured["diverse"]["diversity@5"] > measured["plain"]["diversity@5"]
+    assert measured["tags"]["ndcg@5"] < measured["plain"]["ndcg@5"]
+    again = cli("evaluate", untagged, tagged, *metrics, "--most-per-tag", 1)  # the tags are the dataset's
+    assert again.json["models"]["ease"]["metrics"]["ndcg@5"]["mean"] == measured["tags"]["ndcg@5"]
+
+
+def test_mistakes_of_rules_for_each_user_and_of_mixed_lists(cli, model, histories, tmp_path):
+    tags = each(tmp_path, "tags.csv", "tag", [("ann", "evne")])
+    items = each(tmp_path, "items.csv", "item", [("ann", "002"), ("bob", "777")])
+    on = ("--histories", histories)
+    for options, said in [
+        ((*on, "--allow-each", tags), "No item has the tag 'evne'. Did you mean 'even'?"),
+        ((*on, "--deny-each", tmp_path / "none.csv"), "There is no file"),
+        ((*on, "--deny-each", each(tmp_path, "x.csv", "sku", [("ann", "1")])), "x.csv has no column 'item'"),
+        (("--item", "002", "--deny-each", items), "--allow-each and --deny-each are about the users of --histories."),
+        ((*on, "--most-per-tag", 0), "--most-per-tag must be at least 1, and is 0."),
+        ((*on, "--diversity", 1.5), "--diversity must be a number from 0 to 1, and is 1.5."),
+        ((*on, "--diversity", "nan"), "--diversity must be a number from 0 to 1, and is nan."),
+        ((*on, "--allow-each", items, "--out", items, "--overwrite"), "items.csv"),
+    ]:
+        answer = cli("recommend", model, *options)
+        assert answer.status == 2, (options, answer.err)
+        assert said in " ".join(answer.err.split()), (options, answer.err)
+    assert items.read_text().startswith("user,item")
+    answer = cli("recommend", model, *on, "--deny-each", items, "--json")
+    assert "The model does not know the item '777' of --deny-each" in " ".join(answer.err.split())
+    popular = tmp_path / "popular"
+    with pytest.raises(InputError, match="not which are alike"):
+        load_popularity(popular).recommend_ids([["a"]], 2, diversity=0.5)
+
+
+def load_popularity(folder):
+    import recvae
+
+    recvae.Popularity().fit(checkerboard(6, 4), item_ids=list("abcd")).save(folder)
+    return load(folder)
 
 
 def test_out_may_not_be_a_file_of_rules(cli, model, tmp_path):

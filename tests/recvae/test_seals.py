@@ -52,7 +52,8 @@ def fit(folder, epochs=3, name="mult-dae", **more):
         made = recvae.RecVAEEDLAE(**of_recvae, epochs=epochs, validate_every=2, average=0.0)
     made.dataset = {"name": "board"}
     titles = [f"Title {n}" for n in range(40)]
-    return made.fit(BOARD, validation=lambda _: SCORES[done[0]], titles=titles, folder=folder, on_epoch=count, **more)
+    named = {"titles": titles, "item_tags": {str(n): ["even" if n % 2 == 0 else "odd"] for n in range(40)}}
+    return made.fit(BOARD, validation=lambda _: SCORES[done[0]], **named, folder=folder, on_epoch=count, **more)
 
 
 @pytest.fixture(scope="module")
