@@ -52,7 +52,7 @@ def test_a_few_requests_of_every_kind(address, mode):
 @pytest.mark.slow
 def test_two_thousand_requests(address, tmp_path):
     command = [
-        sys.executable, "-m", "schemathesis.cli", "run", address, "--max-examples", "60", "--seed", "1", "--no-color",
+        sys.executable, "-m", "schemathesis.cli", "run", address, "--max-examples", "80", "--seed", "1", "--no-color",
         "--exclude-checks", "positive_data_acceptance", "--suppress-health-check", "all",
     ]  # fmt: skip
     done = subprocess.run(
