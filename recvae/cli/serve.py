@@ -41,6 +41,9 @@ def serve(
     max_queue: Annotated[
         int, typer.Option(metavar="N", help="Questions that may wait.", rich_help_panel=_LIMITS)
     ] = 1024,
+    rows_at_once: Annotated[
+        int, typer.Option(metavar="N", help="Histories ranked together.", rich_help_panel=_LIMITS)
+    ] = 128,
     device: Device = "auto",
     threads: Threads = "auto",
     quiet: Quiet = False,
@@ -82,6 +85,7 @@ def serve(
         max_batch=max_batch,
         max_body=max_body,
         max_queue=max_queue,
+        rows_at_once=rows_at_once,
     )
     listener = listen(settings.host, settings.port)
     address = url(listener)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -100,24 +101,23 @@ def asked(served: Served, request: Recommend, settings: Settings) -> Question:
         raise of_field(
             "history", f"The history has {len(request.history):,} items; this service takes {settings.max_history:,}."
         )
-    model, unknown = served.model, dict[str, None]()
-    values = _values(served, request)
-    column_of = served.columns
-    row: dict[int, float] = {}
-    for item, value in zip(request.history, values, strict=True):
-        column = column_of.get(item)
-        if column is None:
-            unknown[item] = None
-        else:
-            row[column] = value
+    model, ratings = served.model, _ratings(served, request)
+    found = list(map(served.columns.get, request.history))  # None for an item that is not known
+    row: dict[int | None, float | None] = dict.fromkeys(found)
+    if ratings is not None:
+        row = dict(zip(found, ratings, strict=True))
+    unknown = dict[str, None]()
+    if None in row:
+        del row[None]
+        unknown.update((item, None) for item, column in zip(request.history, found, strict=True) if column is None)
     if request.strict and request.history and not row:
         raise of_field("history", f"None of the history's items is known: {listed(request.history)}.")
-    columns = sorted(row)
+    columns: list[int] = sorted(row)  # type: ignore[arg-type]  # None was taken out
     question = Question(
         served,
         columns,
         min(request.k, model.n_items),
-        [row[column] for column in columns] if request.ratings is not None else None,
+        None if ratings is None else [row[column] for column in columns],  # type: ignore[misc]  # each has one
         request.exclude_seen,
         most_per_tag=request.most_per_tag,
         diversity=request.diversity,
@@ -156,10 +156,10 @@ def _limit(name: str, value: int, most: int) -> None:
         raise of_field(name, f"'{name}' must be at most {most:,}, and is {shown(value)}.")
 
 
-def _values(served: Served, request: Recommend) -> list[float]:
-    """Return the value of each item of a history."""
+def _ratings(served: Served, request: Recommend) -> list[float] | None:
+    """Return the rating of each item of a history, None where no ratings are given."""
     if request.ratings is None:
-        return [served.named_value] * len(request.history)
+        return None
     if not served.of_ratings:
         raise of_field("ratings", "This model was trained on clicks, to which a rating says nothing: leave them out.")
     if len(request.ratings) != len(request.history):
@@ -250,7 +250,7 @@ def query(questions: Sequence[Question], k: int) -> Query:
 
 def _matrix(rows: Sequence[Sequence[int]], n_items: int, value: float = 1.0) -> csr_array:
     """Return lists of columns, each ascending, as CSR (n, n_items) of ``value``."""
-    indices = np.array([column for row in rows for column in row], dtype=np.int64)
+    indices = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
     indptr = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=indptr[1:])
     return csr_array((np.full(len(indices), value, np.float32), indices, indptr), shape=(len(rows), n_items))

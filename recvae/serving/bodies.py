@@ -21,14 +21,14 @@ async def read(request: Request, settings: Settings) -> bytes:
     Raises :class:`Refusal` for another content type (415), a body that is too large (413) or does not arrive in time
     (408), and ClientDisconnect where the client went away.
     """
-    headers = request.headers
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    head: dict[bytes, bytes] = request.scope["head"]
+    kind = head.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     if kind != "application/json":
         given = f"not as {kind[:60]!r}" if kind else "and name the type"
         raise Refusal(415, f"Send the body as JSON, {given}: Content-Type: application/json", headers=_CLOSE)
-    if headers.get("content-encoding", "identity").lower() != "identity":
+    if head.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "Send the body as it is: no Content-Encoding is understood.", headers=_CLOSE)
-    length = headers.get("content-length", "")
+    length = head.get(b"content-length", b"")
     if length.isdigit() and int(length[:20]) > settings.max_body:
         raise await _too_large(request, settings, int(length[:20]))
     parts, size = [], 0

@@ -30,8 +30,16 @@ _ANSWERS: dict[str, tuple[object, str]] = {
     "openapi": (None, "This document"),
 }
 _OPEN = ("live", "ready")  # no token is asked for
-_NOT_FOUND = {"items": (422,), "model": (), "models": (), "metrics": (), "openapi": (), "live": (), "ready": (503,)}
-_OF_BODIES = (400, 408, 413, 415, 422, 500, 503)
+_NOT_FOUND = {
+    "items": (400, 422, 431),
+    "model": (),
+    "models": (),
+    "metrics": (),
+    "openapi": (),
+    "live": (),
+    "ready": (503,),
+}
+_OF_BODIES = (400, 408, 413, 415, 422, 431, 500, 503)
 _PARAMETERS = {
     "items": [
         ("q", {"type": "string"}, "A part of a title or id."),
@@ -98,7 +106,9 @@ def document(app: FastAPI, settings: Settings) -> bytes:
     properties = schemas["Recommend"]["properties"]
     properties["history"]["maxItems"] = settings.max_history
     properties["reasons"]["maximum"] = settings.max_reasons
-    schemas["Batch"]["properties"]["queries"]["maxItems"] = settings.max_batch
+    queries = schemas["Batch"]["properties"]["queries"]
+    queries["maxItems"] = settings.max_batch
+    queries["items"] = {"anyOf": [queries["items"], {"description": "Anything else gets a problem of its own."}]}
     found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     if settings.token is None:
         del found["components"]["securitySchemes"]

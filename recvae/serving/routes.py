@@ -159,13 +159,13 @@ class Routes:
             raise of_field("q", "Items are found by q or named by id, not both. Leave one out.")
         if len(ids) > MOST_FOUND:
             raise of_field("id", f"There are {len(ids):,} ids; this service finds {MOST_FOUND:,} at once.")
+        limit = given.get("limit", "20")
+        if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= MOST_FOUND:
+            raise of_field("limit", f"'limit' must be a whole number from 1 to {MOST_FOUND:,}, and is {shown(limit)}.")
         if ids:
             columns = [served.columns[item] for item in dict.fromkeys(ids) if item in served.columns]
             unknown = [item for item in dict.fromkeys(ids) if item not in served.columns]
             return _json(rendering.found(served, columns, len(columns), unknown))
-        limit = given.get("limit", "20")
-        if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= MOST_FOUND:
-            raise of_field("limit", f"'limit' must be a whole number from 1 to {MOST_FOUND:,}, and is {shown(limit)}.")
         # In a thread: a large catalogue takes a while, and others wait for the event loop.
         columns, total = await asyncio.to_thread(served.search.find, given.get("q", "")[:200], int(limit))
         return _json(rendering.found(served, columns, total, []))
@@ -245,5 +245,5 @@ def _one(query: object) -> Recommend:
 
 def _placed(refusal: Refusal, place: int) -> Refusal:
     """Return the refusal of a batch's query with the query's place in its fields' names."""
-    errors = [FieldError(f"queries.{place}.{error.field}", error.detail) for error in refusal.errors]
+    errors = [FieldError(f"queries.{place}.{error.field}".rstrip("."), error.detail) for error in refusal.errors]
     return Refusal(refusal.status, refusal.detail, errors)
