@@ -87,7 +87,7 @@ def test_quickstart_ends_on_the_page(tmp_path):
     command = [sys.executable, "-m", "recvae", "quickstart", "--serve", "--quiet", "--device", "cpu"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        limit = threading.Timer(240, process.kill)
+        limit = threading.Timer(400, process.kill)
         limit.start()
         found = next(
             filter(None, (re.search(r"The page: (http://127\.0\.0\.1:\d+/)", line) for line in process.stdout))
