@@ -193,7 +193,8 @@ def test_http_of_1_0(service):
     assert first_line(raw(service.port, b"GET /health/live HTTP/1.0\r\n\r\n")) == b"HTTP/1.1 200 OK"
 
 
-RUBBISH = [random.Random(7).randbytes(4096), b"\x00" * 100, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n",
+RUBBISH = [random.Random(7).randbytes(4096), b"\x00" * 100, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+           b"GET\r\n\r\n",
            b"HELO\r\n",
            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
            b"POST /v1/recommend HTTP/1.1\r\ncontent-length: -5\r\n\r\n",
