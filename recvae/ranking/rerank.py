@@ -10,9 +10,9 @@ has 1 (1 for all where their scores are equal); similarity is the model's own. N
 is the one with the best score. Equal values go to the better score, then to the lower index. A list's scores stay those
 of the model.
 
-The candidates of a list of k are the user's ``CANDIDATES`` * k best items after every other rule. Where they do not
-fill the list, because the tags of all that are left are full, there are ``WIDER`` times as many candidates, and the
-list is chosen anew: until it is full, or every item is a candidate.
+The candidates of a list of k are the user's ``CANDIDATES`` * k best items after every other rule, or ``AT_FIRST`` * k
+for a list without diversity. Where they do not fill the list, because the tags of all that are left are full, there are
+``WIDER`` times as many candidates, and the list is chosen anew: until it is full, or every item is a candidate.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,9 @@ from recvae.ranking.selection import top_k
 
 CANDIDATES = 10
 """Candidates for each place of a list."""
+
+AT_FIRST = 3
+"""Candidates for each place of a list that has no diversity: its items are the same from however many candidates."""
 
 WIDER = 2
 """So many times more candidates there are where a list is not full."""
@@ -62,7 +65,8 @@ class Reranker:
         n, n_items = scores.shape
         best = scores.new_full((n, k), -torch.inf)
         columns = torch.zeros((n, k), dtype=torch.int64, device=scores.device)
-        rows, wide = torch.arange(n, device=scores.device), min(n_items, CANDIDATES * k)
+        rows = torch.arange(n, device=scores.device)
+        wide = min(n_items, (CANDIDATES if self.diversity else AT_FIRST) * k)
         while len(rows):
             of_rows = scores if len(rows) == n else scores[rows]
             values, items = top_k(of_rows, wide)

@@ -113,6 +113,12 @@ def asked(served: Served, request: Recommend, settings: Settings) -> Question:
     if request.strict and request.history and not row:
         raise of_field("history", f"None of the history's items is known: {listed(request.history)}.")
     columns: list[int] = sorted(row)  # type: ignore[arg-type]  # None was taken out
+    if request.reasons and len(columns) > settings.max_explained:
+        raise of_field(
+            "reasons",
+            f"Reasons are found for histories of up to {settings.max_explained:,} items, and this one has "
+            f"{len(columns):,}. Ask without reasons, or with a shorter history.",
+        )
     question = Question(
         served,
         columns,

@@ -17,9 +17,10 @@ class Settings:
 
     ``runs``: run folders by name, the first being the default one. ``token``: the text that a request must bring, None
     where none is asked for; it is in no repr. ``max_queue``: queries that may wait for the ranking thread, over all
-    connections of a process. Times are seconds: ``head_within`` and ``body_within`` that a client may take to send a
-    request's head and its body, ``keep_alive`` that an idle connection stays open, ``drain_within`` for requests under
-    way when the service is asked to end. Raises :class:`InputError` for values that cannot be used.
+    connections of a process. ``max_explained``: items of a history for which reasons are asked; their time grows with
+    its square, and all others wait. Times are seconds: ``head_within`` and ``body_within`` that a client may take to
+    send a request's head and its body, ``keep_alive`` that an idle connection stays open, ``drain_within`` for requests
+    under way when the service is asked to end. Raises :class:`InputError` for values that cannot be used.
     """
 
     runs: Mapping[str, Path]
@@ -37,6 +38,7 @@ class Settings:
     max_body: int = 1 << 20
     max_queue: int = 1024
     max_reasons: int = MOST_REASONS
+    max_explained: int = 1000
     rows_at_once: int = 128
     head_within: float = 10.0
     body_within: float = 20.0

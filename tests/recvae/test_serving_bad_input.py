@@ -9,7 +9,8 @@ import pytest
 from serving_models import fitted
 from serving_process import here, problem, raw
 
-LIMITS = {"max_k": 50, "max_history": 100, "max_batch": 5, "max_body": 20_000, "body_within": 0.4, "head_within": 0.4}
+LIMITS = {"max_k": 50, "max_history": 100, "max_batch": 5, "max_body": 20_000, "body_within": 0.4, "head_within": 0.4,
+          "max_explained": 3}  # fmt: skip
 JSON = {"content-type": "application/json"}
 
 
@@ -72,6 +73,7 @@ UNUSABLE = [
     ({"history": [], "k": -1}, "k", "and is -1."),
     ({"history": [], "k": 51}, "k", "'k' must be at most 50, and is 51."),
     ({"history": [], "k": 10**30}, "k", "'k' must be at most 50, and is 1000"),
+    ({"history": ["001", "002", "003", "004"], "reasons": 1}, "reasons", "histories of up to 3 items, and this one has 4"),
     ({"history": [], "k": 2.5}, "k", "'k' must be a whole number, and is 2.5."),
     ({"history": [], "k": "10"}, "k", "'k' must be a whole number, and is '10'."),
     ({"history": [], "k": True}, "k", "'k' must be a whole number, and is True."),
