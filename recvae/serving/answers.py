@@ -116,7 +116,7 @@ def asked(served: Served, request: Recommend, settings: Settings) -> Question:
     if request.reasons and len(columns) > settings.max_explained:
         raise of_field(
             "reasons",
-            f"Reasons are found for histories of up to {settings.max_explained:,} items, and this one has "
+            f"Reasons are found for histories of up to {settings.max_explained:,} items, and this has "
             f"{len(columns):,}. Ask without reasons, or with a shorter history.",
         )
     question = Question(

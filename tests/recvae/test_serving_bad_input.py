@@ -73,7 +73,7 @@ UNUSABLE = [
     ({"history": [], "k": -1}, "k", "and is -1."),
     ({"history": [], "k": 51}, "k", "'k' must be at most 50, and is 51."),
     ({"history": [], "k": 10**30}, "k", "'k' must be at most 50, and is 1000"),
-    ({"history": ["001", "002", "003", "004"], "reasons": 1}, "reasons", "histories of up to 3 items, and this one has 4"),
+    ({"history": ["001", "002", "003", "004"], "reasons": 1}, "reasons", "histories of up to 3 items, and this has 4"),
     ({"history": [], "k": 2.5}, "k", "'k' must be a whole number, and is 2.5."),
     ({"history": [], "k": "10"}, "k", "'k' must be a whole number, and is '10'."),
     ({"history": [], "k": True}, "k", "'k' must be a whole number, and is True."),
