@@ -171,6 +171,9 @@ class Recommender(Capabilities, Kept):
         """
         return among_all(self.similarity, items)
 
+    def hold(self) -> None:
+        """Take memory to answer faster; the model is not trained any more. A service calls this once."""
+
     # --- methods that everybody uses ----------------------------------------------------------------------------
 
     def follow(self, matrix: csr_array) -> str:

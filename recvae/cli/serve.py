@@ -43,7 +43,7 @@ def serve(
     ] = 1024,
     rows_at_once: Annotated[
         int, typer.Option(metavar="N", help="Histories ranked together.", rich_help_panel=_LIMITS)
-    ] = 128,
+    ] = 64,
     device: Device = "auto",
     threads: Threads = "auto",
     quiet: Quiet = False,

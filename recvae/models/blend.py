@@ -197,6 +197,10 @@ class Blend(Recommender):
                 nowhere &= none
         return total.masked_fill_(nowhere, -torch.inf)
 
+    def hold(self) -> None:
+        for component in self.components:
+            component.hold()
+
     def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the weighted mean of the components' similarities, each of which is 1 at most."""
         pairs = []

@@ -12,6 +12,7 @@ from recvae.arguments import flag, function, path_of
 from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
+from recvae.nn.layers import Linear
 from recvae.nn.network import Network
 from recvae.ranking.alike import cosines, cosines_among
 from recvae.recommender import Recommender, Validation
@@ -127,6 +128,11 @@ class NeuralRecommender(Recommender):
             network = self._bare_network()
         self.network = network.to_empty(device=self.device)
         self.network.load_state_dict(dict(tensors))
+
+    def hold(self) -> None:
+        for layer in self.network.modules():
+            if isinstance(layer, Linear):
+                layer.hold()
 
     def similarity(self, items: Tensor) -> Tensor:
         return cosines(self.network.output.weight, items)

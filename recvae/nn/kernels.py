@@ -60,6 +60,23 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, rounded: bool |
     return torch.mm(a, b.T) if bias is None else torch.addmm(bias, a, b.T)
 
 
+def blocks_of(weight: Tensor) -> Tensor | None:
+    """Return a copy of a weight (N, K) in oneDNN's blocks, None where :func:`product` is made without oneDNN.
+
+    oneDNN makes this copy in every product, which for a few rows takes longer than the product itself.
+    """
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not _onednn_is_faster():
+        return None
+    blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    return blocks
+
+
+def product_of_blocks(a: Tensor, blocks: Tensor, bias: Tensor) -> Tensor:
+    """Return :func:`product` of several rows ``a`` (M, K), M > 1, with a weight in blocks: the same bits, sooner."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(_packed(a), blocks, bias, "none", [], "")
+    return out
+
+
 def _packed(operand: Tensor) -> Tensor:
     """Return a copy of a transposed part of a matrix, with which oneDNN is hundreds of times slower."""
     return operand if operand.stride(1) == 1 or operand.T.is_contiguous() else operand.contiguous()
@@ -81,7 +98,9 @@ def _rounded_product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 def _onednn_is_faster() -> bool:
     """Return whether the CPU has AVX-512; no timing decides, so that a repeated run gives the same bits."""
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch ships it without types
-    available = onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available = onednn and all(
+        hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+    )
     return available and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import Context, GradientMemory, gathered_sum, product, rounding
+from recvae.nn.kernels import Context, GradientMemory, blocks_of, gathered_sum, product, product_of_blocks, rounding
 
 ROWS_AT_ONCE = 1024  # rows of a first layer's gradient at a time: few enough to stay in the cache
 
@@ -128,10 +128,17 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.memory = GradientMemory()
+        self.blocks: Tensor | None = None
+
+    def hold(self) -> None:
+        """Take memory for a second copy of the weight, which makes answers faster; it may not change from now on."""
+        self.blocks = blocks_of(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, outputs) from (B, inputs)."""
         if not torch.is_grad_enabled():
+            if self.blocks is not None and len(input) > 1 and not rounding():
+                return product_of_blocks(input, self.blocks, self.bias)
             return product(input, self.weight, self.bias)
         out: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch ships it without types
         return out

@@ -102,14 +102,13 @@ def asked(served: Served, request: Recommend, settings: Settings) -> Question:
             "history", f"The history has {len(request.history):,} items; this service takes {settings.max_history:,}."
         )
     model, ratings = served.model, _ratings(served, request)
-    found = list(map(served.columns.get, request.history))  # None for an item that is not known
-    row: dict[int | None, float | None] = dict.fromkeys(found)
-    if ratings is not None:
-        row = dict(zip(found, ratings, strict=True))
+    found = map(served.columns.get, request.history)  # None for an item that is not known
+    value_of = {} if ratings is None else dict(zip(found, ratings, strict=True))
+    row = set(found if ratings is None else value_of)
     unknown = dict[str, None]()
     if None in row:
-        del row[None]
-        unknown.update((item, None) for item, column in zip(request.history, found, strict=True) if column is None)
+        row.discard(None)
+        unknown.update((item, None) for item in request.history if item not in served.columns)
     if request.strict and request.history and not row:
         raise of_field("history", f"None of the history's items is known: {listed(request.history)}.")
     columns: list[int] = sorted(row)  # type: ignore[arg-type]  # None was taken out
@@ -122,8 +121,8 @@ def asked(served: Served, request: Recommend, settings: Settings) -> Question:
     question = Question(
         served,
         columns,
-        min(request.k, model.n_items),
-        None if ratings is None else [row[column] for column in columns],  # type: ignore[misc]  # each has one
+        min(request.k, served.n_items),
+        None if ratings is None else [value_of[column] for column in columns],
         request.exclude_seen,
         most_per_tag=request.most_per_tag,
         diversity=request.diversity,

@@ -31,6 +31,15 @@ async def read(request: Request, settings: Settings) -> bytes:
     length = head.get(b"content-length", b"")
     if length.isdigit() and int(length[:20]) > settings.max_body:
         raise await _too_large(request, settings, int(length[:20]))
+    cycle = request.scope["state"].get("cycle")
+    if cycle is not None and not cycle.more_body and not cycle.disconnected:  # no time-out is needed, which costs time
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        whole: bytes = message["body"]
+        if len(whole) > settings.max_body:
+            raise await _too_large(request, settings, len(whole))
+        return whole
     parts, size = [], 0
     try:
         async with asyncio.timeout(settings.body_within):

@@ -135,7 +135,10 @@ class Front:
                         response = await route.endpoint(Request(scope, receive))
                     except Refusal as error:
                         response = _response(error, request_id)
-                    await response(scope, receive, sent)
+                    status = response.status_code
+                    headers_out = [*response.raw_headers, (b"x-request-id", request_id.encode()), *_HEADERS]
+                    await send({"type": "http.response.start", "status": status, "headers": headers_out})
+                    await send({"type": "http.response.body", "body": response.body})
             else:
                 wrong = "is not the right one" if b"authorization" in headers else "is missing"
                 refusal = Refusal(

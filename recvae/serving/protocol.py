@@ -32,17 +32,19 @@ class Protocol(HttpToolsProtocol):
         """Read on; end the connection where a head is too large."""
         if self._in_head:
             self._head += len(data)
-            if self._timer is None:
-                self._wait_for_head()
         super().data_received(data)
-        if self._in_head and self._head > MOST_HEAD and not self.transport.is_closing():
-            self._end(Refusal(431, f"The request's head is larger than {MOST_HEAD:,} bytes."))
+        if self._in_head and self._head and not self.transport.is_closing():  # a part of a head
+            if self._head > MOST_HEAD:
+                self._end(Refusal(431, f"The request's head is larger than {MOST_HEAD:,} bytes."))
+            elif self._timer is None:
+                self._wait_for_head()
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
         self._in_head, self._head = False, 0
         self._stop_waiting()
         super().on_headers_complete()
+        self.scope["state"]["cycle"] = self.cycle  # which knows whether the whole body is there
 
     def on_message_complete(self) -> None:
         """Wait for the next request's head."""

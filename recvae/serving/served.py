@@ -31,6 +31,7 @@ class Served:
         self.loaded = datetime.now(UTC)
         self.title = entry(self.model.name).title
         self.columns: Mapping[str, int] = self.model.items.columns
+        self.n_items = self.model.n_items
         self.named_value = self.model.named_value
         self.of_ratings = self.model.of_ratings
         self.head = to_json({"name": self.name, "version": self.version})
@@ -49,6 +50,7 @@ class Served:
         The model is asked for one item and for several, and whether it knows which items are alike.
         """
         n_items = self.model.n_items
+        self.model.hold()
         for rows in (1, 8):
             indices = np.arange(rows) % n_items
             one_each = csr_array(

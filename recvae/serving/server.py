@@ -149,7 +149,7 @@ def serve(settings: Settings, listener: socket.socket, log: Log, on_ready: Calla
     """
     service = Service(settings, log)
     service.shelf.load()
-    sys.setswitchinterval(0.001)  # the event loop waits for the ranking thread's Python no longer than this
+    sys.setswitchinterval(0.00001)  # the event loop waits for the ranking thread's Python no longer than this
     process = Process(service, lambda: on_ready(service))
     process.run([listener])
     log.write("end", signal=process.asked_by)

@@ -39,7 +39,7 @@ class Settings:
     max_queue: int = 1024
     max_reasons: int = MOST_REASONS
     max_explained: int = 1000
-    rows_at_once: int = 128
+    rows_at_once: int = 64
     head_within: float = 10.0
     body_within: float = 20.0
     keep_alive: float = 75.0

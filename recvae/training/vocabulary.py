@@ -172,11 +172,11 @@ def _checked_tags(tags: Tags) -> dict[str, tuple[str, ...]]:
     """Return tags by item id, each once; raise :class:`InputError` where they are not lists of texts by item id."""
     if not isinstance(tags, Mapping):
         raise InputError(f"item_tags are lists of tags by item id, a dict, and not {shown(tags)}.")
-    lists = {item_name(item): tuple(dict.fromkeys(items("The tags of an item", of))) for item, of in tags.items()}
+    lists = {item_name(item): items("The tags of an item", of) for item, of in tags.items()}
     for tag in (tag for of in lists.values() for tag in of):
         if not isinstance(tag, str):
             raise InputError(f"The tags of an item are texts, and not {shown(tag)}.")
-    return lists
+    return {item: tuple(dict.fromkeys(of)) for item, of in lists.items()}
 
 
 def item_name(item: Any) -> str:

@@ -172,3 +172,16 @@ def test_tf32_is_put_back_and_leaves_other_settings_alone():
     with precision("tf32"):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
     assert torch.backends.cuda.matmul.fp32_precision == before
+
+
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_a_held_layer_gives_the_same_bits(library, rows):
+    layer, a = Linear(33, 50), torch.tensor(oracles.fixed(rows, 33), dtype=torch.float32)
+    with torch.no_grad():
+        expected = layer(a)
+        layer.hold()
+        assert (layer.blocks is not None) == products._onednn_is_faster()
+        assert torch.equal(layer(a), expected)
+        with precision("bf16"):
+            assert torch.equal(layer(a), product(a, layer.weight, layer.bias))
+    assert "blocks" not in layer.state_dict()

@@ -75,7 +75,7 @@ def histories_of(model, n=6, seed=5):
 
 def check(model, query, answer, r):
     """An answer has the reasons that its definition gives."""
-    asked = None if query.conditions is None else model._conditions(query)
+    asked = None if query.conditions is None else model._known(query).conditions
     allowed = oracle.allowed_items(query.histories.toarray(), query.exclude_seen, query.allow, query.deny)
     expected = oracle.reasons(oracle.of_model(model, asked), query.histories, answer.ids, allowed, r)
     found = answer.reasons
