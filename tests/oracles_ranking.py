@@ -32,12 +32,13 @@ def greedy(
     diversity: float = 0.0,
     alike: Callable[[int, int], float] = lambda one, other: 0.0,
 ) -> Greedy:
-    """Maximal marginal relevance among the 10 k best items, 20 k where tags leave the list short, and so on.
+    """Maximal marginal relevance among the 5 k best items; with at most so many of a tag, among the 10 k best, 20 k
+    where tags leave the list short, and so on.
 
     ``scores``: -inf for an item that may not be listed. ``alike(chosen, other)``: similarity of two items.
     """
     order = sorted((i for i, score in enumerate(scores) if score > -math.inf), key=lambda i: (-scores[i], i))
-    wide = min(len(scores), 10 * k)
+    wide = min(len(scores), (5 if most is None or most >= k else 10) * k)
     while True:
         found = _chosen(order[:wide], scores, k, tags, most, diversity, alike)
         if len(found.items) == k or wide >= len(order) or most is None:

@@ -10,9 +10,9 @@ has 1 (1 for all where their scores are equal); similarity is the model's own. N
 is the one with the best score. Equal values go to the better score, then to the lower index. A list's scores stay those
 of the model.
 
-The candidates of a list of k are the user's ``CANDIDATES`` * k best items after every other rule, or ``AT_FIRST`` * k
-for a list without diversity. Where they do not fill the list, because the tags of all that are left are full, there are
-``WIDER`` times as many candidates, and the list is chosen anew: until it is full, or every item is a candidate.
+The candidates of a list of k are the user's ``CANDIDATES`` * k best items after every other rule, and ``WITH_TAGS`` * k
+where ``most_per_tag`` is set. Where these do not fill the list, because the tags of all that are left are full, there
+are ``WIDER`` times as many candidates, and the list is chosen anew: until it is full, or every item is a candidate.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from recvae.errors import InputError
 from recvae.queries import Query
 from recvae.ranking.selection import top_k
 
-CANDIDATES = 10
+CANDIDATES = 5
 """Candidates for each place of a list."""
 
-AT_FIRST = 3
-"""Candidates for each place of a list that has no diversity: its items are the same from however many candidates."""
+WITH_TAGS = 10
+"""The same where tags may leave candidates out: enough for most lists of films with 3 of a genre."""
 
 WIDER = 2
 """So many times more candidates there are where a list is not full."""
@@ -66,13 +66,16 @@ class Reranker:
         best = scores.new_full((n, k), -torch.inf)
         columns = torch.zeros((n, k), dtype=torch.int64, device=scores.device)
         rows = torch.arange(n, device=scores.device)
-        wide = min(n_items, (CANDIDATES if self.diversity else AT_FIRST) * k)
+        wide = min(n_items, (CANDIDATES if self.tags is None else WITH_TAGS) * k)
         while len(rows):
             of_rows = scores if len(rows) == n else scores[rows]
             values, items = top_k(of_rows, wide)
             at_once = max(1, (_AT_ONCE if scores.device.type == "cpu" else _AT_ONCE_ON_A_DEVICE) // wide)
             parts = zip(torch.split(values, at_once), torch.split(items, at_once), strict=True)
-            places = torch.cat([self._chosen(*part, k) for part in parts])
+            if self.diversity or self.tags is None or self.most is None:
+                places = torch.cat([self._chosen(*part, k) for part in parts])
+            else:
+                places = self.tags.first(values, items, self.most, k)
             chosen = places.clamp_min(0)
             best[rows] = values.gather(1, chosen).masked_fill_(places < 0, -torch.inf)
             columns[rows] = items.gather(1, chosen)
@@ -88,12 +91,8 @@ class Reranker:
         ``scores`` float32 (b, P) and ``items`` int64 (b, P): the candidates, best first.
         """
         n, width = scores.shape
-        if self.diversity:
-            worth = _relevance(scores).mul_(1 - self.diversity)
-        else:
-            worth = torch.arange(0, -width, -1, dtype=torch.float32, device=scores.device).repeat(n, 1)
-        worth.masked_fill_(scores == -torch.inf, -torch.inf)
-        alike = self.alike(items) if self.diversity and self.alike is not None else None
+        worth = _relevance(scores).mul_(1 - self.diversity).masked_fill_(scores == -torch.inf, -torch.inf)
+        alike = None if self.alike is None else self.alike(items)
         counter = None if self.tags is None or self.most is None else self.tags.counter(items, self.most)
         places = torch.full((n, k), -1, dtype=torch.int64, device=scores.device)
         nearest: Tensor | None = None  # (b, P): the greatest similarity to a chosen item
@@ -143,6 +142,36 @@ class _Tags:
         self.n_words = -(-item_tags.shape[1] // _BITS)
         self.starts = torch.from_numpy(item_tags.indptr).long()
         self.tags = torch.from_numpy(item_tags.indices).long()
+
+    def first(self, scores: Tensor, items: Tensor, most: int, k: int) -> Tensor:
+        """Return the places of the first candidates, up to k, that leave no tag on more than ``most`` of them.
+
+        ``scores`` float32 and ``items`` int64 (b, P), best first; int64 (b, k), -1 where there are none left. Few
+        candidates of a user are looked at, so that this takes less time than steps over all of them.
+        """
+        lengths = (scores > -torch.inf).sum(1).tolist()
+        starts, tags = self.starts.numpy(), self.tags.numpy()
+        words: dict[int, int] = {}  # the tags of an item, a bit each
+        places = []
+        for candidates, length in zip(items.tolist(), lengths, strict=True):
+            seen = [0] * most  # the tags on one chosen item, on two and so on
+            chosen: list[int] = []
+            for place in range(length):
+                item = candidates[place]
+                word = words.get(item)
+                if word is None:
+                    word = words[item] = sum(1 << tag for tag in tags[starts[item] : starts[item + 1]].tolist())
+                if word & seen[-1]:
+                    continue
+                chosen.append(place)
+                if len(chosen) == k:
+                    break
+                for times in range(most):
+                    word, seen[times] = word & seen[times], word | seen[times]
+                    if not word:
+                        break
+            places.append(chosen + [-1] * (k - len(chosen)))
+        return torch.tensor(places, dtype=torch.int64, device=items.device)
 
     def counter(self, items: Tensor, most: int) -> "_Counter":
         """Return the counter of the tags of candidates, int64 (b, P)."""
