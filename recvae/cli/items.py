@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from recvae.cli.wording import ordinal
 from recvae.errors import InputError, did_you_mean, nearest
 from recvae.files import Document, JsonObject
+from recvae.serving.search import plain_title
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,15 +17,8 @@ if TYPE_CHECKING:
     from recvae.queries import Reasons
     from recvae.recommender import Recommender
 
-_YEAR = re.compile(r"\s*\(\d{4}\)$")
-_ARTICLE = re.compile(r"^(.*), (the|a|an|les?|la|das|der|die|el|il)$")
 _LEADING = re.compile(r"^(the|a|an|les?|la|das|der|die|el|il)\s+")
 _NAMED = 4  # candidates or unknown items named in a sentence
-
-
-def plain_title(title: str) -> str:
-    """Return a title as people type it: ``Matrix, The (1999)`` becomes ``the matrix``."""
-    return _ARTICLE.sub(r"\2 \1", _YEAR.sub("", title.casefold().strip()))
 
 
 def _bare(title: str) -> str:

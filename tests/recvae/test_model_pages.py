@@ -143,7 +143,7 @@ def test_two_commands_set_everything_up():
     """Each in a block of its own, with the versions that were tested; .ci/run runs the second."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     assert [block for block in blocks if "pip " in block] == [
-        'pip install -c constraints.txt ".[plot,tune]" && recvae quickstart\n',
+        'pip install -c constraints.txt ".[plot,tune,serve]" && recvae quickstart\n',
         'pip install -c constraints.txt -e ".[dev]" && pytest\n',
     ]
 
