@@ -26,6 +26,7 @@ TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first wor
     "family": ("family-{0}", accuracy.family),
     "conditional": ("conditional", accuracy.conditional),
     "defaults": ("defaults", accuracy.defaults),
+    "rules": ("rules", accuracy.rules),
     "imputation": ("imputation", accuracy.imputation),
 }
 

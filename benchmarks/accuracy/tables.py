@@ -179,6 +179,19 @@ def imputation(told: Record, part: str) -> list[str]:
     return [*table(["held-out ratings", "VAEAC", "damped bias", "difference"], lines), "", *wrapped(text)]
 
 
+def rules(told: Record) -> list[str]:
+    """Return accuracy and variety of lists by rule, and their times over those of plain lists."""
+    metrics = list(next(iter(told["table"].values())))
+    lines = [[name, *(share(found[metric]) for metric in metrics)] for name, found in told["table"].items()]
+    times = ", ".join(
+        f"{figure['what'].removesuffix(', over plain')} {figure['ours']:.2f}" for figure in told["figures"]
+    )
+    text = (
+        f"Time over that of plain lists, one thread: {times}. [Record](../benchmarks/results/rules.json){_day(told)}."
+    )
+    return [*table(["rule", *metrics], lines), "", *wrapped(text)]
+
+
 def forest(told: Record, path: Path) -> None:
     """Draw the paired difference of each row to the reference with its interval, the best row on top."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
