@@ -61,7 +61,7 @@ def test_any_list_of_ids_comes_back_as_written(ids, packed, tmp_path_factory):
     for path in (table, folder / "x.parquet"):
         assert read_ids(path, "item", "item_id") == list(dict.fromkeys(ids))
     plain = [item for item in ids if item.strip() and not set(item) & set('"\n\r,;|\t:')]
-    if plain:
+    if plain and plain[0] != "item":  # which is a header
         assert read_ids(write(folder, "\n".join(plain), "lines"), "item") == list(dict.fromkeys(plain))
 
 
