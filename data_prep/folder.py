@@ -66,10 +66,19 @@ class DatasetFolder:
             return read_matrix(self.path / name, file, shape, entries, ratings=ratings)
 
     def verify(self) -> None:
-        """Compare every file with its SHA-256; raise :class:`FormatError` naming the first that differs."""
+        """Compare every file with its SHA-256; raise :class:`FormatError` naming the first that differs.
+
+        A file of a dataset that the manifest does not name is an error too: the two are of different datasets.
+        """
         for name in self.names:
             with self._open(name) as file:
                 self._compare(name, file)
+        for name in OPTIONAL:
+            if name not in self._digests and (self.path / name).exists():
+                raise self._replaced() or FormatError(
+                    f"{self._manifest_file} does not name {name}, which lies beside it: one of them is another "
+                    f"dataset's. {AGAIN}"
+                )
 
     def _open(self, name: str) -> IO[bytes]:
         try:

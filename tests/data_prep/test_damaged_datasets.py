@@ -260,3 +260,11 @@ def test_inconsistent_contents_are_named(folder):
     counts["clicks"]["test_out"] = counts["clicks"]["test_in"]
     rehash(folder, counts=counts)
     fails(folder, "test_in.npz and test_out.npz share clicks")
+
+
+def test_a_file_that_the_manifest_does_not_name_is_another_datasets(folder):
+    """As where the manifest of a dataset without ratings is put in the place of one that has them."""
+    shutil.copy(folder / "train.npz", folder / "train_ratings.npz")
+    fails(
+        folder, "manifest.json does not name train_ratings.npz, which lies beside it: one of them is another dataset's."
+    )
