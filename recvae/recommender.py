@@ -30,7 +30,7 @@ from recvae.registry import entry
 from recvae.training import versions
 from recvae.training.forks import expect_forks
 from recvae.training.kept import Kept
-from recvae.training.vocabulary import Tags, Vocabulary
+from recvae.training.vocabulary import Naming, Tags, Vocabulary
 
 if TYPE_CHECKING:
     from recvae.training.records import Later
@@ -131,7 +131,7 @@ class Recommender(Capabilities, Kept):
         used.
         """
         function("validation", validation)
-        self.learn(self._begin_fit(train, item_ids, titles, item_tags))
+        self.learn(self._begin_fit(train, Naming(item_ids, titles, item_tags)))
         return self
 
     def learn(self, matrix: csr_array) -> None:
@@ -335,19 +335,13 @@ class Recommender(Capabilities, Kept):
             query = query.under(conditions=conditions)
         return self.items.with_columns(query)
 
-    def _begin_fit(
-        self,
-        train: csr_array,
-        item_ids: Sequence[str] | None,
-        titles: Sequence[str] | None,
-        item_tags: Tags | None = None,
-    ) -> csr_array:
+    def _begin_fit(self, train: csr_array, naming: Naming) -> csr_array:
         """Check the training matrix, name its columns, and return it in canonical form."""
         matrix = canonical(train)
         n_users, n_items = matrix.shape
         if not matrix.nnz:
             raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
-        vocabulary = Vocabulary.of(n_items, item_ids, titles, item_tags)
+        vocabulary = Vocabulary.of(n_items, *naming)
         self.follow(matrix)
         self.items = vocabulary
         self.best_epoch, self.metrics = None, {}

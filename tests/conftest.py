@@ -1,6 +1,8 @@
 """What the tests share: the real data, small matrices, and a training noise that is written down."""
 
+import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from oracles import fixed
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from recvae.cli import main
 from recvae.nn.noise import Noise
 from recvae.testing import checkerboard, random_clicks
 
@@ -74,3 +77,29 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(value, torch.Tensor) and value.numel() > self.elements:
                 self.elements, self.shape, self.operation = value.numel(), tuple(value.shape), str(func)
         return out
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capsys):
+    """Call the command line in this process."""
+
+    def call(*arguments) -> Answer:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return Answer(status, said.out, said.err)
+
+    return call

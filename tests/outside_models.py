@@ -14,6 +14,7 @@ from recvae.recommender import Recommender
 from recvae.registry import Entry
 from recvae.training.loop import EpochReport, TrainOptions
 from recvae.training.tensors import Expected
+from recvae.training.vocabulary import Naming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class CoClick(Recommender):
     model_defaults = CoClickOptions()
 
     def fit(self, train, *, validation=None, item_ids=None, titles=None, item_tags=None):
-        matrix = self._begin_fit(train, item_ids, titles, item_tags)
+        matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags))
         together = (matrix.T @ matrix).toarray().astype(np.float32)
         counts = together.diagonal() + self.config.model.shrinkage
         self.weights = torch.from_numpy(together / counts)
@@ -59,7 +60,7 @@ class CoClickByEpochs(CoClick):
 
     def fit(self, train, *, validation=None, item_ids=None, titles=None, item_tags=None, folder=None, resume=False,
             overwrite=False, on_epoch=None, on_step=None):  # fmt: skip
-        matrix, epochs = self._begin_fit(train, item_ids, titles, item_tags), self.config.train.epochs
+        matrix, epochs = self._begin_fit(train, Naming(item_ids, titles, item_tags)), self.config.train.epochs
         best = None
         for epoch in range(1, epochs + 1):
             part = matrix[: max(1, len(range(matrix.shape[0])) * epoch // epochs)]

@@ -189,7 +189,7 @@ class ReferenceMultVAE(Reference):
         kl = 0.5 * (logvar.exp() + mu.pow(2) - 1 - logvar).sum(1).mean()
         loss: Tensor = nll + min(self.cap, self.updates / self.total) * kl
         self.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # the same
+        loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
         self.adam.step()
         self.updates += 1
         return loss.detach()

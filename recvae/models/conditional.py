@@ -35,7 +35,7 @@ from recvae.nn.network import Loss
 from recvae.nn.noise import Noise
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.training.loop import TrainOptions
-from recvae.training.vocabulary import Tags
+from recvae.training.vocabulary import Naming
 
 STEP = 10.0  # V's step of Adam is so many times other weights': few users of a batch have a tag
 
@@ -207,16 +207,10 @@ class ConditionalVAE(NeuralRecommender):
         finally:
             self._given, self._tables = None, (None, None)
 
-    def _begin_fit(
-        self,
-        train: csr_array,
-        item_ids: Sequence[str] | None,
-        titles: Sequence[str] | None,
-        item_tags: Tags | None = None,
-    ) -> csr_array:
-        matrix = super()._begin_fit(train, item_ids, titles, item_tags)
+    def _begin_fit(self, train: csr_array, naming: Naming) -> csr_array:
+        matrix = super()._begin_fit(train, naming)
         options, user_attributes = self.options, self._given
-        tags = self._tags() if options.item_tags and item_tags is not None else []
+        tags = self._tags() if options.item_tags and naming.item_tags is not None else []
         values = self._values(user_attributes, matrix.shape[0]) if options.user_attributes else []
         self.condition_names = (*tags, *values)
         place = {name: column for column, name in enumerate(self.condition_names)}

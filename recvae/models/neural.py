@@ -18,7 +18,7 @@ from recvae.ranking.alike import cosines, cosines_among
 from recvae.recommender import Recommender, Validation
 from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
-from recvae.training.vocabulary import Tags
+from recvae.training.vocabulary import Naming, Tags
 
 
 class NeuralRecommender(Recommender):
@@ -57,7 +57,7 @@ class NeuralRecommender(Recommender):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         from recvae.training.keepers import InFolder, InMemory
 
-        matrix = self._begin_fit(train, item_ids, titles, item_tags)
+        matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags))
         self.network = self._network()
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:

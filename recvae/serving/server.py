@@ -1,6 +1,7 @@
 """The process that serves: its socket, its signals, its event loop and its threads; and several of such processes."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
@@ -21,6 +22,9 @@ from recvae.serving.reload import POLL_EVERY
 from recvae.serving.routes import application
 from recvae.serving.settings import Settings
 
+TURN = 1e-5  # seconds of Python after which one of the two threads that answer lets the other go on
+OF_ITS_OWN = 8 << 20  # bytes of a tensor that gets memory of its own: weights, and not the scores of a batch
+_M_MMAP_THRESHOLD = -3  # the name of the bound in glibc's malloc.h
 HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
@@ -142,14 +146,25 @@ class Process(uvicorn.Server):
         self._woken.set()
 
 
+def _return_memory() -> None:
+    """Let the memory of a model that was replaced go back to the system at once, where the C library is glibc.
+
+    Left alone, glibc raises its bound to the size of what was freed, and keeps weights of later models in its heap.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, OF_ITS_OWN)
+
+
 def serve(settings: Settings, listener: socket.socket, log: Log, on_ready: Callable[[Service], None]) -> int:
     """Load the runs and serve them from ``listener`` until a signal comes; return the exit status.
 
     0 after SIGTERM, 130 after Ctrl-C. Raises the errors of :func:`recvae.serving.reload.read_served`.
     """
     service = Service(settings, log)
+    _return_memory()
     service.shelf.load()
-    sys.setswitchinterval(0.00001)  # the event loop waits for the ranking thread's Python no longer than this
+    sys.setswitchinterval(TURN)
     process = Process(service, lambda: on_ready(service))
     process.run([listener])
     log.write("end", signal=process.asked_by)

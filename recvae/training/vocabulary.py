@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 Tags = Mapping[str, Sequence[str]]
 """Tags by item id."""
+
+
+class Naming(NamedTuple):
+    """The arguments of ``fit`` that name the columns of a training matrix, each of which may be missing."""
+
+    item_ids: Sequence[str] | None = None
+    titles: Sequence[str] | None = None
+    item_tags: Tags | None = None
+
 
 _SEARCHED = 20_000  # ids among which the nearest is found in a moment
 

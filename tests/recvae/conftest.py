@@ -1,8 +1,6 @@
-"""What the tests of the command line share: a way to call it, clicks in a file, a dataset folder and run folders."""
+"""What the tests of the command line share: clicks in a file, a dataset folder and run folders."""
 
 import csv
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,36 +11,10 @@ from recvae.cli import main
 SMALL = ("--set", "model.hidden=16", "--set", "model.latent=4", "--set", "train.batch_size=40")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a command said, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
 @pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
     """Settings that make a RecVAE quick to train."""
     return SMALL
-
-
-@pytest.fixture
-def cli(capsys):
-    """Call the command line in this process."""
-
-    def call(*arguments) -> Answer:
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return Answer(status, said.out, said.err)
-
-    return call
 
 
 def write_rows(path: Path, rows) -> Path:

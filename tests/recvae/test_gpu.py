@@ -12,6 +12,7 @@ import recvae
 from recvae.nn.batches import Clicks
 from recvae.nn.noise import Noise
 from recvae.training.loop import Hooks, TrainOptions, _Loop
+from recvae.training.vocabulary import Naming
 
 pytestmark = pytest.mark.gpu
 
@@ -42,7 +43,7 @@ def test_batches_on_the_device_equal_those_on_the_cpu():
 @pytest.mark.parametrize("name", MODELS)
 def test_no_step_waits_for_the_device(name):
     model = MODELS[name](device="cuda")
-    model._begin_fit(BOARD, None, None)
+    model._begin_fit(BOARD, Naming())
     network = model._network()
     loop = _Loop(network, Clicks(BOARD, "cuda"), TrainOptions(epochs=2, batch_size=16), 1, Hooks())
     loop.epoch()  # buffers and kernels are made

@@ -16,6 +16,7 @@ from recvae.nn import likelihoods
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import kl_gaussians, log_hyperprior
 from recvae.nn.noise import Noise
+from recvae.training.vocabulary import Naming
 
 KNOWN = oracles.fixed_clicks()
 USERS, ITEMS = KNOWN.shape
@@ -281,7 +282,7 @@ def fitted():
 def test_a_fresh_network_is_the_damped_bias_model():
     shown, hidden = ratings()
     model = VAEAC(**GAUSSIAN, epochs=1, damping=4.0)
-    model._begin_fit(shown, None, None)
+    model._begin_fit(shown, Naming())
     model.network = model._network()
     model._prepare(shown)
     mean, item_offset = oracle.damped_offsets(shown.toarray().astype(float), 4.0)

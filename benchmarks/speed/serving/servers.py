@@ -63,7 +63,7 @@ def server(words: Sequence[str], log: Path) -> Iterator[tuple[int, subprocess.Po
     command = [sys.executable, *(str(port) if word == "PORT" else word for word in words)]
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=os.environ) as process:
         try:
-            _wait_for(port, process, log)
+            _wait_for(port, process, command, log)
             yield port, process
         finally:
             process.terminate()
@@ -78,7 +78,7 @@ def serve(run: Path, *more: str) -> list[str]:
     return ["-m", "recvae", "serve", str(run), "--port", "PORT", *more]
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], command: Sequence[str], log: Path) -> None:
     end = time.monotonic() + STARTS_IN
     while process.poll() is None and time.monotonic() < end:
         try:
@@ -88,4 +88,4 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         else:
             return
     said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    raise SystemExit(f"The server '{' '.join(map(str, process.args))}' is not ready:\n{said}")  # type: ignore[arg-type]
+    raise SystemExit(f"The server '{' '.join(command)}' is not ready:\n{said}")

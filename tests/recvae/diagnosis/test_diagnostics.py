@@ -19,17 +19,6 @@ from recvae.nn.densities import gaussian_draws
 from recvae.reports.collapse import thresholds, verdict
 from recvae.reports.diagnosis_page import page, reliability
 
-
-@pytest.fixture(scope="module")
-def data():
-    return sample().dataset()
-
-
-@pytest.fixture(scope="module")
-def healthy(data):
-    return trained(recvae.MultVAE, data, epochs=6, beta_cap=0.2, learning_rate=5e-3, **QUICK)
-
-
 # --- collapse ---------------------------------------------------------------------------------------------------------
 
 

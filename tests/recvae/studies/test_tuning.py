@@ -7,40 +7,18 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
-from small_studies import TINY, TRIALS, facts, small_plan
+from small_studies import TINY, TRIALS, facts
 
-from data_prep.dataset import Dataset
 from recvae.baselines.ease import EASE
 from recvae.config import run_config
 from recvae.defaults import Size
 from recvae.errors import InputError, WorkError
-from recvae.experiments import study as studies
 from recvae.experiments import tune as tuning
 from recvae.experiments.measure import validate_with
 from recvae.experiments.space import changed, plan
 from recvae.experiments.tune import Events, read_study, tune
 from recvae.options import OneOf
 from recvae.reports.figures import search as draw
-
-
-@pytest.fixture(scope="module")
-def data(dataset) -> Dataset:
-    return Dataset.load(dataset)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures():
-    """Drawing takes longer than these searches; the figure has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "find_spec", lambda name: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
-    """An uninterrupted study."""
-    return tune(small_plan(), data, tmp_path_factory.mktemp("studies") / "whole", trials=TRIALS)
-
 
 # The search.
 

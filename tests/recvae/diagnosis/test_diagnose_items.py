@@ -6,27 +6,14 @@ import pytest
 import torch
 from conftest import checkerboard
 from scipy.sparse import csr_array, vstack
-from small_diagnoses import QUICK, diagnosed, trained, whole
+from small_diagnoses import diagnosed, whole
 
-import recvae
-from data_prep import sample
 from eval import evaluate
 from recvae.experiments import diagnose as diagnostics
 from recvae.experiments.groups import recall_by_group
 from recvae.queries import Query
 from recvae.ranking import rank
 from recvae.reports.diagnosis_page import page
-
-
-@pytest.fixture(scope="module")
-def data():
-    return sample().dataset()
-
-
-@pytest.fixture(scope="module")
-def healthy(data):
-    return trained(recvae.MultVAE, data, epochs=6, beta_cap=0.2, learning_rate=5e-3, **QUICK)
-
 
 # --- recall by groups -------------------------------------------------------------------------------------------------
 

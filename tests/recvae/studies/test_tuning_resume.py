@@ -19,25 +19,6 @@ from recvae.options import Between, OneOf
 from recvae.training import seals
 
 
-@pytest.fixture(scope="module")
-def data(dataset) -> Dataset:
-    return Dataset.load(dataset)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures():
-    """Drawing takes longer than these searches; the figure has a test of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "find_spec", lambda name: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
-    """An uninterrupted study."""
-    return tune(small_plan(), data, tmp_path_factory.mktemp("studies") / "whole", trials=TRIALS)
-
-
 @pytest.mark.parametrize("moment", ["trial", "epoch"])
 def test_interrupted_and_resumed_is_as_if_nothing_had_been(data, whole, tmp_path, moment):
     """Ctrl-C at the beginning of trial 3, and within trial 12."""
