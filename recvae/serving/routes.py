@@ -19,12 +19,13 @@ from recvae.arguments import shown
 from recvae.errors import did_you_mean
 from recvae.serving import rendering, static
 from recvae.serving.answers import Listing, Question, alike, asked
-from recvae.serving.bodies import parsed, read
+from recvae.serving.bodies import Kind, parsed, read
 from recvae.serving.document import described, document
 from recvae.serving.http import Service
 from recvae.serving.problems import FieldError, Refusal, of_field, of_validation
 from recvae.serving.schema import Batch, Recommend, Similar
 from recvae.serving.served import Served
+from recvae.serving.settings import Settings
 
 MOST_FOUND = 1000  # items that a search lists
 Handler = Callable[[Request], Awaitable[Response]]
@@ -91,11 +92,8 @@ class Routes:
         return served
 
     async def recommend(self, request: Request) -> Response:
-        """Answer one question."""
-        served = self._served(request)
-        question = asked(served, parsed(Recommend, await read(request, self._settings)), self._settings)
-        [future] = self._service.ranker.submit([question])
-        return _json(rendering.recommended(question, await future))
+        """Answer with the items that come next for a history."""
+        return await self._answer(request, Recommend, asked, rendering.recommended)
 
     async def batch(self, request: Request) -> Response:
         """Answer several questions, each with an answer or a problem of its own."""
@@ -142,10 +140,20 @@ class Routes:
 
     async def similar(self, request: Request) -> Response:
         """Answer with the items most like one."""
+        return await self._answer(request, Similar, alike, rendering.similar)
+
+    async def _answer(
+        self,
+        request: Request,
+        kind: type[Kind],
+        ask: Callable[[Served, Kind, Settings], Question],
+        render: Callable[[Question, Listing], bytes],
+    ) -> Response:
+        """Answer one question: ``ask`` makes it of a body, and ``render`` writes its answer."""
         served = self._served(request)
-        question = alike(served, parsed(Similar, await read(request, self._settings)), self._settings)
+        question = ask(served, parsed(kind, await read(request, self._settings)), self._settings)
         [future] = self._service.ranker.submit([question])
-        return _json(rendering.similar(question, await future))
+        return _json(render(question, await future))
 
     async def items(self, request: Request) -> Response:
         """Find items by a text, or by their ids."""
