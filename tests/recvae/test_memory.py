@@ -39,7 +39,8 @@ def test_fit_recommend_and_evaluate(name, options, matrix, monkeypatch):
     held_out = held_out - held_out.multiply(fold_in)
     held_out.eliminate_zeros()
     model = getattr(recvae, name)(device="cpu", **options)
-    model.fit(matrix[:50])  # what is imported on first use is no array
+    with LargestTensor():
+        model.fit(matrix[:50])  # what is imported on first use, by model or recorder, is no array
     tracemalloc.start()
     with LargestTensor() as largest:
         model.fit(matrix, validation=validator(fold_in, held_out))
