@@ -5,9 +5,10 @@
 The folder has MovieLens-100K's u.data. Its clicks (rating 4 and more, users with 5 and more) are cut at the time before
 which 80 % of them happened. The first night has the clicks before it, and the items and users that had any; the second
 night has all. The same people are held out on both nights, so that no run has learned from a validation user; beside
-that, each night's clicks are split by time, as ``recvae prepare --split temporal`` does it. Each model is trained on the first night, and on the second night twice: cold, and from the weights of the first. Seconds are
-CPU seconds of one thread, validation included, so that other programs on the machine do not count. The record is kept
-as it goes, and what it has is not measured again.
+that, each night's clicks are split by time, as ``recvae prepare --split temporal`` does it. Each model is trained on
+the first night, and on the second night twice: cold, and from the weights of the first. Seconds are CPU seconds of one
+thread, validation included, so that other programs on the machine do not count. The record is kept as it goes, and what
+it has is not measured again.
 """
 
 import time
