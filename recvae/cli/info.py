@@ -215,7 +215,7 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
             "folder": str(path),
             "verified": verify,
             **({"sealed": sealed} if verify else {}),
-            "run": run.model_dump(exclude={"sealed"}),
+            "run": {key: value for key, value in run.to_dict().items() if key != "sealed"},
             "epochs": len(rows),
             "bytes": sizes,
         }

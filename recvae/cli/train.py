@@ -140,7 +140,7 @@ def train(
             "run": str(out),
             "model": chosen.name,
             "dataset": recommender.dataset,
-            "start": None if recommender.start is None else recommender.start.model_dump(),
+            **({} if recommender.start is None else {"start": recommender.start.model_dump()}),
             "best_epoch": recommender.best_epoch,
             "epochs": epochs,
             "metrics": {} if is_refit else {fit.metric: score},

@@ -5,9 +5,7 @@ from pathlib import Path
 from recvae.arguments import path_of
 from recvae.files.swap import one_version
 from recvae.recommender import Recommender, load
-from recvae.training.run_folder import read_run, version_of
 from recvae.training.start import Start, check_kind
-from recvae.training.tensor_files import digest_of, on_cpu
 
 Source = Recommender | str | Path
 """A fitted model, or the folder of a run."""
@@ -19,6 +17,9 @@ def start_of(source: Source, name: str) -> Start:
     Raises :class:`InputError` where it is another model, one that is not fitted, or no path, and :class:`FormatError`
     where a run folder is damaged.
     """
+    from recvae.training.run_folder import read_run, version_of
+    from recvae.training.tensor_files import digest_of, on_cpu
+
     if isinstance(source, Recommender):
         check_kind("The model to start from", source.name, name)
         source._need_fit()

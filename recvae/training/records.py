@@ -68,6 +68,10 @@ class Run(Record):
     start: Started | None = None  # where it began from an earlier run's parameters
     sealed: bool = False  # whether the folder has a seal; older versions made none
 
+    def to_dict(self) -> JsonObject:
+        """Return plain values, without ``start`` where there was none."""
+        return self.model_dump(exclude={"start"} if self.start is None else set())
+
 
 class ConfigShape(Record):
     """The sections of a configuration; :func:`recvae.config.run_config` checks their options."""

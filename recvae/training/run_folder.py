@@ -100,7 +100,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 
 def _fill_run(path: Path, run: Run) -> None:
-    fill_json(path, {"kind": "recvae-run", "format": FORMAT, **run.model_dump(), "sealed": True}, RUN)
+    fill_json(path, {"kind": "recvae-run", "format": FORMAT, **run.to_dict(), "sealed": True}, RUN)
 
 
 def read_run(folder: Path) -> Run:

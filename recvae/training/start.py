@@ -8,6 +8,7 @@ tensors that are computed from the clicks, and RecVAE's old posterior, which is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from recvae.config import RunConfig
 from recvae.errors import InputError, listed
 from recvae.nn.network import Network
 from recvae.registry import entry
-from recvae.training.records import Started
 from recvae.training.tensors import Expected, wrong_form
 from recvae.training.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from recvae.training.records import Started
 
 ITEMS = "items"  # the length, in the form of a parameter, of its axis of items
 
@@ -77,8 +80,10 @@ class Start:
                 parameter.index_copy_(axis, here.to(parameter.device), rows)
         network.started = True
 
-    def record(self, items: Vocabulary) -> Started:
+    def record(self, items: Vocabulary) -> "Started":
         """Return the facts about this start of a model of ``items``, for its run folder."""
+        from recvae.training.records import Started
+
         kept = len(items.columns.keys() & self.items.columns.keys())
         return Started(
             version=self.version, kept_items=kept, new_items=len(items) - kept, dropped_items=len(self.items) - kept
