@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first wor
     "defaults": ("defaults", accuracy.defaults),
     "rules": ("rules", accuracy.rules),
     "imputation": ("imputation", accuracy.imputation),
+    "warm-start": ("warm-start", accuracy.warm_start),
 }
 
 

@@ -102,6 +102,9 @@ class Capabilities:
     Scores of models that differ in them do not compare.
     """
 
+    no_start: ClassVar[str] = "is learned from the clicks in one go"
+    """Why the model has no warm start, as the end of a sentence about it; empty for a model that has one."""
+
     about_likelihood: ClassVar[str] = ""
     """A sentence that ``recvae diagnose`` adds where the likelihood leaves out a part of the model."""
 

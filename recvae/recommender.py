@@ -33,7 +33,7 @@ from recvae.training.kept import Kept
 from recvae.training.vocabulary import Naming, Tags, Vocabulary
 
 if TYPE_CHECKING:
-    from recvae.training.records import Later
+    from recvae.training.records import Later, Started
 
 Validation = Callable[["Recommender"], float]
 
@@ -83,6 +83,7 @@ class Recommender(Capabilities, Kept):
         self.dataset: JsonObject = {}
         self.versions: dict[str, str] = {}  # of the programs that trained the model; empty: of this process
         self.resumed: tuple[Later, ...] = ()
+        self.start: Started | None = None
 
     def __repr__(self) -> str:
         """Return the options that differ from the defaults, and the state: RecVAE(latent=100; fitted: 40 items)."""
@@ -126,7 +127,7 @@ class Recommender(Capabilities, Kept):
         better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
         strings) and ``titles`` name the columns; without them an item's id is its column's number. ``item_tags``: tags
         by item id, such as genres, by which :meth:`recommend` then allows, denies and mixes items. A model with
-        ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch`` and ``on_step`` too, as
+        ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch``, ``on_step`` and ``start`` too, as
         :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix that cannot be
         used.
         """
@@ -345,7 +346,7 @@ class Recommender(Capabilities, Kept):
         self.follow(matrix)
         self.items = vocabulary
         self.best_epoch, self.metrics = None, {}
-        self.versions, self.resumed = versions.versions(), ()
+        self.versions, self.resumed, self.start = versions.versions(), (), None
         return matrix
 
     def _need_fit(self) -> None:

@@ -192,6 +192,44 @@ def rules(told: Record) -> list[str]:
     return [*table(["rule", *metrics], lines), "", *wrapped(text)]
 
 
+def warm_start(told: Record) -> list[str]:
+    """Return epochs and seconds to a cold run's best score, cold and from the weights of the night before."""
+    heads = [
+        "settings, split",
+        "cold: best",
+        "99 %",
+        "100 %",
+        "warm: 99 %",
+        "100 %",
+        "best",
+        "epochs to 99 %, warm to cold",
+    ]
+    lines, shares = [], []
+    for key, row in told["rows"].items():
+        cold, warm = (row[run]["reached"] for run in ("cold", "warm"))
+        shares.append(warm["99%"][0] / cold["99%"][0] if warm["99%"][0] else None)
+        times = [_reached(each[target]) for each in (cold, warm) for target in ("99%", "100%")]
+        part = "" if shares[-1] is None else f"{100 * shares[-1]:.0f} %"
+        lines.append([key, share(row["best"]), *times, share(row["warm"]["best"]), part])
+    first = next(iter(told["rows"].values()))["counts"]
+    sizes = " and ".join(
+        f"{counts['clicks']['train']:,} clicks of {counts['users']['train']:,} users on {counts['items']:,} items"
+        for counts in first.values()
+    )
+    quick = sum(part is not None and part <= 0.25 for part in shares)
+    text = (
+        f"{told['metric']} of {first['second night']['users']['validation']} validation users; on the first split the "
+        f"nights have {sizes}. {quick} of {len(lines)} warm runs reach 99 % within a quarter of the cold run's epochs. "
+        f"[Record](../benchmarks/results/warm-start.json){_day(told)}."
+    )
+    return [*table(heads, lines), "", *wrapped(text)]
+
+
+def _reached(found: Sequence[float | None]) -> str:
+    epoch, seconds = found
+    return "not reached" if epoch is None or seconds is None else f"{epoch} ({seconds:.1f} s)"
+
+
 def forest(told: Record, path: Path) -> None:
     """Draw the paired difference of each row to the reference with its interval, the best row on top."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -56,6 +56,7 @@ class ImplicitALS(Recommender):
     """Weighted matrix factorisation by alternating least squares; new users are folded in exactly."""
 
     name = "implicit-als"
+    no_start = "is fitted by the implicit library in a few alternations, from factors that it draws itself"
     introduced = True
     model_defaults = ImplicitALSOptions()
     follows: ClassVar[defaults.Rule] = defaults.IMPLICIT_ALS

@@ -44,6 +44,7 @@ class EASE(Recommender):
     """
 
     name = "ease"
+    no_start = "is computed from all clicks in closed form"
     introduced = True
     model_defaults: ClassVar[OptionSet] = EASEOptions()
     follows: ClassVar[defaults.Rule] = defaults.EASE

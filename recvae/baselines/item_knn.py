@@ -66,6 +66,7 @@ class ItemKNN(Recommender):
     """Nearest neighbours among items. Memory: 16 bytes for each item and neighbour."""
 
     name = "item-knn"
+    no_start = "counts the clicks of all users anew"
     model_defaults = ItemKNNOptions()
 
     @takes(ItemKNNArguments)

@@ -29,6 +29,7 @@ class Popularity(Recommender):
     """Ranks items by their number of clicks in the training matrix, for all users alike."""
 
     name = "popularity"
+    no_start = "counts the clicks of all users anew"
     introduced = True
     model_defaults = PopularityOptions()
 

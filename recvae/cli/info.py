@@ -171,7 +171,7 @@ def _described(about: Document) -> list[str]:
 
 def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     """Print the facts of a run folder."""
-    from recvae.cli.train import settings_line
+    from recvae.cli.train import settings_line, started
     from recvae.recommender import load
     from recvae.registry import entry
     from recvae.training import run_folder
@@ -192,6 +192,8 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     if refit := run.dataset.get("refit"):
         again = f" for {refit['epoch']} epochs" if refit["epoch"] else ""
         terminal.lines(f"  {'refitted':<10} on all {refit['clicks']:,} clicks but the test part{again}")
+    if run.start is not None:
+        terminal.lines(f"  {'warm start':<10} {started(run.start)}")
     if "validation" in run.metrics:
         terminal.lines(f"  {'validation':<10} {metric} {share(run.metrics['validation'])}")
     terminal.lines(f"  {'versions':<10} " + ", ".join(f"{name} {version}" for name, version in run.versions.items()))
@@ -213,7 +215,7 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
             "folder": str(path),
             "verified": verify,
             **({"sealed": sealed} if verify else {}),
-            "run": run.model_dump(exclude={"sealed"}),
+            "run": {key: value for key, value in run.to_dict().items() if key != "sealed"},
             "epochs": len(rows),
             "bytes": sizes,
         }

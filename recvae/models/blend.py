@@ -73,6 +73,7 @@ class Blend(Recommender):
     """
 
     name = "blend"
+    no_start = "is not trained itself: its models are"
     model_defaults = BlendOptions()
     components: Sequence[Recommender] = ()
     spreads: Sequence[float] = ()

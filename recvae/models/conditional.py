@@ -74,6 +74,9 @@ class ConditionalVAENetwork(MultVAENetwork):
             self.of_input = nn.Parameter(torch.zeros(n_conditions, self.first.weight.shape[1]))  # E
             self.of_items = nn.Parameter(torch.zeros(n_items, n_conditions))  # V' / STEP
 
+    def item_axes(self) -> dict[str, int]:
+        return super().item_axes() | ({"of_items": 0} if self.n_conditions else {})
+
     def learn_from(self, item_tags: tuple[Tensor, Tensor] | None, user_attributes: Tensor | None) -> None:
         """Set the conditions of items and of training users, which are freed after training.
 

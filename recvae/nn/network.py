@@ -57,6 +57,7 @@ class Network(nn.Module, ABC):
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
     latent_prior: Prior = StandardNormal()
     pseudo_inputs: nn.Parameter  # only where the prior is the VampPrior
+    started: bool = False  # whether the parameters are those of an earlier run, from which training begins
 
     @property
     @abstractmethod
@@ -146,6 +147,20 @@ class Network(nn.Module, ABC):
         """Return :meth:`l2` with one lambda for all weight matrices: biases and LayerNorm's gains are left out."""
         matrices = (name for name, value in self.named_parameters() if name.endswith("weight") and value.dim() > 1)
         return dict.fromkeys(matrices, lambda_) if lambda_ else {}
+
+    def item_axes(self) -> dict[str, int]:
+        """Return the axis of the items in each parameter that has one, by the parameter's name.
+
+        Here of the first layers on clicks, the last layer and the VampPrior's pseudo-inputs; a network with others adds
+        them. A warm start matches these parameters by item id.
+        """
+        axes: dict[str, int] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, ClickLinear):
+                axes[f"{name}.weight"] = 0
+            elif module is self.output:
+                axes |= {f"{name}.weight": 0, f"{name}.bias": 0}
+        return axes | ({"pseudo_inputs": 1} if "pseudo_inputs" in self._parameters else {})
 
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
