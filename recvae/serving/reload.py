@@ -6,7 +6,6 @@ that it came to, so that no answer is of two versions. A run that cannot be used
 """
 
 import gc
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from recvae.files.swap import one_version
 from recvae.recommender import load
 from recvae.serving.served import Served
 from recvae.training import seals
-from recvae.training.run_folder import METRICS, RUN, files_of
+from recvae.training.run_folder import RUN, version_of
 
 POLL_EVERY = 1.0  # seconds
 
@@ -113,15 +112,6 @@ def read_served(name: str, folder: Path, device: str) -> Served:
     except RecvaeError as error:
         raise WorkError(f"{folder} was loaded and cannot rank: {error}") from error
     return served
-
-
-def version_of(folder: Path) -> str:
-    """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``."""
-    forms = seals.read_seal(folder)
-    if forms is None:
-        forms = seals.found(folder, files_of(folder))
-    kept = {name: digests for name, digests in forms.items() if name != METRICS and not name.startswith("resume/")}
-    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:12]
 
 
 def identity(folder: Path) -> Identity:

@@ -84,6 +84,15 @@ def files_of(folder: Path) -> tuple[str, ...]:
     return (*FILES, *sorted(path.name for path in folder.glob(FIXED_FILES)))
 
 
+def version_of(folder: Path) -> str:
+    """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``."""
+    forms = seals.read_seal(folder)
+    if forms is None:
+        forms = seals.found(folder, files_of(folder))
+    kept = {name: digests for name, digests in forms.items() if name != METRICS and not name.startswith("resume/")}
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:12]
+
+
 def write_run(folder: Path, run: Run) -> None:
     """Write run.json."""
     with seals.sealed_files(folder, RUN, beside=files_of(folder)) as (temporary,):
