@@ -19,6 +19,7 @@ from recvae.cli.info import info
 from recvae.cli.output import HELD
 from recvae.cli.prepare import prepare
 from recvae.cli.process import drop_stdout, ended_by_signals, leave_streams, prepare_streams
+from recvae.cli.promote import promote
 from recvae.cli.quickstart import quickstart
 from recvae.cli.recommend import recommend
 from recvae.cli.serve import serve
@@ -42,7 +43,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (quickstart, prepare, train, evaluate, diagnose, recommend, similar, serve, blend, benchmark, tune, info):
+for _verb in (
+    *(quickstart, prepare, train, evaluate, diagnose, recommend, similar, serve, promote, blend, benchmark, tune, info),
+):
     app.command()(_verb)
 
 _SMALLER_MODEL = (
@@ -83,8 +86,8 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's) and return the exit status.
 
-    0: done. 1: the work failed. 2: the input cannot be used. 130: Ctrl-C. 143: SIGTERM, and 129: SIGHUP, after the same
-    tidying up. Every failure is one sentence on stderr.
+    0: done. 1: the work failed. 2: the input cannot be used. 3: ``promote`` refused the new run. 130: Ctrl-C. 143:
+    SIGTERM, and 129: SIGHUP, after the same tidying up. Every failure is one sentence on stderr.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     prepare_streams()
