@@ -33,7 +33,7 @@ class Rows:
 
     def __init__(
         self,
-        arrays: tuple[NDArray[np.generic], NDArray[np.integer], NDArray[np.integer]],
+        arrays: tuple[NDArray[np.floating], NDArray[np.integer], NDArray[np.integer]],
         *,
         shape: tuple[int, int],
     ) -> None:
@@ -47,6 +47,21 @@ class Rows:
         indptr = np.zeros(len(lists) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in lists], out=indptr[1:])
         return cls((np.full(len(indices), value, np.float32), indices, indptr), shape=(len(lists), width))
+
+    @classmethod
+    def of_entries(
+        cls,
+        data: NDArray[np.floating],
+        rows: NDArray[np.integer],
+        columns: NDArray[np.integer],
+        *,
+        shape: tuple[int, int],
+    ) -> "Rows":
+        """Return the matrix of entries in any order, each place at most once; row numbers and columns (nnz,)."""
+        key = rows.astype(np.int64) * shape[1] + columns
+        order = np.argsort(key, kind="stable")  # fast where the rows are in order already, as in most files
+        indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=shape[0]))))
+        return cls((data[order], columns[order], indptr), shape=shape)
 
     @property
     def nnz(self) -> int:
@@ -128,6 +143,8 @@ def as_csr(matrix: Matrix) -> "csr_array":
     """
     from scipy.sparse import csr_array, issparse
 
+    if isinstance(matrix, Rows):
+        matrix = matrix.in_scipy()
     if not issparse(matrix) and not isinstance(matrix, np.ndarray):
         raise DataError(
             f"Expected a users x items scipy.sparse matrix, got {type(matrix).__name__}. "

@@ -20,7 +20,7 @@ from recvae.defaults import Rule, Size
 from recvae.errors import DataError, InputError, WorkError
 from recvae.files import JsonObject
 from recvae.files.swap import one_version
-from recvae.matrices import Rows, canonical
+from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
 from recvae.options import SEED, OptionSet, TrainOptions, explain
 from recvae.queries import (
@@ -101,6 +101,11 @@ class Recommender(Capabilities, Kept):
         options = {**vars(self.config.model), **vars(self.config.train or self.config.model), "seed": self.config.seed}
         changed = [f"{name}={shown(value)}" for name, value in options.items() if value != defaults[name]]
         return f"{type(self).__name__}({', '.join(changed) or 'default options'}; {self._state()})"
+
+    @property
+    def title(self) -> str:
+        """The model's name for people, as the registry has it."""
+        return entry(self.name).title
 
     def _state(self) -> str:
         """Return the state of the model, for the repr."""
@@ -295,8 +300,7 @@ class Recommender(Capabilities, Kept):
 
         Raises :class:`InputError` for a name that there is not, and for two values of one of :attr:`attributes`.
         """
-        title = entry(self.name).title
-        return encoded_conditions(names, self.condition_names, self.attributes, title).in_scipy()
+        return encoded_conditions(names, self.condition_names, self.attributes, self.title).in_scipy()
 
     def similar_items(
         self,
@@ -345,7 +349,7 @@ class Recommender(Capabilities, Kept):
 
     def _need_fit(self) -> None:
         if not self.n_items:
-            raise InputError(f"This {entry(self.name).title} model is not fitted yet; call fit or load first.")
+            raise InputError(f"This {self.title} model is not fitted yet; call fit or load first.")
         if self.device.type != "cpu" and self.process != os.getpid():
             raise WorkError(
                 f"This process was forked after the model was put on '{self.device}', which does not survive that. "

@@ -80,7 +80,7 @@ def in_numpy(score: Callable[..., Tensor]) -> Callable[..., NDArray[np.float32]]
     """Return a function of scores that returns them as an array, which shares memory with a tensor on the CPU."""
 
     @torch.no_grad()
-    def numbers(*arguments: Any) -> NDArray[np.float32]:
+    def numbers(*arguments: object) -> NDArray[np.float32]:
         found: NDArray[np.float32] = score(*arguments).float().cpu().numpy()
         return found
 

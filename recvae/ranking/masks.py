@@ -55,7 +55,7 @@ def hidden_items(query: Query, item_tags: Rows | None) -> NDArray[np.bool_]:
 
 
 def keep_admissible(block: NDArray[np.float32], query: Query, item_tags: Rows | None = None) -> None:
-    """Set scores (n, n_items) to -inf where the query's rules leave an item out, in place; the query is about these n."""
+    """Set scores (n, n_items) of a query's n users to -inf where its rules leave an item out, in place."""
     allowed, denied = admitting(query, item_tags)
     for mask in allowed:
         keep = np.zeros(block.shape, dtype=bool)

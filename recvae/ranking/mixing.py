@@ -98,10 +98,11 @@ def mixed(
 
 
 def _relevance(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return scores (b, P), best first, as numbers from 0 to 1, those of -inf apart."""
-    halves = np.minimum(scores, np.finfo(scores.dtype).max) / np.float32(2)  # a difference of halves does not overflow
-    worst = np.where(scores == -np.inf, np.inf, halves).min(1, keepdims=True)
-    span = halves[:, :1] - worst
+    """Return scores (b, P), best first, as numbers from 0 to 1; those of -inf are any numbers."""
+    ended = scores == -np.inf
+    halves = np.where(ended, 0, np.minimum(scores, np.finfo(scores.dtype).max) / np.float32(2))
+    worst = np.where(ended, np.inf, halves).min(1, keepdims=True)
+    span = halves[:, :1] - worst  # a difference of halves does not overflow
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(span > 0, (halves - worst) / span, np.float32(1))
 
@@ -121,5 +122,4 @@ class _Counter:
     def full(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Count the items that were chosen, int64 (b,) places; return which candidates have a full tag, (b, P)."""
         self.count += self.has[np.arange(len(chosen)), chosen]
-        found: NDArray[np.bool_] = (self.has & (self.count >= self.most)[:, None, :]).any(2)
-        return found
+        return np.asarray((self.has & (self.count >= self.most)[:, None, :]).any(2))

@@ -1,7 +1,7 @@
 """A model that was exported, loaded without torch and SciPy: onnxruntime scores and selects, and NumPy does the rest.
 
-An :class:`Exported` answers a :class:`Query` as the :class:`recvae.recommender.Recommender` that it was made from does. A
-plain list is one call of the graph, in which no other thread waits for this one: history, rules and selection are in
+An :class:`Exported` answers a :class:`Query` as the :class:`recvae.recommender.Recommender` does that it was made from.
+A plain list is one call of the graph, in which no other thread waits for this one: history, rules and selection are in
 it. Lists by tags or diversity are chosen here from the graph's best candidates, and reasons from its scores.
 
 The graph ``model.onnx``, for B users with N history entries in all, I items and C conditions:
@@ -25,12 +25,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recvae.arguments import path_of
+from recvae.arguments import need_packages, path_of
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.files import JsonObject
 from recvae.files.swap import one_version
@@ -49,7 +49,8 @@ from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY, top_k_of_one
 from recvae.ranking.masks import hidden_items, keep_admissible
 from recvae.ranking.mixing import CANDIDATES, WIDER, WITH_TAGS, first_by_tags, limit_of_tags, mixed
 from recvae.ranking.reasons import find_reasons
-from recvae.training.export_folder import MODEL, REMEDY, Manifest, read_catalogue, read_manifest, verify
+from recvae.training import item_files
+from recvae.training.export_folder import GRAPH, ITEMS, REMEDY, TAGS, Manifest, check, read_manifest, version_of
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
@@ -68,20 +69,11 @@ _INPUTS = {
 _CONDITIONS = {"conditions": "tensor(float)"}
 _OUTPUTS = {"top_items": "tensor(int64)", "top_scores": "tensor(float)", "scores": "tensor(float)"}
 _SIMILAR = {"items": "tensor(int64)"}, {"similarity": "tensor(float)"}
+_DIGITS = 12  # hexadecimal digits of a version, as run folders have them
 ALIKE = "alike"  # an output that similar.onnx may have beside
 
 Ports = dict[str, str]
 """The types of a graph's inputs or outputs by name."""
-
-
-def need_extra() -> None:
-    """Raise :class:`InputError` where onnxruntime is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("onnxruntime") is None:
-        raise InputError(
-            "An export is served by onnxruntime, which is not installed. Install it with: pip install 'recvae[export]'"
-        )
 
 
 def load(folder: str | Path, threads: int = 1) -> "Exported":
@@ -90,21 +82,31 @@ def load(folder: str | Path, threads: int = 1) -> "Exported":
     Raises :class:`InputError` where there is no such folder or no onnxruntime, and :class:`FormatError` where the
     folder is no export, was altered, or its graph is not of the form above.
     """
-    need_extra()
+    need_packages("An export", "onnxruntime", install="'recvae[export]'")
     place = path_of(folder)
     return one_version(place, lambda: _read(place, threads))
 
 
 def _read(folder: Path, threads: int) -> "Exported":
     manifest = read_manifest(folder)
-    verify(folder, manifest)
-    items = read_catalogue(folder, manifest)
+    check(folder)
+    for name in (GRAPH, ITEMS):
+        check(folder, name)  # that the manifest lists it
+    items = _items(folder, manifest)
     inputs = {**_INPUTS, **(_CONDITIONS if manifest.conditions else {})}
-    session = _session(folder / MODEL, threads, inputs, _OUTPUTS, manifest.n_items)
+    session = _session(folder / GRAPH, threads, inputs, _OUTPUTS, manifest.n_items)
     similar = None
     if manifest.similarity is not None:
         similar = _session(folder / manifest.similarity.file, threads, *_SIMILAR, manifest.n_items)
-    return Exported(manifest, items, session, similar)
+    return Exported(manifest, version_of(folder)[:_DIGITS], items, session, similar)
+
+
+def _items(folder: Path, manifest: Manifest) -> "Vocabulary":
+    """Return the items and tags of an export; raise :class:`FormatError` where they are not the model's."""
+    items = item_files.read_items(folder, check, REMEDY)
+    if len(items) != manifest.n_items:
+        raise FormatError(f"{folder / ITEMS} has {len(items):,} items, and the model {manifest.n_items:,}. {REMEDY}")
+    return item_files.read_tags(folder, items, check, REMEDY) if TAGS in manifest.files else items
 
 
 def _session(path: Path, threads: int, inputs: Ports, outputs: Ports, n_items: int) -> "InferenceSession":
@@ -113,7 +115,7 @@ def _session(path: Path, threads: int, inputs: Ports, outputs: Ports, n_items: i
 
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), _options(threads), providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no class in common
+    except Exception as error:  # onnxruntime's exceptions have no class in common
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} cannot be loaded by onnxruntime ({reason}). {REMEDY}") from error
     given = {port.name: port.type for port in session.get_inputs()}
@@ -150,18 +152,20 @@ class Exported:
     """The model of an export: what a service, a list and a search for similar items ask of any model.
 
     ``items``, ``n_items``, ``named_value``, ``of_ratings``, ``condition_names``, ``attributes``, ``dataset`` and
-    ``metrics`` are those of the model that was exported; ``title`` is its name for people.
+    ``metrics`` are those of the model that was exported; ``title`` is its name for people, and ``version`` 12
+    hexadecimal digits of the manifest's digest.
     """
 
     def __init__(
         self,
         manifest: Manifest,
+        version: str,
         items: "Vocabulary",
         session: "InferenceSession",
         similar: "InferenceSession | None",
     ) -> None:
         self.manifest, self.items = manifest, items
-        self.name, self.title, self.version = manifest.model, manifest.title, manifest.version
+        self.name, self.title, self.version = manifest.model, manifest.title, version
         self.n_items = manifest.n_items
         self.named_value, self.of_ratings = manifest.named_value, manifest.of_ratings
         self.condition_names, self.attributes = tuple(manifest.conditions), tuple(manifest.attributes)
@@ -250,19 +254,19 @@ class Exported:
     def _item_tags(self, query: Query) -> Rows | None:
         return self.items.tag_table if query.about_tags else None
 
-    def _inputs(self, histories: Any, conditions: Any) -> dict[str, NDArray[Any]]:
+    def _inputs(self, histories: Rows, conditions: Rows | None) -> dict[str, NDArray[np.generic]]:
         """Return the graph's inputs that are about users, of rows (b, I) and, of a model that has them, (b, C)."""
         n, lengths = histories.shape[0], np.diff(histories.indptr)
-        given = {
+        given: dict[str, NDArray[np.generic]] = {
             "lengths": lengths.astype(np.int64, copy=False),
             "rows": np.repeat(np.arange(n), lengths),
             "columns": histories.indices.astype(np.int64, copy=False),
             "values": histories.data.astype(np.float32, copy=False),
         }
         if self.condition_names:
-            given["conditions"] = np.zeros((n, len(self.condition_names)), dtype=np.float32)
+            given["conditions"] = asked = np.zeros((n, len(self.condition_names)), dtype=np.float32)
             if conditions is not None:
-                given["conditions"][np.repeat(np.arange(n), np.diff(conditions.indptr)), conditions.indices] = 1
+                asked[np.repeat(np.arange(n), np.diff(conditions.indptr)), conditions.indices] = 1
         return given
 
     def _best(self, query: Query, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -304,7 +308,7 @@ class Exported:
             rows, wide = rows[short], min(self.n_items, WIDER * wide)
         return best, columns
 
-    def _scores(self, histories: Any, conditions: Any = None) -> NDArray[np.float32]:
+    def _scores(self, histories: Rows, conditions: Rows | None = None) -> NDArray[np.float32]:
         """Return the scores of rows (b, I), float32 (b, I), new memory."""
         given = {
             **self._inputs(histories, conditions),
@@ -315,7 +319,7 @@ class Exported:
         scores: NDArray[np.float32] = self._run(["scores"], given)[0]
         return scores
 
-    def _scores_at(self, histories: Any, items: NDArray[np.int64], *conditions: Any) -> NDArray[np.float32]:
+    def _scores_at(self, histories: Rows, items: NDArray[np.int64], *conditions: Rows) -> NDArray[np.float32]:
         """Return the scores of rows (b, I) at ``items`` (m,), float32 (b, m)."""
         blocks = ([part[rows] for part in (histories, *conditions)] for rows in self._blocks(histories.shape[0]))
         return np.concatenate([self._scores(*block)[:, items] for block in blocks])
@@ -327,7 +331,7 @@ class Exported:
             said = self.manifest.no_similarity
             raise InputError(said or f"This {self.title} model does not know which items are alike.")
 
-    def _similarity(self, items: NDArray[np.integer[Any]], output: str = "similarity") -> NDArray[np.float32]:
+    def _similarity(self, items: NDArray[np.integer], output: str = "similarity") -> NDArray[np.float32]:
         """Return how alike ``items`` (m,) are to every item, float32 (m, I)."""
         assert self._similar is not None
         found: NDArray[np.float32] = self._similar.run([output], {"items": items.astype(np.int64, copy=False)})[0]
@@ -340,7 +344,7 @@ class Exported:
 
 
 class _Among:
-    """How alike one candidate of each user is to all of them: :data:`recvae.ranking.mixing.Among` of ``items`` (b, P)."""
+    """How alike one of each user's candidates ``items`` (b, P) is to all: :data:`recvae.ranking.mixing.Among`."""
 
     def __init__(self, model: Exported, items: NDArray[np.int64], output: str) -> None:
         self._model, self._items, self._output = model, items, output

@@ -3,7 +3,7 @@
     export.json      the manifest: facts about the model, and the size and SHA-256 of each other file; written last
     model.onnx       the graph from histories and rules to lists and scores
     model.bin        the graph's weights, beside it so that a runtime can map the file into memory
-    similar.onnx     the graph from items to their similarities, where the model has any; its weights may be in model.bin
+    similar.onnx     the graph from items to their similarities, where there are any; its weights may be in model.bin
     items.csv        index,item_id,title
     item_tags.csv    item_id,tag, where the items have tags
 
@@ -70,6 +70,7 @@ class Manifest(Record):
     dataset: JsonObject
     metrics: dict[str, float]
     similarity: Similarity | None
+    no_similarity: str = ""  # a sentence where there is no such graph
     files: dict[str, FileFacts]
 
 

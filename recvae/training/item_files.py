@@ -1,7 +1,7 @@
 """The files that name a model's items, in run folders and exports: items.csv, and item_tags.csv where items have tags.
 
-    items.csv        index,item_id,title
-    item_tags.csv    item_id,tag
+items.csv        index,item_id,title
+item_tags.csv    item_id,tag
 """
 
 from collections.abc import Callable

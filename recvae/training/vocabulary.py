@@ -90,7 +90,7 @@ class Vocabulary:
         """The tags of the items: rows of ones (n_items, T), whose columns are as in :attr:`tag_names`."""
         return encoded(self.tags, self.tag_names, TAGS)
 
-    def tagged_with(self, tags: "NDArray[np.integer[Any]]") -> "NDArray[np.int64]":
+    def tagged_with(self, tags: "Sequence[int] | NDArray[np.integer[Any]]") -> "NDArray[np.int64]":
         """Return the columns of the items that have one of ``tags``, columns of :attr:`tag_table`; ascending int64."""
         return np.unique(self.tag_table.by_column[tags].indices)
 
