@@ -125,12 +125,16 @@ def _threads(asked: str, workers: int) -> int:
 
 def _use_threads(number: int, folders: Iterable[Path]) -> None:
     """Set the number of threads; torch is imported where one of the folders is a run's."""
+    from recvae.serving.model import need_torch
     from recvae.training.export_folder import is_export
 
-    if all(is_export(folder) for folder in folders):
-        use_without_torch(number)
-    else:
+    runs = [folder for folder in folders if not is_export(folder)]
+    for run in runs:
+        need_torch(run)
+    if runs:
         use_threads(str(number))
+    else:
+        use_without_torch(number)
 
 
 def need_extra() -> None:

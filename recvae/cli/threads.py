@@ -41,9 +41,11 @@ def use_threads_of(folder: Path, asked: str) -> int:
 
     torch is imported for a run folder alone; ``auto`` for an export is the number of free cores, or OMP_NUM_THREADS.
     """
+    from recvae.serving.model import need_torch
     from recvae.training.export_folder import is_export
 
     if not is_export(folder):
+        need_torch(folder)
         return use_threads(asked)
     number = threads.parse(asked)
     if number is None:

@@ -83,11 +83,16 @@ def load_model(folder: Path, device: str = "auto", threads: int = 1) -> Model:
         if device not in ("auto", "cpu"):
             raise InputError(f"{folder} is an export, which runs on the CPU: leave --device {device} out.")
         return onnx_runtime.load(folder, threads)
+    need_torch(folder)
+    from recvae.recommender import load
+
+    return load(folder, device)
+
+
+def need_torch(folder: Path) -> None:
+    """Raise :class:`InputError` where ``folder`` is there and is no export, and torch is not installed."""
     if folder.exists() and find_spec("torch") is None:
         raise InputError(
             f"{folder} is no export, and a run folder is loaded by torch, which is not installed. Name a folder that "
             "'recvae export' wrote, or install torch."
         )
-    from recvae.recommender import load
-
-    return load(folder, device)

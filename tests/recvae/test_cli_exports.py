@@ -170,7 +170,7 @@ def test_text_that_cannot_be_used_is_refused_without_arrow_in_the_same_words(tmp
 def test_a_rating_without_end_is_refused_without_arrow(tmp_path, monkeypatch):
     (tmp_path / "clicks.csv").write_text("user,item,rating\n1,2,inf\n")
     without_arrow(monkeypatch)
-    with pytest.raises(DataError, match="row 1 .*the rating 'inf' in column 'rating' is not a number"):
+    with pytest.raises(DataError, match=r"row 1 .*the rating 'inf' in column 'rating' is not a number"):
         read_interactions(tmp_path / "clicks.csv", "user", "item", rating_column="rating")
 
 
