@@ -1,6 +1,5 @@
-# A service of exported models, without torch: docs/serving.md, "Docker".
-#   docker build -t recvae .
-#   docker run -p 8000:8000 -v $PWD/exports/ml-1m-recvae:/export:ro -v $PWD/token.txt:/run/secrets/recvae-token:ro recvae
+# A service of exported models, without torch: docs/serving.md, "Docker". The export is mounted at /export, and a token at
+# /run/secrets/recvae-token; other words in the place of CMD name other places.
 FROM python:3.13-slim
 
 WORKDIR /opt/recvae
