@@ -38,19 +38,22 @@ def measure(arguments: Namespace) -> dict[str, Any]:
         weights = sum(file.stat().st_size for file in (folder / "export").glob("model.*"))
         asking = histories(users, items)
         requests = [recommend(history, K) for history in asking]
-        ports, starts = {}, {}
+        ports: dict[str, int] = {}
+        starts: dict[str, dict[str, float]] = {}
+        processes: dict[str, int] = {}
         for contender, place in {TORCH: folder / "run", EXPORT: folder / "export"}.items():
             began = time.perf_counter()
             ports[contender], process = stack.enter_context(server(serve(place), folder / f"{place.name}.log"))
-            starts[contender] = {"ready": time.perf_counter() - began, "process": process.pid}
+            starts[contender] = {"ready": time.perf_counter() - began}
+            processes[contender] = process.pid
         _same(ports, asking[:50])
         outcomes: dict[tuple[str, int], list[Outcome]] = {(c, n): [] for n in CONNECTIONS for c in ports}
         for number in range(-1, arguments.rounds):
             for (contender, connections), found in outcomes.items():
                 outcome = drive(ports[contender], requests, connections, seconds if number >= 0 else 0.5)
                 found += [outcome] if number >= 0 else []
-        for start in starts.values():
-            start["resident"] = _resident(start.pop("process"))
+        for contender, number in processes.items():
+            starts[contender]["resident"] = _resident(number)
     rows = [_row(contender, n, found) for (contender, n), found in outcomes.items()]
     verdicts = _judge(rows, starts[EXPORT], weights)
     print("", *table(rows), "", *map(sentence, verdicts), sep="\n", flush=True)
@@ -64,9 +67,9 @@ def measure(arguments: Namespace) -> dict[str, Any]:
 def _same(ports: dict[str, int], asking: Sequence[Sequence[str]]) -> None:
     """Exit where the two servers' lists differ in more than the rounding of scores."""
     for history in asking:
-        one, other = (asked(port, "/v1/recommend", {"history": history, "k": K})["items"] for port in ports.values())
-        scores = [[item["score"] for item in items] for items in (one, other)]
-        if not np.allclose(*scores, rtol=1e-5, atol=1e-5):
+        lists = [asked(port, "/v1/recommend", {"history": history, "k": K})["items"] for port in ports.values()]
+        ours, theirs = ([item["score"] for item in items] for items in lists)
+        if not np.allclose(ours, theirs, rtol=1e-5, atol=1e-5):
             raise SystemExit("The export's lists are not those of the run.")
 
 
