@@ -3,6 +3,8 @@
 The results are those of :class:`~recvae.nn.batches.Batch` and of SciPy's sparse products, to rounding.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ def entries_of_rows(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     starts = offsets.index_select(0, rows)
     lengths = offsets.index_select(0, rows + 1) - starts
     ends = lengths.cumsum(0)
-    total = int(lengths.sum().item())
+    total = cast(int, lengths.sum().item())  # where it is traced, a symbol: int() would make it a number
     torch._check(total >= 0)  # the exporter asks before it makes tensors of a size that the data decide
     marks = lengths.new_zeros(total + 1).index_add(0, ends, torch.ones_like(ends))
     of_row = marks.cumsum(0)[:total]  # rows that end at or before a place
