@@ -149,6 +149,11 @@ class Capabilities:
         return 1.0
 
     @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes of users that are conditions, ``attribute=value``; of each of them a user has one value."""
+        return ()
+
+    @property
     def default_metric(self) -> str:
         """The validation metric that chooses the epoch where none is named."""
         return R2 if self.predicts_ratings else METRIC

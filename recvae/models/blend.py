@@ -28,7 +28,7 @@ from recvae.files import file_hash, whole_folder
 from recvae.matrices import canonical
 from recvae.nn.batches import Batch
 from recvae.options import option
-from recvae.ranking import NOT_NUMBERS, SCORES_IN_MEMORY
+from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY
 from recvae.recommender import Recommender, Validation, load
 from recvae.training.run_folder import (
     RUN,

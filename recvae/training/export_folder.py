@@ -3,7 +3,7 @@
     export.json      the manifest: facts about the model, and the size and SHA-256 of each other file; written last
     model.onnx       the graph from histories and rules to lists and scores
     model.bin        the graph's weights, beside it so that a runtime can map the file into memory
-    similar.onnx     the graph from items to their similarities, where the model has any; its weights may be in model.bin
+    similar.onnx     the graph from items to their similarities, where there are any; its weights may be in model.bin
     items.csv        index,item_id,title
     item_tags.csv    item_id,tag, where the items have tags
     encoder.onnx, item_vectors.npy, item_vectors.parquet    where vectors were asked for: the graph from histories to
@@ -71,7 +71,7 @@ class Manifest(Record):
     recvae: str  # version of the program that wrote it
     model: str  # registered name
     title: str  # the model's name for people
-    run: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]  # version of the run folder, as a service says it
+    run: Annotated[str, Field(pattern="^[0-9a-f]{12,64}$")]  # version of the run folder, as a service says it
     weights: Precision
     n_items: Count
     named_value: float
