@@ -65,8 +65,9 @@ class Recommender(Capabilities, Kept):
     def __init_subclass__(cls, **more: Any) -> None:
         """Let ``help`` and notebooks know the options of a model that has them as keyword arguments."""
         super().__init_subclass__(**more)
-        if "scores" in vars(cls) and "scores_at" not in vars(cls):  # a class above knows no short way to these scores
-            cls.scores_at = Recommender.scores_at  # type: ignore[method-assign]
+        if "scores" in vars(cls):  # a class above knows neither a short way to these scores nor their graph
+            for other in {"scores_at", "scores_of"} - vars(cls).keys():
+                setattr(cls, other, getattr(Recommender, other))
         init: Any = cls.__init__
         if hasattr(cls, "model_defaults") and (init is Recommender.__init__ or hasattr(init, "arguments")):
             explain(cls, cls.model_defaults, *([] if cls.train_defaults is None else [cls.train_defaults]))

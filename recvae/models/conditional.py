@@ -110,6 +110,14 @@ class ConditionalVAENetwork(MultVAENetwork):
         logits = super().logits_at(batch, items)
         return logits if batch.conditions is None else logits + self._asked(batch, logits) @ self.of_items[items].T
 
+    def item_vectors(self) -> Tensor:
+        own = MultVAENetwork.item_vectors(self)
+        return torch.cat((own, self.of_items), dim=1) if self.n_conditions else own
+
+    def user_vectors(self, batch: Batch) -> Tensor:
+        own = super().user_vectors(batch)
+        return own if batch.conditions is None else torch.cat((own, self._asked(batch, own)), dim=1)
+
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
         if batch.conditions is None:
             return super().log_likelihood(code, batch)

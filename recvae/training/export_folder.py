@@ -6,6 +6,8 @@
     similar.onnx     the graph from items to their similarities, where there are any; its weights may be in model.bin
     items.csv        index,item_id,title
     item_tags.csv    item_id,tag, where the items have tags
+    encoder.onnx, item_vectors.npy, item_vectors.parquet    where vectors were asked for: the graph from histories to
+                     users' vectors, and the items' vectors
 
 The manifest ends with a digest of itself, and that digest is the version of the export: no byte of the folder changes
 without a notice. A folder is written beside its place and renamed, so that it appears whole or not at all.
@@ -34,6 +36,7 @@ MANIFEST, GRAPH, WEIGHTS, SIMILAR, ITEMS, TAGS = (
     "items.csv",
     "item_tags.csv",
 )
+ENCODER, ITEM_VECTORS = "encoder.onnx", ("item_vectors.npy", "item_vectors.parquet")
 Precision = Literal["float32", "int8", "bf16"]
 """The number format in which the item tables of a graph are stored."""
 
@@ -54,13 +57,21 @@ class Similarity(Record):
     file: str
 
 
+class VectorFacts(Record):
+    """The graph that makes users' vectors, the files of the items' vectors, and their number of dimensions."""
+
+    encoder: str
+    items: list[str]
+    dimensions: Count
+
+
 class Manifest(Record):
     """The facts of an export, without its format and its digest."""
 
     recvae: str  # version of the program that wrote it
     model: str  # registered name
     title: str  # the model's name for people
-    run: _Digest  # digest of the seal of the run folder
+    run: Annotated[str, Field(pattern="^[0-9a-f]{12,64}$")]  # version of the run folder, as a service says it
     weights: Precision
     n_items: Count
     named_value: float
@@ -70,7 +81,8 @@ class Manifest(Record):
     dataset: JsonObject
     metrics: dict[str, float]
     similarity: Similarity | None
-    no_similarity: str = ""  # a sentence where there is no such graph
+    no_similarity: str = ""  # the sentence of a model that has no similarities
+    vectors: VectorFacts | None = None
     files: dict[str, FileFacts]
 
 
