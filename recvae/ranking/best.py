@@ -1,4 +1,6 @@
-"""The best of one row of scores, in the order of a stable sort, in NumPy."""
+"""The best of one row of scores, in the order of a stable sort, and rows in parts that fit into memory, in NumPy."""
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,3 +28,18 @@ def top_k_of_one(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float3
         values = scores[columns]
         order = np.argsort(-values, kind="stable")
     return values[order[:k]], columns[order[:k]]
+
+
+def tiles(lengths: NDArray[np.integer], rows: int, entries: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of at most so many ``rows`` with at most so many ``entries`` in all, or of a single row.
+
+    ``lengths``: the number of entries of each row.
+    """
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(lengths):
+        before = ends[start - 1] if start else 0
+        stop = int(np.searchsorted(ends, before + entries, side="right"))
+        stop = max(start + 1, min(stop, start + rows))
+        yield start, stop
+        start = stop

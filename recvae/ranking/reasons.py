@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from recvae.errors import WorkError
 from recvae.matrices import Rows
 from recvae.queries import Query, Reasons
-from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY
+from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY, tiles
 from recvae.ranking.masks import keep_admissible
 
 if TYPE_CHECKING:
@@ -143,7 +143,9 @@ def _places(
     order = np.argsort(of_row, kind="stable")
     ends = np.searchsorted(of_row[order], np.arange(len(rows)), side="right")
     found = np.zeros(len(items), dtype=np.int64)
-    for start, stop in _tiles(lengths[users], max(1, SCORES_IN_MEMORY // max(1, query.histories.shape[1]))):
+    for start, stop in tiles(
+        lengths[users], max(1, SCORES_IN_MEMORY // max(1, query.histories.shape[1])), ENTRIES_IN_MEMORY
+    ):
         part = query.of(users[start:stop])
         histories, conditions = _without(part, left_out[start:stop])
         values = score(histories, *conditions)
@@ -198,18 +200,6 @@ def _blocks(lengths: Places, most: int) -> Iterator[list[_Part]]:
             rows, entries, start = rows + stop - start, entries + (stop - start) * length, stop
     if block:
         yield block
-
-
-def _tiles(lengths: Places, most: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of at most ``most`` rows whose entries fit into memory, or of a single row."""
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(lengths):
-        before = ends[start - 1] if start else 0
-        stop = int(np.searchsorted(ends, before + ENTRIES_IN_MEMORY, side="right"))
-        stop = max(start + 1, min(stop, start + most))
-        yield start, stop
-        start = stop
 
 
 def _padded(values: NDArray[np.generic], k: int, fill: float, kind: type[Number]) -> NDArray[Number]:

@@ -45,7 +45,7 @@ from recvae.queries import (
     refuse_other_catalogue,
     with_conditions,
 )
-from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY, top_k_of_one
+from recvae.ranking.best import NOT_NUMBERS, tiles, top_k_of_one
 from recvae.ranking.masks import hidden_items, keep_admissible
 from recvae.ranking.mixing import CANDIDATES, WIDER, WITH_TAGS, first_by_tags, limit_of_tags, mixed
 from recvae.ranking.reasons import find_reasons
@@ -69,6 +69,9 @@ _INPUTS = {
 _CONDITIONS = {"conditions": "tensor(float)"}
 _OUTPUTS = {"top_items": "tensor(int64)", "top_scores": "tensor(float)", "scores": "tensor(float)"}
 _SIMILAR = {"items": "tensor(int64)"}, {"similarity": "tensor(float)"}
+# Of one call of a graph, so that its memory stays small beside the weights; larger calls are little faster.
+SCORES_IN_MEMORY = 1 << 19
+ENTRIES_IN_MEMORY = 1 << 13
 _DIGITS = 12  # hexadecimal digits of a version, as run folders have them
 ALIKE = "alike"  # an output that similar.onnx may have beside
 
@@ -97,7 +100,7 @@ def _read(folder: Path, threads: int) -> "Exported":
     session = _session(folder / GRAPH, threads, inputs, _OUTPUTS, manifest.n_items)
     similar = None
     if manifest.similarity is not None:
-        similar = _session(folder / manifest.similarity.file, threads, *_SIMILAR, manifest.n_items)
+        similar = _session(folder / manifest.similarity.file, threads, *_SIMILAR, manifest.n_items, copies=False)
     return Exported(manifest, version_of(folder)[:_DIGITS], items, session, similar)
 
 
@@ -109,12 +112,19 @@ def _items(folder: Path, manifest: Manifest) -> "Vocabulary":
     return item_files.read_tags(folder, items, check, REMEDY) if TAGS in manifest.files else items
 
 
-def _session(path: Path, threads: int, inputs: Ports, outputs: Ports, n_items: int) -> "InferenceSession":
-    """Return a graph that is ready to run; raise :class:`FormatError` where it is none, or not of this form."""
+def _session(
+    path: Path, threads: int, inputs: Ports, outputs: Ports, n_items: int, *, copies: bool = True
+) -> "InferenceSession":
+    """Return a graph that is ready to run; raise :class:`FormatError` where it is none, or not of this form.
+
+    ``copies``: whether weights may be copied into the form in which they are multiplied fastest.
+    """
     import onnxruntime
 
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), _options(threads), providers=["CPUExecutionProvider"])
+        options = _options(threads)
+        options.add_session_config_entry("session.disable_prepacking", str(int(not copies)))
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no class in common
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} cannot be loaded by onnxruntime ({reason}). {REMEDY}") from error
@@ -135,7 +145,11 @@ def _session(path: Path, threads: int, inputs: Ports, outputs: Ports, n_items: i
 
 
 def _options(threads: int) -> "SessionOptions":
-    """Return the settings of a session: this many threads that do not spin, and memory that goes back after a call."""
+    """Return the settings of a session: this many threads, which do not spin.
+
+    Memory comes from the session's arena, for without it the allocator keeps several times as much, and is not planned
+    from the sizes of earlier calls, for each call has its own.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -143,7 +157,7 @@ def _options(threads: int) -> "SessionOptions":
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     options.log_severity_level = 4  # an error is raised, and its sentence is ours
     return options
 
@@ -199,7 +213,7 @@ class Exported:
         most = limit_of_tags(query)
         if query.diversity:
             self._need_similarity()
-        for rows in self._blocks(n):
+        for rows in self._blocks(query.histories):
             part = query if n == rows.stop - rows.start else query.of(rows)
             if most is None and not query.diversity:
                 best, chosen = self._best(part, width)
@@ -230,7 +244,7 @@ class Exported:
         width = min(k, self.n_items)
         found = np.full((query.n_users, k), -1, dtype=np.int32)
         scores = np.full((query.n_users, k), -np.inf, dtype=np.float32)
-        for rows in self._blocks(query.n_users):
+        for rows in self._blocks(query.histories):
             part = query.of(rows)
             block = self._similarity(part.histories.indices)
             keep_admissible(block, part, self._item_tags(query))
@@ -246,10 +260,10 @@ class Exported:
         """Return a query with its names of conditions and tags in columns; errors as for :meth:`answer`."""
         return self.items.with_columns(with_conditions(query, self.condition_names, self.encode_conditions))
 
-    def _blocks(self, n: int) -> Iterable[slice]:
-        """Yield ranges of users whose scores fit into memory."""
-        at_once = max(1, SCORES_IN_MEMORY // self.n_items)
-        return (slice(start, min(n, start + at_once)) for start in range(0, n, at_once))
+    def _blocks(self, histories: Rows) -> Iterable[slice]:
+        """Yield ranges of users for one call of a graph each."""
+        rows = max(1, SCORES_IN_MEMORY // self.n_items)
+        return (slice(*ends) for ends in tiles(np.diff(histories.indptr), rows, ENTRIES_IN_MEMORY))
 
     def _item_tags(self, query: Query) -> Rows | None:
         return self.items.tag_table if query.about_tags else None
@@ -321,7 +335,7 @@ class Exported:
 
     def _scores_at(self, histories: Rows, items: NDArray[np.int64], *conditions: Rows) -> NDArray[np.float32]:
         """Return the scores of rows (b, I) at ``items`` (m,), float32 (b, m)."""
-        blocks = ([part[rows] for part in (histories, *conditions)] for rows in self._blocks(histories.shape[0]))
+        blocks = ([part[rows] for part in (histories, *conditions)] for rows in self._blocks(histories))
         return np.concatenate([self._scores(*block)[:, items] for block in blocks])
 
     # --- of similarities ----------------------------------------------------------------------------------------

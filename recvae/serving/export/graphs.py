@@ -112,7 +112,9 @@ def _lists(scores: Tensor, batch: TracedBatch, hidden: Tensor, exclude_seen: Ten
     return [items, best, scores]
 
 
-def _inputs(n_items: int, n_conditions: int, value: float) -> tuple[dict[str, Tensor], dict[str, tuple[str | int, ...]]]:
+def _inputs(
+    n_items: int, n_conditions: int, value: float
+) -> tuple[dict[str, Tensor], dict[str, tuple[str | int, ...]]]:
     """Return inputs about three users, the second of whom has no history, and the axes of such inputs."""
     columns = torch.tensor([0, 1, 0, 1, 2]) % n_items
     given = {"lengths": torch.tensor([2, 0, 3]), "rows": torch.tensor([0, 0, 2, 2, 2]), "columns": columns}
