@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
-
     from torch import Tensor
 
     from recvae.config import RunConfig
@@ -189,7 +188,8 @@ class Capabilities:
     if TYPE_CHECKING:
         name: ClassVar[str]
 
-        def similarity(self, items: Tensor) -> Tensor: ...
+        def similarity(self, items: Tensor) -> Tensor:
+            """Return how alike items (m,) are to every item, (m, n_items)."""
 
     def scores_of(self, batch: "Batch") -> "Tensor":
         """Return the model's ``scores``, (B, n_items), of a batch with the values and conditions of the histories.

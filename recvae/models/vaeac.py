@@ -242,8 +242,8 @@ class VAEACNetwork(Network):
         weight, bias = self.last.weight, self.last.bias
         if self.options.likelihood == "multinomial":
             return torch.cat((weight, bias[:, None]), dim=1)
-        bias = bias + self.mean + self.item_offset
-        return torch.cat((weight, bias[:, None], torch.ones_like(bias)[:, None]), dim=1)
+        offset = bias + self.mean + self.item_offset
+        return torch.cat((weight, offset[:, None], torch.ones_like(offset)[:, None]), dim=1)
 
     def user_vectors(self, batch: Batch) -> Tensor:
         own = super().user_vectors(batch)

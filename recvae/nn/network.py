@@ -54,7 +54,7 @@ class Network(nn.Module, ABC):
         if "logits" in vars(cls) and "logits_at" not in vars(cls):
             cls.logits_at = _of_all_logits  # type: ignore[method-assign]
         if "logits" in vars(cls) and "item_vectors" not in vars(cls):
-            cls.item_vectors = _no_vectors  # type: ignore[method-assign]
+            cls.item_vectors = _no_vectors  # type: ignore[method-assign, assignment]
 
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)

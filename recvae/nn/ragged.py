@@ -49,7 +49,7 @@ def entries_of_rows(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     lengths = offsets.index_select(0, rows + 1) - starts
     ends = lengths.cumsum(0)
     total = cast(int, lengths.sum().item())  # where it is traced, a symbol: int() would make it a number
-    torch._check(total >= 0)  # the exporter asks before it makes tensors of a size that the data decide
+    torch._check(total >= 0)  # type: ignore[no-untyped-call]  # torch ships it without types; its exporter asks
     marks = lengths.new_zeros(total + 1).index_add(0, ends, torch.ones_like(ends))
     of_row = marks.cumsum(0)[:total]  # rows that end at or before a place
     places = torch.arange(total) + (starts - (ends - lengths)).index_select(0, of_row)

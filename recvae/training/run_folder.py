@@ -35,6 +35,7 @@ from recvae.files import (
 )
 from recvae.files.swap import clear_inside, remove, remove_empty
 from recvae.training import item_files, seals
+from recvae.training.export_folder import is_export
 from recvae.training.item_files import ITEMS, TAGS, fill_items, fill_tags
 from recvae.training.loop import TrainState
 from recvae.training.records import (
@@ -100,6 +101,11 @@ def read_run(folder: Path) -> Run:
         if (folder / "manifest.json").is_file():
             raise FormatError(
                 f"{folder} is a dataset folder, not a run folder. Name a folder that 'recvae train' wrote."
+            )
+        if is_export(folder):
+            raise FormatError(
+                f"{folder} is an export, which 'recvae serve', 'recommend', 'similar' and 'info' read. Name the run "
+                "folder that it was made of."
             )
         raise FormatError(f"{folder} is not a run folder: it has no {RUN}. Name a folder that 'recvae train' wrote.")
     record = read_json(path)

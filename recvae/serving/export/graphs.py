@@ -58,7 +58,6 @@ def traced(model: Recommender, *, similarity: bool, vectors: bool) -> ir.Model:
     made["scores"] = ("users", n_items)
     parts: list[Callable[[TracedBatch, Tensor], list[Tensor]]] = []
     if similarity:
-        model.similarity(given["items"])  # raises; and measures the spreads of a blend
         made |= dict.fromkeys(("similarity", "alike"), ("items", n_items))
         parts.append(lambda batch, items: [model.similarity(items), model.alike_of(items)])
     else:
@@ -75,11 +74,13 @@ def traced(model: Recommender, *, similarity: bool, vectors: bool) -> ir.Model:
         lists = _lists(scores, batch, named["hidden"], named["exclude_seen"], named["k"])
         return [*lists, *(one for part in parts for one in part(batch, named.get("items", batch.columns)))]
 
+    with torch.no_grad():
+        outputs(**given)  # raises the model's own errors, and makes what it computes once
     return _exported(type(model).__name__, outputs, given, axes, made)
 
 
 def parts_of(model: ir.Model) -> dict[str, ir.Model]:
-    """Return the graphs by file of the one that :func:`traced` made: each has its own outputs, and the inputs of these."""
+    """Return the graphs by file of the one that :func:`traced` made, each with the inputs of its outputs."""
     outputs = {value.name for value in model.graph.outputs}
     files = {file: names for file, names in _PARTS.items() if set(names) <= outputs}
     graphs = {}
@@ -106,8 +107,8 @@ def _lists(scores: Tensor, batch: TracedBatch, hidden: Tensor, exclude_seen: Ten
     listable = scores.index_put(cells, torch.where(exclude_seen, -torch.inf, scores[cells]))
     listable = torch.where(hidden, -torch.inf, listable)
     wanted = cast(int, k.item())  # a symbol: int() would make it a number
-    torch._check(wanted >= 1)  # the exporter asks
-    torch._check(wanted <= scores.shape[1])
+    torch._check(wanted >= 1)  # type: ignore[no-untyped-call]  # torch ships it without types; its exporter asks
+    torch._check(wanted <= scores.shape[1])  # type: ignore[no-untyped-call]  # the same
     best, items = torch.topk(listable, wanted)
     return [items, best, scores]
 
@@ -161,8 +162,8 @@ def _exported(
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise WorkError(
-                f"{title} cannot be exported: torch's exporter cannot trace its methods scores_of, similarity, alike_of "
-                "and vectors. They must be made of torch's operations on tensors, and read no value or size of one."
+                f"{title} cannot be exported: torch's exporter cannot trace one of its methods scores_of, similarity, "
+                "alike_of and vectors. They must be made of torch's operations on tensors, and read no value or size."
             ) from error
     assert program is not None
     model: ir.Model = program.model

@@ -10,15 +10,16 @@ bf16: the tables are rounded to bfloat16 for storage, and made float32 again whe
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.optimizer import fold_constants
 
 from recvae.errors import InputError
@@ -30,6 +31,9 @@ INLINE = 1024  # bytes of a tensor that stays in its graph
 PAGE, LARGE = 4096, 1 << 20  # large tensors begin on a page, so that they can be mapped; bytes
 CONTRIB = "com.microsoft"  # onnxruntime's own operations
 
+Quantised = tuple[ir.Value, ir.Value, ir.Value, int]
+"""A table in eight bits for products, its scales, the same table for look-ups, and the size of its blocks."""
+
 
 def prepared(model: ir.Model) -> ir.Model:
     """Return a graph whose products read tables as they are kept, and whose constant parts are computed."""
@@ -37,7 +41,7 @@ def prepared(model: ir.Model) -> ir.Model:
         if node.op_type in ("MatMul", "Gemm") and (turned := _transposed(node.inputs[1])) is not None:
             _as_gemm(model.graph, node, turned)
     fold_constants(model, onnx_shape_inference=False, input_size_limit=1 << 62, output_size_limit=1 << 62)
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)
     return model
 
 
@@ -45,14 +49,18 @@ def shrunk(model: ir.Model, precision: Precision, title: str) -> ir.Model:
     """Return a graph with its tables in another precision; raise :class:`InputError` where it has none to shrink."""
     if precision == "float32":
         return model
-    change = _quantise if precision == "int8" else _round
-    kept: dict[str, Any] = {}
-    changed = [change(model, node, kept) for node in list(model.graph.all_nodes())]
+    nodes = list(model.graph.all_nodes())
+    if precision == "int8":
+        in_blocks: dict[str, Quantised] = {}
+        changed = [_quantise(model.graph, node, in_blocks) for node in nodes]
+    else:
+        rounded: dict[str, ir.Value] = {}
+        changed = [_round(model.graph, node, rounded) for node in nodes]
     if not any(changed):
         raise InputError(
-            f"{title} has no table of weights that {precision} would make smaller. Export it without --weights."
+            f"{title} has no table of weights that {precision} would make smaller. Export it with weights='float32'."
         )
-    ir.passes.common.RemoveUnusedNodesPass()(model)
+    RemoveUnusedNodesPass()(model)
     if precision == "int8":
         model.opset_imports[CONTRIB] = 1
     return model
@@ -77,7 +85,7 @@ def write(folder: Path, models: Mapping[str, ir.Model]) -> None:
                     file.write(data)
                 offset, length = places[digest]
                 value.const_value = ir.ExternalTensor(
-                    WEIGHTS, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape), name=value.name or ""
+                    WEIGHTS, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name or ""
                 )
     for name, model in models.items():
         (folder / name).write_bytes(ir.to_proto(model).SerializeToString())
@@ -101,8 +109,8 @@ def _as_gemm(graph: ir.Graph, node: ir.Node, matrix: ir.Value) -> None:
     if "transB" in attributes and attributes["transB"].as_int():
         return
     bias = node.inputs[2:] if node.op_type == "Gemm" else []
-    kept = {name: attributes[name] for name in ("alpha", "beta", "transA") if name in attributes}
-    made = ir.node("Gemm", [node.inputs[0], matrix, *bias], {**kept, "transB": 1})
+    made = ir.node("Gemm", [node.inputs[0], matrix, *bias], {"transB": 1})
+    made.attributes.update({name: attributes[name] for name in ("alpha", "beta", "transA") if name in attributes})
     _replace(graph, node, [made])
 
 
@@ -127,7 +135,7 @@ def _table(value: ir.Value | None) -> NDArray[np.float32] | None:
     return found
 
 
-def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
     """Return a new constant of a graph."""
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.tensor(array).dtype)
@@ -135,7 +143,7 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     return value
 
 
-def _round(model: ir.Model, node: ir.Node, kept: dict[str, Any]) -> bool:
+def _round(graph: ir.Graph, node: ir.Node, kept: dict[str, ir.Value]) -> bool:
     """Let a node read its tables in bfloat16; return whether it reads any."""
     changed = False
     for place, value in enumerate(node.inputs):
@@ -143,25 +151,21 @@ def _round(model: ir.Model, node: ir.Node, kept: dict[str, Any]) -> bool:
         if table is None or value is None or value.name is None:
             continue
         if value.name not in kept:
-            kept[value.name] = _constant(model.graph, f"{value.name}.bf16", table.astype(ml_dtypes.bfloat16))
+            kept[value.name] = _constant(graph, f"{value.name}.bf16", table.astype(ml_dtypes.bfloat16))
         changed = True
         if node.op_type.startswith("Gather") and place == 0:  # the rows that are looked up are made float32
             found = ir.node(node.op_type, [kept[value.name], *node.inputs[1:]], node.attributes)
-            _replace(model.graph, node, [found, ir.node("Cast", [found.outputs[0]], {"to": ir.DataType.FLOAT})])
+            _replace(graph, node, [found, ir.node("Cast", [found.outputs[0]], {"to": ir.DataType.FLOAT})])
         else:
             cast = ir.node("Cast", [kept[value.name]], {"to": ir.DataType.FLOAT})
             cast.outputs[0].name = f"{value.name}.float32.{place}.{node.name}"
-            model.graph.insert_before(node, cast)
+            graph.insert_before(node, cast)
             node.replace_input_with(place, cast.outputs[0])
     return changed
 
 
-Quantised = tuple[ir.Value, ir.Value, ir.Value, int]
-
-
-def _quantise(model: ir.Model, node: ir.Node, kept: dict[str, Any]) -> bool:
-    """Replace a product with a table, or a look-up in one, by that of a table in eight bits; return whether it is one."""
-    graph = model.graph
+def _quantise(graph: ir.Graph, node: ir.Node, kept: dict[str, Quantised]) -> bool:
+    """Let a product with a table, or a look-up in one, use it in eight bits; return whether the node is such."""
     place = {"Gemm": 1, "MatMul": 1, "Gather": 0, "GatherND": 0}.get(node.op_type)
     table = None if place is None else _table(node.inputs[place])
     if place is None or table is None:
@@ -181,13 +185,13 @@ def _quantise(model: ir.Model, node: ir.Node, kept: dict[str, Any]) -> bool:
         return True
     _, scales, rows, block = _in_blocks(graph, f"{value.name}.rows", table, kept)
     if node.op_type == "Gather":
-        _replace(graph, node, _looked_up(graph, node, (rows, scales, block), table.shape[1], kept))
+        _replace(graph, node, _looked_up(graph, node, (rows, scales, block), table.shape[1]))
     else:
-        _replace(graph, node, _cells_looked_up(graph, node, (rows, scales, block), kept))
+        _replace(graph, node, _cells_looked_up(graph, node, (rows, scales, block)))
     return True
 
 
-def _in_blocks(graph: ir.Graph, name: str, table: NDArray[np.float32], kept: dict[str, Any]) -> Quantised:
+def _in_blocks(graph: ir.Graph, name: str, table: NDArray[np.float32], kept: dict[str, Quantised]) -> Quantised:
     """Return a table in eight bits, its scales, the table as rows, and the block size that takes least memory.
 
     The table is uint8 (n, blocks, block) for products and (n, blocks * block) for look-ups, the same bytes, and 128 is
@@ -205,11 +209,10 @@ def _in_blocks(graph: ir.Graph, name: str, table: NDArray[np.float32], kept: dic
             _constant(graph, f"{name}.int8.flat", numbers.reshape(len(table), -1)),
             block,
         )
-    found: Quantised = kept[name]
-    return found
+    return kept[name]
 
 
-def _quantiser() -> Any:
+def _quantiser() -> ModuleType:
     """Import onnxruntime's tool, and take back the settings of Python's logging that it makes for all programs."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -220,37 +223,30 @@ def _quantiser() -> Any:
         root.setLevel(level)
 
 
-def _looked_up(
-    graph: ir.Graph, node: ir.Node, table: tuple[ir.Value, ir.Value, int], width: int, kept: dict[str, Any]
-) -> list[ir.Node]:
+def _looked_up(graph: ir.Graph, node: ir.Node, table: tuple[ir.Value, ir.Value, int], width: int) -> list[ir.Node]:
     """Return nodes that look up rows and make them float32, without the values that fill up the last block."""
     rows, scales, block = table
     sizes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": 8}
     found = ir.node("GatherBlockQuantized", [rows, node.inputs[1], scales], sizes, domain=CONTRIB)
     if width % block == 0:
         return [found]
-    ends = [_number(graph, kept, number) for number in ([0], [width], [1])]
+    ends = [_number(graph, number) for number in ([0], [width], [1])]
     return [found, ir.node("Slice", [found.outputs[0], *ends[:2], ends[2]])]
 
 
-def _cells_looked_up(
-    graph: ir.Graph, node: ir.Node, table: tuple[ir.Value, ir.Value, int], kept: dict[str, Any]
-) -> list[ir.Node]:
+def _cells_looked_up(graph: ir.Graph, node: ir.Node, table: tuple[ir.Value, ir.Value, int]) -> list[ir.Node]:
     """Return nodes that look up single values, of rows and columns (..., 2), and make them float32."""
     rows, scales, block = table
     numbers = ir.node("GatherND", [rows, node.inputs[1]])
     wide = ir.node("Cast", [numbers.outputs[0]], {"to": ir.DataType.FLOAT})
-    zero = ir.node("Sub", [wide.outputs[0], _number(graph, kept, np.float32(128))])
-    blocks = ir.node("Div", [node.inputs[1], _number(graph, kept, [1, block])])
+    zero = ir.node("Sub", [wide.outputs[0], _number(graph, np.float32(128))])
+    blocks = ir.node("Div", [node.inputs[1], _number(graph, [1, block])])
     scale = ir.node("GatherND", [scales, blocks.outputs[0]])
     return [numbers, wide, zero, blocks, scale, ir.node("Mul", [zero.outputs[0], scale.outputs[0]])]
 
 
-def _number(graph: ir.Graph, kept: dict[str, Any], value: Iterable[int] | np.float32) -> ir.Value:
+def _number(graph: ir.Graph, value: Sequence[int] | np.float32) -> ir.Value:
     """Return a small constant, each once."""
-    array = np.asarray(value) if isinstance(value, np.float32) else np.array(list(value), dtype=np.int64)
+    array = np.asarray(value, dtype=np.float32 if isinstance(value, np.float32) else np.int64)
     name = f"constant.{array.dtype}.{array.tolist()}"
-    if name not in kept:
-        kept[name] = _constant(graph, name, array)
-    found: ir.Value = kept[name]
-    return found
+    return graph.initializers[name] if name in graph.initializers else _constant(graph, name, array)
