@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, function, path_of
+from recvae.capabilities import Vectors
 from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.models.start import Source, start_of
@@ -125,6 +126,15 @@ class NeuralRecommender(Recommender):
 
     def scores(self, histories: csr_array, *conditions: csr_array) -> Tensor:
         return self.network.logits(self.batch(histories, *conditions))
+
+    def scores_of(self, batch: Batch) -> Tensor:
+        return self.network.logits(batch if self.weighted else batch.of_ones())
+
+    def vectors(self) -> Vectors:
+        return Vectors(
+            self.network.item_vectors(),
+            lambda batch: self.network.user_vectors(batch if self.weighted else batch.of_ones()),
+        )
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         return self.network.logits_at(self.batch(histories, *conditions).sharing(), items.to(self.device))

@@ -9,7 +9,7 @@ from torch import Tensor
 def cosines(vectors: Tensor, items: Tensor) -> Tensor:
     """Return the cosines of the rows ``items`` (n,) of ``vectors`` (n_items, K) with all rows, (n, n_items)."""
     vectors = torch.nn.functional.normalize(vectors.detach(), dim=1)
-    return vectors[items.to(vectors.device)] @ vectors.T
+    return vectors.index_select(0, items.to(vectors.device)) @ vectors.T
 
 
 def cosines_among(vectors: Tensor, items: Tensor) -> Callable[[Tensor], Tensor]:
