@@ -18,7 +18,7 @@ import numpy as np
 
 from recvae.errors import FormatError, InputError
 from recvae.files import Document, JsonObject, file_hash, from_json, read_json, write_json
-from recvae.serving.lists.batch import Asked, Columns, Counts, UserTable
+from recvae.serving.lists.asked import Asked, Columns, Counts, UserTable
 from recvae.serving.lists.parts import Part
 
 LEDGER = "_lists.json"
@@ -118,18 +118,22 @@ def facts_or_none(path: Path) -> JsonObject | None:
     return facts(path) if path.is_file() else None
 
 
-def settings_of(asked: Asked, columns: Columns, version: str, *, sort: bool) -> JsonObject:
-    """Return everything but the histories on which lists depend, as plain values; of many values their digest."""
+def settings_of(asked: Asked, columns: Columns, more: Document) -> JsonObject:
+    """Return everything but the histories on which lists depend, as plain values; of many values their digest.
+
+    ``more``: the model's version, and other facts that are compared when lists are resumed.
+    """
     import pyarrow as pa
 
     from recvae import __version__
 
     rules = {name: _brief(value) for name, value in vars(asked).items() if name != "each"}
-    each = {f"{name} for each user": _table_digest(table) for name, table in asked.each.items()}
-    programs = {"recvae": __version__, "pyarrow": pa.__version__}
+    each = {f"{name} of each user": _table_digest(table) for name, table in asked.each.items()}
     named = {"user_column": columns.user, "item_column": columns.item, "rating_column": columns.rating}
-    settings = {"model": version, **rules, **each, **named, "condition_columns": columns.conditions, "sort": sort}
-    return from_json(json.dumps({**settings, "recvae": __version__, "pyarrow": pa.__version__}))  # as it is read back
+    programs = {"recvae": __version__, "pyarrow": pa.__version__}
+    settings = {**more, **rules, **each, **named, "condition_columns": columns.conditions, **programs}
+    plain: JsonObject = from_json(json.dumps(settings))  # as it is read back
+    return plain
 
 
 def _brief(value: object) -> object:

@@ -11,7 +11,7 @@ from data_prep.streams import Progress
 from recvae.errors import InputError, RecvaeError, WorkError
 from recvae.files import whole_folder, write_json
 from recvae.serving.lists.arrays import as_text
-from recvae.serving.lists.batch import Columns
+from recvae.serving.lists.asked import Columns
 from recvae.serving.lists.parts import ROWS, USERS, Opened, Part, grouped, opened, run_starts
 
 if TYPE_CHECKING:

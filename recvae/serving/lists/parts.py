@@ -21,7 +21,7 @@ from data_prep.readers import checked_head, guess_separator
 from data_prep.streams import ByteSource
 from recvae.errors import DataError, InputError
 from recvae.serving.lists.arrays import is_list
-from recvae.serving.lists.batch import Columns
+from recvae.serving.lists.asked import Columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +57,8 @@ def find_parts(source: Path) -> list[Part]:
     """
     if not source.exists():
         raise InputError(f"There is no file or folder {source}. Check the path.")
+    if not source.is_dir() and not source.is_file():
+        raise InputError(f"{source} can be read once only, and parts are read twice: write it to a file.")
     if not source.is_dir():
         parquet = checked_head(ByteSource(source)).startswith(b"PAR1")
         match = (_PARQUET if parquet else _TEXT).fullmatch(source.name)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_prep.streams import Progress
 from recvae.errors import InputError
 from recvae.serving.lists.arrays import as_text
-from recvae.serving.lists.batch import Columns
+from recvae.serving.lists.asked import Columns
 from recvae.serving.lists.parts import ROWS, Opened, Part, opened, run_starts
 
 Hashes = NDArray[np.int64]

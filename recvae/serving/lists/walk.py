@@ -6,11 +6,11 @@ ledger, so that whatever ends the process, what the ledger names is whole.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_prep.streams import Progress
 from recvae.arguments import path_of, whole_number
@@ -29,7 +29,8 @@ from recvae.files.swap import (
     target,
 )
 from recvae.serving.lists import ordered
-from recvae.serving.lists.batch import Asked, Columns, Counts, Lister, Model
+from recvae.serving.lists.asked import Asked, Columns, Counts
+from recvae.serving.lists.batch import Lister, Model
 from recvae.serving.lists.ledger import LEDGER, Entry, Ledger, facts, settings_of
 from recvae.serving.lists.parts import USERS, Part, find_parts, histories, opened
 from recvae.serving.lists.users import Scanned, scan
@@ -40,19 +41,6 @@ if TYPE_CHECKING:
 EXPLAINED = 128  # users at a time with reasons, which take longer
 PLACES = 1 << 20  # of the lists of a batch
 SORTED = "_sorted"
-
-
-@dataclass(frozen=True)
-class PartDone:
-    """A part that is finished: which it is of how many, its users, and how the whole work stands."""
-
-    part: Part
-    number: int
-    parts: int
-    users: int
-    users_done: int
-    users_in_all: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -69,47 +57,60 @@ def write_lists(
     model: Model,
     source: str | Path,
     out: str | Path,
-    asked: Asked | None = None,
+    k: int = 10,
     *,
-    columns: Columns | None = None,
-    version: str = "",
+    user_column: str = "user",
+    item_column: str = "item",
+    rating_column: str | None = None,
+    condition_columns: Sequence[str] = (),
+    wide: bool = False,
     sort: bool = False,
     resume: bool = False,
     overwrite: bool = False,
+    version: str = "",
+    arithmetic: Document | None = None,
     progress: Progress | None = None,
-    on_part: Callable[[PartDone], None] | None = None,
+    **rules: Any,
 ) -> Written:
-    """Write the lists of all users of ``source``, a folder of Parquet or CSV parts or one such file, into a folder.
+    """Write the ``k`` best items of every user of ``source``, Parquet or CSV files of any size, into a folder.
 
-    Each part of ``source`` becomes a part of ``out`` of the same name: Parquet, or CSV where it was text. Memory holds
-    the model and a few thousand users. ``out`` appears when every part is finished; it is refused where it exists,
-    unless ``overwrite`` replaces it then. ``resume`` goes on with work that was stopped: finished parts are kept, and
-    the others come out with the same bytes as without a stop, on a CPU of the same kind with as many threads.
-    ``version`` names the model's weights for that. ``sort`` first sorts the rows by user on the disk, for users whose
-    rows are in several parts. ``progress`` and ``on_part`` are called with the state of the work.
+    ``source``: a folder whose files are its parts, or one file. Its rows are long, a user and an item each, those of a
+    user together; or Parquet with a row for each user, whose item column is a list. Each part becomes a file of lists
+    of the same name in ``out``, Parquet or CSV as it was, with the columns user, rank, item and score; ``wide``
+    lists have a row for each user and the list columns items and scores. Memory holds the model and a few thousand
+    users. ``rating_column``: for a model of ratings. ``condition_columns``: columns with names of conditions, or with
+    values of a user's attribute of the column's name. ``rules``: the other arguments of :meth:`Recommender.recommend`,
+    for all users, and ``each``, rules that differ by user (:class:`recvae.serving.lists.asked.UserTable`).
 
-    Raises :class:`InputError` for parts, columns and options that cannot be used, :class:`DataError` for a part that is
+    ``out`` appears when every part is finished. Lists that are there are refused, unless ``overwrite`` replaces them in
+    the end. ``resume`` goes on with work that was stopped: finished parts are kept, and the others come out with the
+    same bytes as without the stop. For that ``version`` names the model's weights, and ``arithmetic`` the device, the
+    number of threads and the like. ``sort`` first sorts the rows by user on the disk, for users whose rows are in
+    several parts. ``progress(what, done, total)`` is called as the work goes on.
+
+    Raises :class:`InputError` for files, columns and options that cannot be used, :class:`DataError` for a part that is
     damaged or of which the model knows no item, and :class:`WorkError` where a file cannot be written.
     """
-    asked, columns = asked or Asked(), columns or Columns()
+    columns = Columns(user_column, item_column, rating_column, tuple(condition_columns))
+    asked = Asked(min(whole_number("k", k, least=1), len(model.items)), wide=wide, **rules)
     place, given = path_of(out), path_of(source)
     if resume and not version:
         raise InputError("Lists are resumed with the model that they were begun with: name its weights with version.")
     refuse_inputs(place, [given])
     if given.is_dir() and given.resolve() in (place.resolve(), *place.resolve().parents):
         raise InputError(f"{place} is in {given}, which is read. Write to another place.")
-    asked = replace(asked, k=min(whole_number("k", asked.k, least=1), len(model.items)))
     with writing(place):
         parts = find_parts(given)
-        for flat in {part.flat for part in parts}:
+        for flat in sorted({part.flat for part in parts}):
             Lister(model, asked, columns, flat=flat).try_once()
         sources = [{"file": part.path.name, **facts(part.path)} for part in parts] if sort else None
-        work = _Work(model, asked, columns, place, settings_of(asked, columns, version, sort=sort), sources)
+        settings = settings_of(asked, columns, {"model": version, **(arithmetic or {}), "sort": sort})
+        work = _Work(model, asked, columns, place, settings, sources)
         done = work.begin(parts, resume=resume, overwrite=overwrite)
         if done is not None:
             return done
         with work.kept_if_begun():
-            return work.run(parts, progress or _silent, on_part or _silent)
+            return work.run(parts, progress or _silent)
 
 
 def _silent(*_: object) -> None:
@@ -177,7 +178,7 @@ class _Work:
             if self.folder.exists() and not self.ledger.parts and not (self.folder / SORTED).exists():
                 remove(self.folder)
 
-    def run(self, parts: Sequence[Part], progress: Progress, on_part: Callable[[PartDone], None]) -> Written:
+    def run(self, parts: Sequence[Part], progress: Progress) -> Written:
         """Make the lists of all parts that are not finished, and put the folder in its place."""
         if self.ledger.sources is not None:
             parts = self._sorted(parts, progress)
@@ -187,13 +188,11 @@ class _Work:
             del self.ledger.parts[name]
             remove(self.folder / name)
         waiting = [found for found in scanned if found.part.lists not in kept]
-        total, done, begun = sum(found.users for found in waiting), 0, monotonic()
+        total, done = sum(found.users for found in waiting), 0
         for found in waiting:
             for users in self._write(found):
                 done += users
                 progress("rank users", done, total)
-            number = len(self.ledger.parts)
-            on_part(PartDone(found.part, number, len(parts), found.users, done, total, monotonic() - begun))
         remove(self.folder / SORTED)
         sync(self.folder)
         put(self.folder, target(self.place))
@@ -215,7 +214,7 @@ class _Work:
         lister = Lister(self.model, self.asked, self.columns, flat=part.flat)
         users = max(1, min(EXPLAINED if self.asked.reasons else USERS, PLACES // self.asked.k))
         with opened(part, self.columns) as file, whole_file(self.folder / part.lists) as temporary:
-            with _writer(temporary, lister) as write:
+            with _writer(temporary, lister) as write_now, _beside(write_now) as write:
                 for batch in ordered.in_memory(file, users) if found.mixed else histories(file, users):
                     try:
                         asking = lister.histories(batch)
@@ -242,6 +241,26 @@ def _read(folder: Path) -> Ledger | None:
 
 
 @contextmanager
+def _beside(write: "Callable[[pa.RecordBatch], object]") -> "Iterator[Callable[[pa.RecordBatch], object]]":
+    """Yield a function that writes in a thread, one batch while the next is ranked: Arrow writes without Python's lock.
+
+    Errors of a batch are raised with the next one, or at the end.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        pending: Future[object] | None = None
+
+        def write_beside(lists: "pa.RecordBatch") -> None:
+            nonlocal pending
+            if pending is not None:
+                pending.result()
+            pending = thread.submit(write, lists)
+
+        yield write_beside
+        if pending is not None:
+            pending.result()
+
+
+@contextmanager
 def _writer(path: Path, lister: Lister) -> "Iterator[Callable[[pa.RecordBatch], object]]":
     """Yield a function that appends a batch of lists to a new file."""
     if lister.flat:
@@ -252,6 +271,10 @@ def _writer(path: Path, lister: Lister) -> "Iterator[Callable[[pa.RecordBatch], 
     else:
         import pyarrow.parquet as pq
 
-        # Arrow's own schema is left out, so that every reader sees plain text where dictionaries were written.
-        with pq.ParquetWriter(path, lister.coded_schema, store_schema=False) as parquet:
+        # Without Arrow's own schema every reader sees plain text where dictionaries were written. Scores are
+        # all different: a dictionary of them, and statistics of what is not sorted, only take time.
+        repeated = ["user", "rank", "item", "items.list.element"]
+        with pq.ParquetWriter(
+            path, lister.coded_schema, store_schema=False, use_dictionary=repeated, write_statistics=["user"]
+        ) as parquet:
             yield parquet.write_batch
