@@ -13,6 +13,7 @@ from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     from recvae.matrices import Rows
+    from recvae.serving.lists.asked import UserTable
     from recvae.serving.model import Model
 
 COLUMNS = ("item", "item_id")  # of a file of ids: as in histories, and as in the lists and folders that recvae writes
@@ -85,27 +86,43 @@ class Words:
     def each(
         self, terminal: Terminal, model: "Model", users: Sequence[str], rules: Rules, user: str, item: str
     ) -> JsonObject:
-        """Return ``allow``, ``deny`` and tags of a query about ``users``: the rules for all, and those for each.
+        """Return ``allow``, ``deny`` and tags of a query about ``users``: the rules for all, and those for each."""
+        found, tables = self.tables(terminal, model, rules, user, item)
+        for name, rule in tables.items():
+            found[name] = rule.rows(users)
+            without = sum(asked not in rule.places for asked in users)
+            if name.startswith("allow") and without:
+                terminal.warn(
+                    f"--allow-each {self.allow_each} has no row for {without:,} of {len(users):,} users: nothing is "
+                    "listed for them."
+                )
+        return found
+
+    def tables(
+        self, terminal: Terminal, model: "Model", rules: Rules, user: str, item: str
+    ) -> "tuple[JsonObject, dict[str, UserTable]]":
+        """Return ``allow`` and ``deny`` for all users, and by the query's field the rules that differ by user.
 
         ``user`` and ``item`` are the columns of the files. Denied items of all users become a smaller set of allowed
         ones where each user has denied items too, for a query has one of each kind.
         """
+        from recvae.serving.lists.asked import UserTable
+
         found: JsonObject = {"allow": rules.allow, "deny": rules.deny}
+        tables: dict[str, UserTable] = {}
         files = self._each()
         if not files:
-            return found
+            return found, tables
         everywhere = set(range(model.n_items)) if rules.allow is None else set(rules.allow)
         everywhere -= set(rules.deny or ())
         narrowed = not (rules.allow is None and rules.deny is None)
         found = {"allow": sorted(everywhere) if narrowed else None, "deny": None}
         for option, file in files.items():
-            kind, table = _of_each(terminal, model, option, file, users, user, item)
-            if (option, kind) == ("allow_each", "item"):
-                keep = sorted(everywhere)
-                found["allow"] = table if not narrowed else _only(table, keep)
-            else:
-                found[option.removesuffix("_each") + ("_tags" if kind == "tag" else "")] = table
-        return found
+            kind, rule = _of_each(terminal, model, option, file, user, item)
+            if (option, kind) == ("allow_each", "item") and narrowed:
+                rule = UserTable(rule.users, _only(rule.table, sorted(everywhere)))
+            tables[option.removesuffix("_each") + ("_tags" if kind == "tag" else "")] = rule
+        return found, tables
 
     def _each(self) -> dict[str, Path]:
         files = {"allow_each": self.allow_each, "deny_each": self.deny_each}
@@ -148,14 +165,15 @@ def _tag_columns(model: "Model", tags: Sequence[str]) -> list[int]:
 
 
 def _of_each(
-    terminal: Terminal, model: "Model", option: str, file: Path, users: Sequence[str], user: str, item: str
-) -> "tuple[str, Rows]":
-    """Return "item" or "tag", and the items or tags of each user in a file, rows (users, items or tags) of ones."""
+    terminal: Terminal, model: "Model", option: str, file: Path, user: str, item: str
+) -> "tuple[str, UserTable]":
+    """Return "item" or "tag", and the items or tags of each user in a file."""
     import numpy as np
 
     from data_prep import column_names, read_interactions
     from data_prep.spool import rereadable
     from recvae.matrices import Rows
+    from recvae.serving.lists.asked import UserTable
 
     name = f"--{option.replace('_', '-')} {file}"
     with rereadable(file) as source:
@@ -168,15 +186,11 @@ def _of_each(
         unknown = data.item_ids[columns < 0].tolist()
         if unknown:
             terminal.warn(f"The model does not know the item {listed(unknown)} of {name}. Skipped.")
-    row_of = {asked: row for row, asked in enumerate(users)}
-    rows = np.array([row_of.get(text, -1) for text in data.user_ids], dtype=np.int64)
-    without = len(users) - int((rows >= 0).sum())
-    if option == "allow_each" and without:
-        terminal.warn(f"{name} has no row for {without:,} of {len(users):,} users: nothing is listed for them.")
-    at = rows[data.user], columns[data.item]
-    kept = (at[0] >= 0) & (at[1] >= 0)
-    shape = len(users), len(model.items.tag_names) if kind == "tag" else model.n_items
-    return kind, Rows.of_entries(np.ones(int(kept.sum()), np.float32), at[0][kept], at[1][kept], shape=shape)
+    at = data.user, columns[data.item]
+    kept = at[1] >= 0
+    shape = len(data.user_ids) + 1, len(model.items.tag_names) if kind == "tag" else model.n_items
+    table = Rows.of_entries(np.ones(int(kept.sum()), np.float32), at[0][kept], at[1][kept], shape=shape)
+    return kind, UserTable(data.user_ids.tolist(), table)
 
 
 def _only(table: "Rows", columns: Sequence[int]) -> "Rows":

@@ -25,6 +25,10 @@ class Model(Protocol):
         """The name for people."""
 
     @property
+    def device(self) -> object:
+        """The device that computes, whose name is its text."""
+
+    @property
     def n_items(self) -> int:
         """Size of the catalogue."""
 

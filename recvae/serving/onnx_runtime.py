@@ -170,6 +170,8 @@ class Exported:
     hexadecimal digits of the manifest's digest.
     """
 
+    device = "cpu"
+
     def __init__(
         self,
         manifest: Manifest,

@@ -11,7 +11,6 @@ from recvae.errors import InputError
 from recvae.serving import onnx_runtime
 
 
-
 @pytest.mark.parametrize(
     ("name", "count"), [("recvae", 20), *(pytest.param(name, 200, marks=pytest.mark.slow) for name in NAMES)]
 )
