@@ -207,10 +207,10 @@ def exports(told: Record) -> list[str]:
     users = next(iter(told["table"].values()))["float32"]["users"]
     wrong = sum(row["float32"]["beyond_ties"] for row in told["table"].values())
     text = (
-        f"{users} test users, {told['epochs']} epochs, lists of {told['k']}. Scores: the largest difference from torch's, "
-        "as it is, and divided by the score where that is above 1. Swapped: places of all lists with another item than "
-        f"torch's, {wrong or 'none'} of them beyond a tie within 1e-5. Size: graph and weights, in MB, and the share of "
-        f"it that smaller weights take; beside it the change of {metric}. "
+        f"{users} test users, {told['epochs']} epochs, lists of {told['k']}. Scores: the largest difference from "
+        "torch's, as it is, and divided by the score where that is above 1. Swapped: places of all lists with another "
+        f"item than torch's, {wrong or 'none'} of them beyond a tie within 1e-5. Size: graph and weights, in MB, and "
+        f"the share of it that smaller weights take; beside it the change of {metric}. "
         f"[Record](../benchmarks/results/exports.json){_day(told)}."
     )
     heads = ["model", "scores", "relative", "swapped", "MB", metric, "bf16", "change", "int8", "change"]
