@@ -99,6 +99,7 @@ class _GatheredSum(torch.autograd.Function):
             torch.sub(ends[start:stop], first, out=offsets[1:])
             sums = gathered_sum(grad, rows[first:last], offsets, values[first:last])
             gradient.index_copy_(0, items[start:stop], sums)
+        ctx.memory.written()
         return gradient, None, None, None
 
 
