@@ -19,11 +19,12 @@ from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import drawn, gaussian_log_density
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
-from recvae.nn.layers import ClickLinear, Linear, init_fan_in, linear
+from recvae.nn.layers import Linear, click_linear, init_fan_in, linear
 from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.priors import PRIORS, PriorOptions
+from recvae.nn.shards import Items, all_items
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
@@ -57,12 +58,11 @@ class RecVAEOptions(PriorOptions, LikelihoodOptions, SlimOptions):
 class RecVAEEncoder(nn.Module):
     """h_1 = LN(swish(W_1 x)), h_j = LN(swish(W_j h_{j-1} + h_1 + ... + h_{j-1})), and two linear heads."""
 
-    def __init__(self, n_items: int, options: RecVAEOptions, g: torch.Generator) -> None:
+    def __init__(self, items: Items, options: RecVAEOptions, g: torch.Generator) -> None:
         super().__init__()
         eps = 1e-5 if options.variant == "paper" else 1e-1
         width = options.hidden
-        self.first = ClickLinear(n_items, width)
-        init_fan_in(self.first.weight, self.first.bias, n_items, g)
+        self.first = click_linear(items, width, init_fan_in, g)
         self.inner = nn.ModuleList(linear(width, width, init_fan_in, g) for _ in range(options.layers - 1))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in range(options.layers))
         self.mu = linear(width, options.latent, init_fan_in, g)
@@ -106,9 +106,9 @@ class RecVAEEncoder(nn.Module):
 class RecVAENetwork(Network):
     """Composite prior, KL weight per click, encoder and decoder trained in turn."""
 
-    def __init__(self, n_items: int, options: RecVAEOptions, seed: int = 0) -> None:
+    def __init__(self, n_items: Items, options: RecVAEOptions, seed: int = 0) -> None:
         super().__init__()
-        self.n_items, self.options, self._seed = n_items, options, seed
+        self.items, self.n_items, self.options, self._seed = n_items, all_items(n_items), options, seed
         g = torch.Generator().manual_seed(seed)
         self.encoder = RecVAEEncoder(n_items, options, g)
         self.decoder = linear(options.latent, n_items, init_fan_in, g)
@@ -119,7 +119,7 @@ class RecVAENetwork(Network):
         """Return mu and log-variance, (B, K) each. Dropout needs ``noise``."""
         values = batch.normalised()
         if noise is not None:
-            values = noise.dropout(values, self.options.dropout)
+            values = batch.dropped(values, self.options.dropout, noise)
         mu, logvar = self.encoder(batch, values)
         return mu, logvar
 
@@ -169,7 +169,7 @@ class RecVAENetwork(Network):
         encoder, first = self.encoder, phase == "encoder" and epoch == 0
         if first and self.options.variant == "released":
             other = torch.Generator().manual_seed(self._seed + 1)
-            encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
+            encoder = RecVAEEncoder(self.items, self.options, other).to(self.decoder.weight)
         trained = phase == "encoder"
         self.latent_prior.update(encoder, clicks, batch_size, trained=trained, current=trained and not first)
 

@@ -151,6 +151,19 @@ class Network(nn.Module, ABC):
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
         del phase, epoch, clicks, batch_size
 
+    def parts(self) -> dict[str, int]:
+        """Return the parameters with one row or column per item, by name: the dimension of the items in each.
+
+        Where a process has a part of the items, it has a part of these parameters, and all of the others.
+        """
+        found = {name: 1 for name, _ in self.named_parameters() if name == "pseudo_inputs"}
+        for name, module in self.named_modules():
+            if isinstance(module, ClickLinear) or module is self.output:
+                found[f"{name}.weight"] = 0
+            if module is self.output:
+                found[f"{name}.bias"] = 0
+        return found
+
     def release(self) -> None:
         """Free the memory that only training needs."""
         self.latent_prior.release()

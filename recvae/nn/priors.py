@@ -20,6 +20,7 @@ from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import LOG_2PI, composite_log_density, gaussian_log_density
 from recvae.nn.kernels import has_float64
 from recvae.nn.noise import Noise
+from recvae.nn.shards import Items, Shard, draw, items_here, shard_of
 from recvae.options import WIDEST, option
 
 TABLE_VALUES = 1 << 29  # a table of old posteriors has at most this many: 2 GiB
@@ -164,13 +165,22 @@ class VampPrior(Prior):
     one draw bounds its log from below, by Jensen's inequality; the loss remains a bound.
     """
 
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
+    def __init__(self, rate: float, shard: Shard | None = None) -> None:
+        self.rate, self.shard = rate, shard
 
     def components(self, encoder: RowEncoder, noise: Noise | None = None) -> Gaussian:
         """Return mean and log-variance of the components q(z | u_c), (C, K) each."""
         rows = encoder.pseudo_inputs.clamp(0.0, 1.0)
-        return encoder.encoded_rows(rows if noise is None else noise.dropout(rows, self.rate))
+        return encoder.encoded_rows(rows if noise is None else self._dropped(rows, noise))
+
+    def _dropped(self, rows: Tensor, noise: Noise) -> Tensor:
+        """Return the pseudo-inputs after dropout; a part of the items has its columns of the noise of all items."""
+        if self.shard is None or self.rate == 0:
+            return noise.dropout(rows, self.rate)
+        of_all = rows.new_empty(self.shard.n_items)
+        columns = self.shard.columns.to(rows.device)
+        kept = torch.stack([noise.kept(of_all, self.rate)[columns] for _ in rows])
+        return rows * kept / (1 - self.rate)
 
     def density(self, batch: Batch, encoder: RowEncoder, noise: Noise | None = None) -> Density:
         """Return log p(z), (B, 1): the mixture does not factorise over dimensions."""
@@ -207,21 +217,20 @@ class PriorOptions:
     pseudo_inputs: int = option(1000, "Number of the VampPrior's pseudo-inputs.", ge=1, le=WIDEST)
 
 
-def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generator) -> VampPrior:
+def vamp_prior(network: nn.Module, items: Items, options: Any, g: torch.Generator) -> VampPrior:
     """Add the parameter ``pseudo_inputs`` to the network, and return the prior that uses it."""
-    pseudo = torch.empty(options.pseudo_inputs, n_items)
-    if not pseudo.is_meta:
-        pseudo.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
+    pseudo = torch.empty(options.pseudo_inputs, items_here(items))
+    draw(pseudo, lambda whole: whole.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g), shard_of(items), dim=1)
     network.pseudo_inputs = nn.Parameter(pseudo)
-    return VampPrior(options.dropout)
+    return VampPrior(options.dropout, shard_of(items))
 
 
-Made = Callable[[nn.Module, int, Any, torch.Generator], Prior]
-"""Makes a prior from a network, the number of items, options, and a generator."""
+Made = Callable[[nn.Module, Items, Any, torch.Generator], Prior]
+"""Makes a prior from a network, the items or the part of them that is here, options, and a generator."""
 
 PRIORS: dict[str, Made] = {
-    "standard": lambda network, n_items, options, g: StandardNormal(),
-    "composite": lambda network, n_items, options, g: Composite(options.latent),
+    "standard": lambda network, items, options, g: StandardNormal(),
+    "composite": lambda network, items, options, g: Composite(options.latent),
     "vamp": vamp_prior,
 }
 """Each prior by its name: 'standard' is N(0, 1), 'composite' RecVAE's, 'vamp' the VampPrior."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 STARTS = (
-    "import sys, torch; torch.set_num_threads(1); import torch.distributed as dist; from importlib import import_module;"
+    "import sys, torch; torch.set_num_threads(1); import torch.distributed as dist;"
+    "from importlib import import_module;"
     "module, name, rank, size, folder = sys.argv[1:]; from pathlib import Path;"
     "dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=int(rank), world_size=int(size));"
     "getattr(import_module(module), name)(int(rank), Path(folder)); dist.destroy_process_group()"
@@ -37,8 +38,7 @@ def run(module, name, *, ranks, folder, seconds=120):
     ]
     texts = []
     try:
-        for process in started:
-            texts.append(process.communicate(timeout=seconds)[0])
+        texts.extend(process.communicate(timeout=seconds)[0] for process in started)
     except subprocess.TimeoutExpired:
         texts.append(f"Process {len(texts)} did not end within {seconds} s.")
     finally:
