@@ -239,11 +239,15 @@ class Recommender(Capabilities, Kept):
             )
         query = self._known(query)
         item_tags = self.items.tag_table if query.about_tags else None
-        answer = rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
+        answer = self._ranked(query, item_tags)
         if query.reasons:
             reasons = find_reasons(self.scores, self.scores_at, query, answer.ids, item_tags=item_tags)
             answer = replace(answer, reasons=reasons)
         return answer
+
+    def _ranked(self, query: Query, item_tags: csr_array | None) -> Answer:
+        """Return the lists of a query that is in the model's columns."""
+        return rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
 
     def recommend_ids(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recvae.cli.across import join
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
@@ -69,18 +70,33 @@ def train(
     from recvae.experiments.measure import begin
     from recvae.training.keepers import under_way
 
-    terminal = Terminal(json=json, quiet=quiet)
-    hold(out, folder, refit, config, marker="run.json")
-    begun = under_way(out)  # a run that is to replace another one is not in its place from the start
+    across = join(device)
+    first = across is None or across.rank == 0
+    terminal = Terminal(json=json and first, quiet=quiet or not first)
+
+    def find() -> Path:
+        hold(out, folder, refit, config, marker="run.json")
+        return under_way(out)  # a run that is to replace another one is not in its place from the start
+
+    begun = find() if across is None else across.lead(find)
     continued = resume and (begun / "run.json").is_file()
     plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
     chosen = plan.config if plan else _configuration(model, config, settings or [], seed, begun if continued else None)
     data = Dataset.load(folder)
     fit = begin(
-        *(chosen, data), metric=metric, refit=plan, device=device, folder=out, resume=resume, overwrite=overwrite
+        *(chosen, data),
+        metric=metric,
+        refit=plan,
+        device=device if across is None else str(across.device),
+        folder=out,
+        resume=resume,
+        overwrite=overwrite,
+        across=across,
     )
     recommender, is_refit = fit.model, fit.validation is None
     terminal.note(*_introduction(fit, data, recommender.follow(fit.clicks), used))
+    if across is not None:
+        terminal.note(f"  ranks  {across.size}, each with a part of the items")
     if config is None and not continued and not is_refit:
         _mention_shipped(terminal, data, chosen.name)
     began = time.perf_counter()
@@ -90,6 +106,8 @@ def train(
         fit.run()
         epochs = None
     seconds = time.perf_counter() - began
+    if not first:
+        return
     _draw_curves(out, fit.metric, f"{entry(chosen.name).title} on {data.name}")
     score = recommender.metrics.get("validation")
     where = "" if recommender.best_epoch is None else f" in epoch {recommender.best_epoch} of {epochs}"
@@ -189,9 +207,12 @@ def _run(terminal: Terminal, fit: "Fit", data: "Dataset", out: Path, device: str
         if model.best_epoch is None:
             earlier = f" The run in {out} is as it was." if (out / "run.json").is_file() else ""
             raise Interrupted(f"Stopped before the first epoch was done; nothing is kept.{earlier}") from None
+        if fit.across is not None and fit.across.rank:
+            raise
         _draw_curves(out, fit.metric, "")
         places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
-        again = f"recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
+        launcher = "" if fit.across is None else f"torchrun --nproc-per-node {fit.across.size} -m "
+        again = f"{launcher}recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
         score = f", {fit.metric} {share(model.metrics['validation'])}" if model.metrics else ""
         raise Interrupted(
             f"Stopped. {out} holds the best model so far (epoch {model.best_epoch}{score}). Continue with: {again}"

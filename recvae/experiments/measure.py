@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from eval import RatingPredictor
     from recvae.recommender import Recommender
+    from recvae.training.distributed import Processes
 
 
 OnStep = Callable[[int, int], None]  # updates done in this epoch, updates in an epoch
@@ -41,7 +42,8 @@ class Fit:
 
     ``inputs``: the arguments of :meth:`Recommender.fit` that come from the dataset. ``validation``, by ``metric``, is
     None for a model that is refitted. ``folder``: the run folder to write; None keeps the model in memory. ``resume``
-    goes on with the run in it, and ``overwrite`` replaces an earlier one.
+    goes on with the run in it, and ``overwrite`` replaces an earlier one. ``across``: the processes that train the
+    model together.
     """
 
     model: "Recommender"
@@ -51,6 +53,7 @@ class Fit:
     folder: Path | None
     resume: bool
     overwrite: bool
+    across: "Processes | None" = None
 
     @property
     def clicks(self) -> csr_array:
@@ -67,6 +70,7 @@ class Fit:
         by_epochs = model.config.train is not None
         if by_epochs:
             more = {"folder": self.folder, "resume": self.resume, "overwrite": self.overwrite, "on_step": on_step}
+            more["across"] = self.across
             more["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
         began = time.perf_counter()
         model.fit(**self.inputs, validation=self.validation, **more)
@@ -89,13 +93,15 @@ def begin(
     folder: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    across: "Processes | None" = None,
 ) -> Fit:
     """Return a fit of a configuration on a dataset, with everything checked and read.
 
     ``metric``, on the validation users, chooses the epoch that is kept; by default the model's own, or the one of the
     run that is resumed. ``validation``: its function, for a caller that has it already. ``refit``: the run whose model
     is trained again, on the validation users' clicks too and without validation. ``folder``, ``resume`` and
-    ``overwrite`` as in :class:`Fit`; where there is no run in the folder yet, ``resume`` begins one.
+    ``overwrite`` as in :class:`Fit`; where there is no run in the folder yet, ``resume`` begins one. ``across``: the
+    processes that train the model together, all of which call this.
 
     Raises :class:`InputError` for arguments that do not go together, a folder that may not be replaced and a dataset
     that the model cannot use, and :class:`FormatError` for a damaged file.
@@ -105,6 +111,8 @@ def begin(
     if resume and config.train is None:
         raise InputError(f"'{config.name}' is not trained by epochs, so there is nothing to resume.")
     model = build(config, device)
+    if across is not None:
+        model.refuse_parts()
     before: Document | None = None  # the dataset facts of the run that is resumed
     if folder is not None and resume:
         begun = under_way(folder)
@@ -125,7 +133,7 @@ def begin(
     else:
         validation = validation or validate_with(data, metric, model)
         model.dataset = facts(data, validation_metric=metric)
-    return Fit(model, inputs, metric, validation, folder, resume, overwrite)
+    return Fit(model, inputs, metric, validation, folder, resume, overwrite, across)
 
 
 def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = None) -> Validation:

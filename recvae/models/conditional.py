@@ -182,6 +182,7 @@ class ConditionalVAE(NeuralRecommender):
     """
 
     name = "conditional-vae"
+    in_parts = True
     contends = False  # it needs more than clicks
     model_defaults = ConditionalVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
@@ -331,7 +332,7 @@ class ConditionalVAE(NeuralRecommender):
             yield from (b"None",) if table is None else _written(table, len(self.condition_names))
 
     def _bare_network(self) -> ConditionalVAENetwork:
-        return ConditionalVAENetwork(self.n_items, self.options, self.config.seed, len(self.condition_names))
+        return ConditionalVAENetwork(self._items(), self.options, self.config.seed, len(self.condition_names))
 
     def _prepare(self, matrix: csr_array) -> None:
         of_items, of_users = self._tables

@@ -232,6 +232,7 @@ class MultDAE(NeuralRecommender):
     """Denoising autoencoder with a multinomial likelihood; Liang et al. 2018."""
 
     name = "mult-dae"
+    in_parts = True
     model_defaults = MultDAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     follows: ClassVar[defaults.Rule] = defaults.MULT
@@ -251,6 +252,7 @@ class MultVAE(NeuralRecommender):
     """Variational autoencoder with a multinomial likelihood and an annealed KL; Liang et al. 2018."""
 
     name = "mult-vae"
+    in_parts = True
     introduced = True
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from scipy.sparse import csr_array
@@ -12,13 +12,20 @@ from recvae.arguments import flag, function, path_of
 from recvae.config import value_of
 from recvae.errors import InputError
 from recvae.nn.batches import Batch, Clicks
+from recvae.nn.held_clicks import HeldClicks, held_batch
 from recvae.nn.layers import Linear
 from recvae.nn.network import Network
+from recvae.nn.shards import Items, Shard
+from recvae.queries import Answer, Query
 from recvae.ranking.alike import cosines, cosines_among
+from recvae.ranking.held import rank_held
 from recvae.recommender import Recommender, Validation
-from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
+from recvae.training.loop import EpochReport, Hooks, TrainOptions, arithmetic, train
 from recvae.training.tensors import Expected, of_network
 from recvae.training.vocabulary import Naming, Tags
+
+if TYPE_CHECKING:
+    from recvae.training.distributed import Processes
 
 
 class NeuralRecommender(Recommender):
@@ -26,6 +33,7 @@ class NeuralRecommender(Recommender):
 
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
+    shard: Shard | None = None  # the part of the items whose rows this process has, where it does not have all
     fixed: ClassVar[tuple[str, ...]] = ()  # tensors that no epoch changes, made and written once a run
 
     def fit(
@@ -41,6 +49,7 @@ class NeuralRecommender(Recommender):
         overwrite: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        across: "Processes | None" = None,
     ) -> Self:
         """Train, and keep the weights of the epoch that validated best (the last one without ``validation``).
 
@@ -49,6 +58,10 @@ class NeuralRecommender(Recommender):
         instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
         continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
         so far and KeyboardInterrupt reaches the caller. ``on_epoch`` and ``on_step`` report progress.
+
+        ``across``: the processes that train the model together, each with a part of the items
+        (:mod:`recvae.training.distributed`); all of them call this, with one folder, from which the trained model is
+        loaded afterwards.
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
@@ -58,6 +71,9 @@ class NeuralRecommender(Recommender):
         from recvae.training.keepers import InFolder, InMemory
 
         matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags))
+        if across is not None:
+            self._fit_across(across, matrix, folder, validation, on_epoch, on_step, resume=resume, overwrite=overwrite)
+            return self
         self.network = self._network()
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
@@ -83,6 +99,52 @@ class NeuralRecommender(Recommender):
             keeper.end()
         return self
 
+    def _fit_across(
+        self,
+        across: "Processes",
+        matrix: csr_array,
+        folder: str | Path | None,
+        validation: Validation | None,
+        on_epoch: Callable[[EpochReport], None] | None,
+        on_step: Callable[[int, int], None] | None,
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
+        """Train as :meth:`fit` does, together with other processes."""
+        from recvae.training.held_folder import HeldFolder
+
+        if folder is None:
+            raise InputError("Several processes train into a run's folder; name it.")
+        self.refuse_parts()
+        across.same({**self.versions, **arithmetic(self.device)})
+        self.shard = shard = across.shard(self.n_items)
+        self.network = self._network()
+        keeper = HeldFolder(self, path_of(folder), matrix, across, shard, resume=resume, overwrite=overwrite)
+
+        def step(done: int, total: int) -> None:
+            across.meet()
+            if on_step is not None:
+                on_step(done, total)
+
+        hooks = Hooks(
+            validate=None if validation is None else lambda: across.gathered(validation(self))[0],
+            on_step=step,
+            on_epoch=on_epoch,
+            keep_best=keeper.keep_best,
+            keep_state=keeper.keep_state,
+        )
+        clicks = HeldClicks(matrix, shard, self.device, weighted=self.weighted)
+        try:
+            with across.signals():
+                state = keeper.begin()
+                self._prepare(matrix)
+                options, seed = self.config.options(TrainOptions), self.config.seed
+                run_training(self.network, clicks, options, seed=seed, hooks=hooks, state=state)
+        finally:
+            self.network.release()
+            keeper.end()
+
     @property
     def weighted(self) -> bool:
         """Whether the values of a matrix are the clicks' weights: the option ``weighted`` of each of these models."""
@@ -103,12 +165,29 @@ class NeuralRecommender(Recommender):
 
     def _bare_network(self) -> Network:
         """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
-        return type(self).build(self.n_items, self.config.model, self.config.seed)
+        return type(self).build(self._items(), self.config.model, self.config.seed)
+
+    def _items(self) -> Items:
+        """Return the items whose rows the network has: all, or the part of this process."""
+        return self.n_items if self.shard is None else self.shard
 
     def batch(self, histories: csr_array, conditions: csr_array | None = None) -> Batch:
         """Return canonical CSR rows (b, n_items), under conditions, CSR (b, C) or None, as the network takes them."""
-        batch = Batch.of(histories, self.device, weighted=self.weighted)
+        if self.shard is not None:
+            batch = held_batch(histories, self.shard, self.device, weighted=self.weighted)
+        else:
+            batch = Batch.of(histories, self.device, weighted=self.weighted)
         return batch if conditions is None else batch.under(conditions)
+
+    def _ranked(self, query: Query, item_tags: csr_array | None) -> Answer:
+        if self.shard is None:
+            return super()._ranked(query, item_tags)
+
+        def score(part: Query) -> tuple[Batch, Tensor]:
+            batch = self.batch(part.histories, part.conditions)
+            return batch, self.network.logits(batch)
+
+        return rank_held(score, query, self.shard)
 
     def scores(self, histories: csr_array, *conditions: csr_array) -> Tensor:
         return self.network.logits(self.batch(histories, *conditions))

@@ -205,6 +205,7 @@ class RecVAE(NeuralRecommender):
     """Variational autoencoder with a composite prior, trained in turns; Shenbin et al. 2020."""
 
     name = "recvae"
+    in_parts = True
     model_defaults = RecVAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
     follows: ClassVar[defaults.Rule] = defaults.RECVAE

@@ -24,11 +24,12 @@ BLOCK = 1 << 22  # values of a whole table that are drawn at once, to keep the r
 class Shard(ABC):
     """The items of this process. ``columns`` int64 (I',): the column in the catalogue of each row here, in any order.
 
-    The functions that talk are called by all processes, in the same order.
+    ``most``: the largest number of items that any process has. The functions that talk are called by all processes, in
+    the same order.
     """
 
-    def __init__(self, columns: Tensor, n_items: int) -> None:
-        self.columns, self.n_items = columns, n_items
+    def __init__(self, columns: Tensor, n_items: int, most: int) -> None:
+        self.columns, self.n_items, self.most = columns, n_items, most
 
     def __len__(self) -> int:
         return len(self.columns)

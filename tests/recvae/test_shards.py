@@ -27,7 +27,7 @@ def test_a_part_of_a_table_is_drawn_as_in_the_whole(n_items, dim, kind):
     fill(generators[0])(table)
     columns = torch.randperm(n_items, generator=torch.Generator().manual_seed(1))[: n_items // 2 + 1]
     part = torch.empty((len(columns), 64) if dim == 0 else (70, len(columns)))
-    draw(part, fill(generators[1]), Part(columns, n_items), dim=dim)
+    draw(part, fill(generators[1]), Part(columns, n_items, len(columns)), dim=dim)
     assert torch.equal(part, table.index_select(dim, columns))
     assert torch.equal(*(g.get_state() for g in generators))  # and what follows is the same too
 
@@ -35,7 +35,7 @@ def test_a_part_of_a_table_is_drawn_as_in_the_whole(n_items, dim, kind):
 @pytest.mark.parametrize("init", [init_xavier, init_fan_in])
 def test_a_layer_of_some_items_begins_as_in_the_whole(init):
     columns = torch.tensor([7, 2, 30, 11])
-    part = Part(columns, 33)
+    part = Part(columns, 33, 4)
     whole, here = (torch.empty(33, 6), torch.empty(33)), (torch.empty(4, 6), torch.empty(4))
     init(*whole, 6, torch.Generator().manual_seed(1))
     init(*here, 6, torch.Generator().manual_seed(1), part, part)
