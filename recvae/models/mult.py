@@ -1,7 +1,6 @@
 """Mult-DAE and Mult-VAE: Liang, Krishnan, Hoffman and Jebara, WWW 2018, arXiv 1802.05814."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -19,7 +18,7 @@ from recvae.nn.layers import Linear, click_linear, init_xavier, linear
 from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
-from recvae.nn.priors import PRIORS, PriorOptions
+from recvae.nn.priors import PRIORS, FrozenEncoder, PriorOptions
 from recvae.nn.schedules import RampOptions, annealed_beta
 from recvae.nn.shards import Items, all_items
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
@@ -183,12 +182,12 @@ class MultVAENetwork(_Mult):
         mu, logvar = self.after_first(self.first.of_rows(rows)).chunk(2, dim=1)
         return mu, logvar
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    def frozen(self) -> FrozenEncoder:
         kept = (self.latent_prior, *self.decoder.parameters())  # shared: of the copy only the encoder runs
         other = copy.deepcopy(self, {id(value): value for value in kept})
         for value in (*other.first.parameters(), *other.encoder.parameters()):
             value.requires_grad_(False)
-        return other.encoded
+        return other
 
     def code(self, batch: Batch) -> Tensor:
         return self.decode(self.posterior(batch)[0])

@@ -20,8 +20,9 @@ from recvae.queries import Answer, Query
 from recvae.ranking.alike import cosines, cosines_among
 from recvae.ranking.held import rank_held
 from recvae.recommender import Recommender, Validation
-from recvae.training.loop import EpochReport, Hooks, TrainOptions, arithmetic, train
+from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
+from recvae.training.versions import arithmetic
 from recvae.training.vocabulary import Naming, Tags
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class NeuralRecommender(Recommender):
             on_epoch=on_epoch,
             keep_best=keeper.keep_best,
             keep_state=keeper.keep_state,
+            keep_within=lambda state: keeper.keep_state(state, None),
         )
         clicks = HeldClicks(matrix, shard, self.device, weighted=self.weighted)
         try:

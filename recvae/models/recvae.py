@@ -7,7 +7,6 @@ runs, except for more users than the table has room for.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -83,10 +82,10 @@ class RecVAEEncoder(nn.Module):
         h = self.after_first(self.first.of_rows(rows))
         return self.mu(h), self.logvar(h)
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-        """Return :meth:`encoded` of a copy."""
+    def frozen(self) -> "RecVAEEncoder":
+        """Return a copy."""
         other: RecVAEEncoder = copy.deepcopy(self).requires_grad_(False)
-        return other.encoded
+        return other
 
     def last_hidden(self, batch: Batch, values: Tensor) -> Tensor:
         """Return the input of both heads, (B, H)."""
@@ -129,8 +128,12 @@ class RecVAENetwork(Network):
     def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder.encoded_rows(rows)
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    def frozen(self) -> RecVAEEncoder:
         return self.encoder.frozen()
+
+    @property
+    def prior_encoder(self) -> RecVAEEncoder:
+        return self.encoder
 
     @property
     def output(self) -> Linear:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from recvae.nn.kernels import GradientMemory, product
 from recvae.nn.layers import ClickLinear, Linear
 from recvae.nn.likelihoods import Likelihood, multinomial_log_likelihood
 from recvae.nn.noise import Noise
-from recvae.nn.priors import Density, Prior, StandardNormal
+from recvae.nn.priors import Density, Encoder, FrozenEncoder, Prior, StandardNormal
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,22 @@ class Network(nn.Module, ABC):
         """Return the posterior of dense rows (C, I), not normalised; :class:`InputError` where there is none."""
         raise InputError("This model's encoder takes no dense rows, so it can have no VampPrior.")
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-        """Return :meth:`encoded` of a copy of the network, which later training does not change."""
-        return copy.deepcopy(self).requires_grad_(False).encoded
+    def frozen(self) -> FrozenEncoder:
+        """Return a copy of the network, which later training does not change."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    @property
+    def prior_encoder(self) -> Encoder:
+        """The encoder whose posterior a prior keeps."""
+        return self
+
+    def prior_state(self) -> dict[str, Tensor]:
+        """Return what the prior has kept of the encoder at its last update, to go on within a phase."""
+        return self.latent_prior.state(self.prior_encoder)
+
+    def restore_prior(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the prior what :meth:`prior_state` returned."""
+        self.latent_prior.restore(self.prior_encoder, tensors)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the input of the last layer, (B, H), from z (B, K)."""

@@ -9,7 +9,7 @@ Notation: B users, I items, K latent dimensions, C pseudo-inputs.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -38,8 +38,18 @@ class Encoder(Protocol):
     def encoded(self, batch: Batch) -> Gaussian:
         """Return the posterior of the users' clean clicks, without dropout."""
 
-    def frozen(self) -> Callable[[Batch], Gaussian]:
-        """Return :meth:`encoded` with the present weights, which later training does not change."""
+    def frozen(self) -> "FrozenEncoder":
+        """Return the encoder with its present weights, which later training does not change."""
+
+
+class FrozenEncoder(Encoder, Protocol):
+    """A copy of an encoder, whose tensors a state keeps."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors by name."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take back tensors that :meth:`state_dict` returned."""
 
 
 class RowEncoder(Encoder, Protocol):
@@ -67,6 +77,15 @@ class Prior(ABC):
         ``trained``: the phase changes the encoder; ``current``: the encoder has not changed since the last update.
         """
         del encoder, clicks, batch_size, trained, current
+
+    def state(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Return what :meth:`update` has kept of ``encoder``, by name, beside the encoder itself."""
+        del encoder
+        return {}
+
+    def restore(self, encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state` returned."""
+        del encoder, tensors
 
     def kept_posterior(self, batch: Batch) -> Gaussian | None:
         """Return the users' posterior at the last update if the prior keeps it, else None."""
@@ -109,7 +128,8 @@ class Composite(Prior):
     def __init__(self, latent: int) -> None:
         self.latent = latent
         self.table: Tensor | None = None
-        self.old_encoder: Callable[[Batch], Gaussian] | None = None
+        self.old_encoder: Encoder | None = None
+        self.is_copy = False  # whether the old encoder is a copy, and not the encoder itself
 
     def density(self, batch: Batch, encoder: RowEncoder, noise: Noise | None = None) -> Density:
         """Return log p(z_k | x), per dimension."""
@@ -131,7 +151,7 @@ class Composite(Prior):
         """
         if len(clicks) * 2 * self.latent > TABLE_VALUES:
             self.table = None
-            self.old_encoder = encoder.frozen() if trained else encoder.encoded
+            self.old_encoder, self.is_copy = encoder.frozen() if trained else encoder, trained
             return
         if current and self.table is not None:
             return
@@ -149,11 +169,32 @@ class Composite(Prior):
             return mu, logvar
         if self.old_encoder is None:
             raise RuntimeError("begin_phase must come before the first loss: it takes the old posterior.")
-        return self.old_encoder(batch)
+        return self.old_encoder.encoded(batch)
+
+    def state(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Return the table, or the copy of the encoder."""
+        if self.table is not None:
+            return {"table": self.table}
+        if not self.is_copy:
+            return {}
+        assert self.old_encoder is not None
+        copied: FrozenEncoder = self.old_encoder  # type: ignore[assignment]  # what update has put there
+        return {f"old.{name}": value for name, value in copied.state_dict().items()}
+
+    def restore(self, encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+        """Take back the table, or make the copy of the encoder again."""
+        self.table, self.old_encoder, self.is_copy = tensors.get("table"), None, False
+        if self.table is None and tensors:
+            old = encoder.frozen()
+            old.load_state_dict({name.removeprefix("old."): value for name, value in tensors.items()})
+            self.old_encoder, self.is_copy = old, True
+        elif self.table is None:
+            self.old_encoder = encoder
 
     def release(self) -> None:
         """Free the old posterior."""
         self.table = self.old_encoder = None
+        self.is_copy = False
 
 
 class VampPrior(Prior):

@@ -222,6 +222,8 @@ def _dims(names: Iterable[str], parts: Mapping[str, int]) -> dict[str, int]:
         if kind == "adam":  # adam.PHASE.PARAMETER.SLOT
             parameter, _, slot = rest.partition(".")[2].rpartition(".")
             rest = "" if slot == "step" else parameter
-        if kind in ("adam", "network", "average") and rest in parts:
+        if kind == "prior" and rest.startswith("old."):  # a parameter of the encoder, by its name there
+            rest = next((part for part in parts if f".{part}".endswith(rest.removeprefix("old"))), "")
+        if kind in ("prior", "adam", "network", "average") and rest in parts:
             dims[name] = parts[rest]
     return dims

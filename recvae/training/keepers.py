@@ -263,7 +263,7 @@ class InFolder:
                 run_folder.remove_aside(self.home)
 
     def _facts(self, state: TrainState) -> Facts:
-        """Return the facts that a state's file has beside the state's own values."""
+        """Return the facts that a state's file has beside its values."""
         best_epoch, best_score = state.values["best_epoch"], state.values["best_score"]
         return {
             "rows": self.rows,
@@ -272,8 +272,7 @@ class InFolder:
             "metrics": {} if best_score is None else {"validation": best_score},
         }
 
-    def _nothing_kept(self) -> bool:
-        """Return whether a run without weights has nothing to go on from."""
+    def _nothing_kept(self) -> bool:  # to go on from, in a run without weights
         return True
 
     def end(self) -> None:
@@ -324,7 +323,9 @@ class InFolder:
                 f"{self.folder / run_folder.RUN} was altered, or is another version's. {error}"
             ) from error
         theirs, mine = (_flat({"config": c, "dataset": r.dataset}) for c, r in ((config, run), (ours.config, ours)))
-        free = {"config.train.epochs"} if "refit" in run.dataset else {"config.train.epochs", "config.train.stop_after"}
+        free = {"config.train.epochs", "config.train.checkpoint_every"}
+        if "refit" not in run.dataset:
+            free.add("config.train.stop_after")
         keys = sorted({*theirs, *mine} - free)
         changed = [key for key in keys if theirs.get(key) != mine.get(key)]
         settings = [key for key in changed if key.startswith("config.")]

@@ -152,6 +152,7 @@ class HeldValues(StateValues):
     """The plain values of a state of several processes."""
 
     done: Count
+    within: JsonObject | None = None
 
 
 class HeldFacts(StateFacts):
