@@ -90,6 +90,7 @@ class HeldOut(NamedTuple):
 class Capabilities:
     """The declarations that every model has; the base class of :class:`recvae.recommender.Recommender`."""
 
+    name: ClassVar[str]
     config: "RunConfig"
 
     contends: ClassVar[bool] = True
@@ -121,12 +122,13 @@ class Capabilities:
         del options
         return ()
 
-    def refuse_parts(self) -> None:
+    @classmethod
+    def refuse_parts(cls) -> None:
         """Raise :class:`InputError` where several processes cannot have a part of the model's items each."""
-        if not self.in_parts:
+        if not cls.in_parts:
             can = [name for name, known in MODELS.items() if known.model_class().in_parts]
             raise InputError(
-                f"Several processes cannot share the items of '{self.config.name}': it runs in one process, without "
+                f"Several processes cannot share the items of '{cls.name}': it runs in one process, without "
                 f"torchrun. {', '.join(can[:-1])} and {can[-1]} can be shared."
             )
 

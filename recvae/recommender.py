@@ -33,6 +33,7 @@ from recvae.training.kept import Kept
 from recvae.training.vocabulary import Naming, Tags, Vocabulary
 
 if TYPE_CHECKING:
+    from recvae.training.distributed import Processes
     from recvae.training.records import Later
 
 Validation = Callable[["Recommender"], float]
@@ -374,11 +375,18 @@ def build(config: RunConfig, device: str = "auto") -> Recommender:
     return model_class(config.name).from_config(config, device)
 
 
-def load(folder: str | Path, device: str = "auto") -> Recommender:
-    """Return the model of a run folder, of whatever kind it is; raise :class:`FormatError` where it is damaged."""
+def load(folder: str | Path, device: str = "auto", *, across: "Processes | None" = None) -> Recommender:
+    """Return the model of a run folder, of whatever kind it is; raise :class:`FormatError` where it is damaged.
+
+    ``across``: the processes that rank together, each of which then has a part of the items; all call this.
+    """
     from recvae.training.run_folder import read_run
 
     place = path_of(folder)
+    if across is not None:
+        kind = model_class(read_run(place).model)
+        kind.refuse_parts()
+        return kind._made(place, device, across)
     return one_version(place, lambda: model_class(read_run(place).model).load(place, device))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from recvae.arguments import flag, function, path_of
 from recvae.config import value_of
 from recvae.errors import InputError
+from recvae.files import Document, JsonObject
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.held_clicks import HeldClicks, held_batch
 from recvae.nn.layers import Linear
@@ -201,14 +202,40 @@ class NeuralRecommender(Recommender):
         return self.network.state_dict()
 
     def expected(self) -> Mapping[str, Expected]:
-        with torch.device("meta"):  # a network without memory
-            return of_network(self._bare_network())
+        shard, self.shard = self.shard, None  # a file holds all items
+        try:
+            with torch.device("meta"):  # a network without memory
+                return of_network(self._bare_network())
+        finally:
+            self.shard = shard
+
+    def read_part(
+        self, folder: Path, expected: Callable[[Document], Mapping[str, Expected]], across: "Processes"
+    ) -> JsonObject:
+        from recvae.training.run_folder import read_weights_by_rows
+
+        tensors: dict[str, Tensor] = {}
+        parts: dict[str, int] = {}
+
+        def form(facts: Document) -> Mapping[str, Expected]:
+            whole = expected(facts)
+            self.shard = across.shard(self.n_items)
+            self.load_tensors({})
+            tensors.update(self.network.state_dict())
+            parts.update(self.network.parts())
+            return whole
+
+        def take(name: str, rows: Tensor, start: int) -> None:
+            assert self.shard is not None
+            self.shard.put(tensors[name], rows, start, parts.get(name))
+
+        return read_weights_by_rows(folder, form, take)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         with torch.device("meta"):
             network = self._bare_network()
         self.network = network.to_empty(device=self.device)
-        self.network.load_state_dict(dict(tensors))
+        self.network.load_state_dict(dict(tensors), strict=self.shard is None)  # a part is filled row by row
 
     def hold(self) -> None:
         for layer in self.network.modules():

@@ -43,11 +43,28 @@ class Shard(ABC):
         return self.columns.argsort()
 
     @cached_property
+    def sorted(self) -> Tensor:
+        """The columns in order, int64 (I',)."""
+        return self.columns[self.ascending]
+
+    @cached_property
     def rows(self) -> Tensor:
         """The row here of each column of the catalogue, int64 (I,); -1 for an item of another process."""
         rows = torch.full((self.n_items,), -1)
         rows[self.columns] = torch.arange(len(self))
         return rows
+
+    @torch.no_grad()
+    def put(self, part: Tensor, rows: Tensor, start: int, dim: int | None) -> None:
+        """Put some rows of all items' tensor, from row ``start`` on, where they belong in this process's ``part``."""
+        stop = start + len(rows)
+        if dim is None:
+            part[start:stop] = rows.to(part.device)
+        elif dim == 1:
+            part[start:stop] = rows[:, self.columns].to(part.device)
+        else:
+            low, high = torch.searchsorted(self.sorted, torch.tensor([start, stop])).tolist()
+            part[self.ascending[low:high]] = rows[self.sorted[low:high] - start].to(part.device)
 
     @abstractmethod
     def sum(self, part: Tensor) -> Tensor:
@@ -130,12 +147,7 @@ def draw(table: Tensor, fill: Callable[[Tensor], object], shard: Shard | None, *
     starts = list(range(0, n_rows, at_once))
     if len(starts) > 1 and (n_rows - starts[-1]) * width < 16:  # a shorter piece is drawn in another way
         starts.pop()
-    ordered = shard.columns[shard.ascending]
     for start, stop in zip(starts, [*starts[1:], n_rows], strict=True):
         block = table.new_empty(stop - start, *shape)
         fill(block)
-        if dim == 1:
-            table[start:stop] = block[:, shard.columns]
-            continue
-        low, high = torch.searchsorted(ordered, torch.tensor([start, stop])).tolist()
-        table[shard.ascending[low:high]] = block[ordered[low:high] - start]
+        shard.put(table, block, start, dim)

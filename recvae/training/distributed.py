@@ -26,6 +26,8 @@ from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.distributed.tensor import Shard as Along
 
@@ -161,7 +163,11 @@ class Processes:
         elif place.type != "cpu":
             raise InputError(f"Several processes train on 'cpu' or 'cuda', not on '{place.type}'.")
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
+            store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+            # torchrun may start again with the same store, which then has the addresses of processes that are gone.
+            store = PrefixStore(f"recvae/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
         except (ValueError, RuntimeError) as error:
             raise InputError(
                 f"The processes cannot find one another ({str(error).splitlines()[0]}). Start them with torchrun."

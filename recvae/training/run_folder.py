@@ -61,6 +61,7 @@ from recvae.training.tensor_files import (
     on_cpu,
     opened,
     read_header,
+    read_rows,
     read_tensors,
     save_tensors,
     stream_tensors,
@@ -73,7 +74,7 @@ _ITEM_COLUMNS = ("index", "item_id", "title")
 
 _TAG_COLUMNS = ("item_id", "tag")
 
-RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST, HELD = FILES = (
+RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST = FILES = (
     "run.json",
     "model.safetensors",
     "items.csv",
@@ -81,13 +82,13 @@ RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST, HELD = FILES = (
     "metrics.jsonl",
     "resume/state.safetensors",
     "resume/best.safetensors",
-    "resume/held.json",
 )
+HELD = "resume/held.json"
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
     """Return the names of the files that a run's seal covers, where they are there."""
-    return (*FILES, *sorted(path.name for path in folder.glob(FIXED_FILES)))
+    return (*FILES, HELD, *sorted(path.name for path in folder.glob(FIXED_FILES)))
 
 
 def write_run(folder: Path, run: Run) -> None:
@@ -229,6 +230,13 @@ def read_weights(
     ``expected`` and errors as for :func:`recvae.training.tensor_files.read_tensors`.
     """
     return read_tensors(folder, file, WeightFacts, expected)
+
+
+def read_weights_by_rows(
+    folder: Path, expected: Callable[[Facts], Forms], take: Callable[[str, Tensor, int], None]
+) -> Facts:
+    """Pass the rows of model.safetensors on, as :func:`recvae.training.tensor_files.read_rows` does."""
+    return read_rows(folder, WEIGHTS, WeightFacts, expected, take)
 
 
 def read_facts(folder: Path, file: str = WEIGHTS) -> Facts | None:

@@ -36,6 +36,8 @@ _TYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
+ROWS_AT_ONCE = 1 << 22  # values that are read at once where a file is not read whole
+
 Facts = JsonObject
 Forms = Mapping[str, Expected]
 Opened = Any  # the safetensors library declares no type for an open file
@@ -151,6 +153,39 @@ def read_tensors(
     if wanted is not None and (wrong := wrong_values(wanted, tensors)):
         raise FormatError(f"{both} cannot be used: it {wrong}. Train again.")
     return tensors, facts
+
+
+def read_rows(
+    folder: Path,
+    name: str,
+    kind: type[Record],
+    expected: Callable[[Facts], Forms],
+    take: Callable[[str, Tensor, int], None],
+) -> Facts:
+    """Pass the rows of a file's tensors to ``take(name, rows, number of the first)``, some at a time; return the facts.
+
+    The digest is known at the end: errors, as for :func:`read_tensors`, come after rows were passed on.
+    """
+    path = folder / name
+    with ExitStack() as stack:
+        part = _checked_part(stack, folder, name, kind)
+        if wrong := wrong_form(expected(part.facts), part.forms):
+            raise FormatError(f"{path} is not of the model that run.json names: it {wrong}. Train again.")
+        digest = hashlib.sha256()
+        for each in sorted(part.forms):
+            shape, dtype = part.forms[each]
+            digest.update(f"{each} {dtype} {shape}\n".encode())
+            rows = part.file.get_slice(each)
+            at_once = max(1, ROWS_AT_ONCE // max(1, math.prod(shape[1:])))
+            for start in range(0, shape[0], at_once) if shape else ():
+                block = rows[start : start + at_once]
+                digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                if not block.isfinite().all():
+                    raise FormatError(f"{path} cannot be used: it has values in '{each}' that are not finite numbers.")
+                take(each, block, start)
+        if digest.hexdigest() != part.digest:
+            raise FormatError(f"{path} was altered: its contents do not match its digest. Train again.")
+        return part.facts
 
 
 @dataclass(frozen=True)
