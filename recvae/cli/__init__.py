@@ -79,6 +79,7 @@ def _options(
     ] = False,
 ) -> None:
     doing.set(f"recvae {context.invoked_subcommand}")
+    across.refuse(context.invoked_subcommand)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

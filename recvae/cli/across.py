@@ -5,13 +5,24 @@ The first process prints; the others are silent. Of an error, the process that h
 
 import os
 import sys
-from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from recvae.errors import InputError
 
 if TYPE_CHECKING:
     from recvae.training.distributed import Processes
 
 _together: "list[Processes]" = []
+_streams: list[tuple[TextIO, TextIO]] = []  # of a process that is silent
+VERBS = ("train", "evaluate")
+
+
+def refuse(verb: str | None) -> None:
+    """Raise :class:`InputError`, in one process of torchrun, for a verb that one process runs; end the others."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and verb is not None and verb not in VERBS:
+        if os.environ.get("RANK") != "0":
+            raise SystemExit(InputError.exit_code)
+        raise InputError(f"'recvae {verb}' runs in one process: start it without torchrun.")
 
 
 def join(device: str) -> "Processes | None":
@@ -23,7 +34,8 @@ def join(device: str) -> "Processes | None":
     across = Processes.join(device)
     _together.append(across)
     if across.rank:
-        sys.stdout = _nowhere()
+        _streams.append((sys.stdout, sys.stderr))
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it is open until the end
     return across
 
 
@@ -33,8 +45,10 @@ def of_all(error: BaseException) -> BaseException:
         return error
     across = _together[-1]
     error = across.lost(error) or error
-    if not across.speaks(error):
-        sys.stderr = _nowhere()
+    if across.speaks(error):
+        _give_back()
+    else:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it is open until the end
     return error
 
 
@@ -44,5 +58,6 @@ def leave() -> None:
         _together.pop().leave()
 
 
-def _nowhere() -> TextIOWrapper:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - it is open until the end
+def _give_back() -> None:
+    while _streams:
+        sys.stdout, sys.stderr = _streams.pop()

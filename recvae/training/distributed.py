@@ -190,14 +190,14 @@ class Processes:
 
     def lead(self, do: Callable[[], Result]) -> Result:
         """Return in all processes the result of ``do``, which the first one calls; its error is raised in all."""
-        dist.barrier()
+        dist.all_reduce(torch.zeros(1))  # when all have come here
         sent: list[Any] = [None, None]
         if self.rank == 0:
             try:
                 sent = [do(), None]
             except RecvaeError as error:
                 sent = [None, error]
-        dist.broadcast_object_list(sent, 0)
+        dist.broadcast_object_list(sent, 0, device=torch.device("cpu"))
         result, failure = sent
         if failure is not None:
             raise failure
@@ -240,7 +240,7 @@ class Processes:
 
     def meet(self) -> None:
         """Raise KeyboardInterrupt in all processes where a signal asked any of them to end."""
-        asked = torch.tensor([float(self._asked)], device=self.device)
+        asked = torch.tensor([float(self._asked)])  # on the CPU, so that no GPU is waited for
         dist.all_reduce(asked)
         if asked.item():
             raise KeyboardInterrupt

@@ -9,9 +9,11 @@ from recvae.models.mult import MultDAENetwork, MultDAEOptions, MultVAENetwork, M
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.nn import priors
 from recvae.nn.batches import Clicks
-from recvae.nn.held_clicks import HeldClicks
+from recvae.nn.held_clicks import HeldClicks, held_batch
 from recvae.nn.noise import Noise
 from recvae.options import TrainOptions
+from recvae.queries import Query
+from recvae.ranking.held import rank_held
 from recvae.testing import random_clicks
 from recvae.training.loop import Hooks, train
 
@@ -145,11 +147,44 @@ def _kept(rank, folder, cases):
     shard = MeshShard(init_device_mesh("cpu", (get_world_size(),)), ITEMS)
     found = {name: (trained(cases, name, shard), of_one_step(cases, name, shard)) for name in cases}
     torch.save((shard.columns, found), folder / f"{rank}.pt")
+    return shard
+
+
+QUERIES = [
+    {"k": 5},
+    {"k": ITEMS + 3},
+    {"k": 1, "exclude_seen": False},
+    {"k": ITEMS - 1},
+]
+
+
+def scores_with_ties(histories):
+    """Return scores of few different values, some of them -inf or -0, exact in any order of computation."""
+    item = torch.arange(ITEMS)
+    user = torch.from_numpy(histories.sum(1).astype("int64"))[:, None]
+    scores = ((item * 7 + user * 3) % 5).float()
+    scores[:, ::11] = -torch.inf
+    return torch.where(scores == 0, -scores, scores)
+
+
+def lists(shard):
+    """Return the answers to QUERIES by this process's part of the scores."""
+    data, found = matrix(), []
+    for words in QUERIES:
+        for rows in (data, data[:2]):
+
+            def score(part):
+                batch = held_batch(part.histories, shard)
+                return batch, scores_with_ties(part.histories)[:, shard.columns]
+
+            answer = rank_held(score, Query(rows, **words), shard)
+            found.append((torch.from_numpy(answer.ids), torch.from_numpy(answer.scores)))
+    return found
 
 
 def few(rank, folder):
-    """Train the networks of FEW."""
-    _kept(rank, folder, FEW)
+    """Train the networks of FEW, and rank."""
+    torch.save(lists(_kept(rank, folder, FEW)), folder / f"lists-{rank}.pt")
 
 
 def every(rank, folder):

@@ -1,12 +1,19 @@
 """A catalogue in parts: several processes train the network that one process trains."""
 
+import numpy as np
 import pytest
 import torch
 from ranked import equal
 from ranked.processes import run
 
+from recvae.errors import InputError
 from recvae.nn.layers import init_fan_in, init_xavier
 from recvae.nn.shards import BLOCK, Shard, draw
+from recvae.queries import Query
+from recvae.ranking import rank
+from recvae.ranking.held import rank_held
+from recvae.training.tensor_files import fill_tensors, stream_tensors
+from recvae.training.tensors import Expected
 
 
 class Part(Shard):
@@ -66,10 +73,52 @@ def compare(found, cases, name):
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
+def folder_of_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     run("ranked.equal", "few", ranks=2, folder=folder)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_two(folder_of_two):
+    return [torch.load(folder_of_two / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_processes_make_the_lists_of_one_ties_included(folder_of_two):
+    data = equal.matrix()
+    for of_rank in (torch.load(folder_of_two / f"lists-{n}.pt") for n in range(2)):
+        asked = ((words, rows) for words in equal.QUERIES for rows in (data, data[:2]))
+        for (words, rows), (ids, scores) in zip(asked, of_rank, strict=True):
+            answer = rank(equal.scores_with_ties, Query(rows, **words))
+            assert ids.tolist() == answer.ids.tolist()
+            assert scores.tolist() == answer.scores.tolist()
+
+
+def test_rules_are_refused():
+    query = Query(equal.matrix(), k=3, deny=np.array([2]))
+    with pytest.raises(InputError, match="Several processes rank without allow, deny, tags, diversity and reasons"):
+        rank_held(lambda part: None, query, Part(torch.arange(3), equal.ITEMS, 3))
+
+
+def test_a_file_written_some_rows_at_a_time_has_the_bytes_of_one_written_whole(tmp_path):
+    g = torch.Generator().manual_seed(1)
+    tensors = {
+        "b.weight": torch.randn(7, 3, generator=g),
+        "a": torch.randn(5, generator=g),
+        "step": torch.tensor(2.0),
+        "order": torch.arange(4),
+        "noise": torch.arange(9, dtype=torch.uint8),
+    }
+    facts = {"model": 'a "name"', "title": "é"}
+    fill_tensors(tmp_path / "whole", tmp_path / "whole", tensors, facts)
+
+    def blocks(name):
+        value = tensors[name]
+        return iter([value] if value.dim() == 0 else value.split(2))
+
+    forms = {name: Expected(tuple(value.shape), value.dtype) for name, value in tensors.items()}
+    stream_tensors(tmp_path / "rows", tmp_path / "rows", forms, blocks, facts)
+    assert (tmp_path / "rows").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 @pytest.mark.parametrize("name", equal.FEW)

@@ -71,6 +71,14 @@ def test_two_processes_write_the_run_that_one_process_loads(cli, dataset, tmp_pa
     assert text.count("epoch 1/2") == 1  # one process prints
 
 
+def test_a_verb_of_one_process_is_refused_once(cli, dataset, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for rank, said in (("0", "Error: 'recvae info' runs in one process: start it without torchrun.\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        answer = cli("info", dataset)
+        assert (answer.status, answer.err) == (2, said)
+
+
 def test_a_model_without_parts_is_refused():
     with pytest.raises(InputError, match=r"share the items of 'ease'.*mult-dae"):
         model_class("ease").refuse_parts()
@@ -169,7 +177,7 @@ def test_saved_by_two_continued_by_four_and_by_one(model, dataset, tmp_path, cli
         assert held["values"]["within"] is not None
         status, text = torchrun(*words, ranks=ranks)
         assert status == 0, text
-        assert ("was made by 2 processes" in text) == (ranks != 2)
+        assert text.count("was made by 2 processes") == (ranks != 2)
     assert cli(*training(dataset, tmp_path / "one", model=model, epochs=2)).status == 0
     one = load(tmp_path / "one").tensors()
     for ranks in (2, 4, 1):
