@@ -23,7 +23,7 @@ REPEATS = range(int(os.environ.get("RECVAE_REPEATS", "1")))  # of each fault
 ERROR = re.compile(r"^(?:Error: |Stopped)", re.MULTILINE)
 
 
-def torchrun(*words, ranks=2, restarts=0, fault="none:0", once=os.devnull, start=True):
+def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", start=True):
     """Run recvae under torchrun; return the exit status, the seconds and the text of both streams."""
     environment = {
         **os.environ,
