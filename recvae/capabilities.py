@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 from recvae.errors import InputError
 from recvae.files import Document, JsonObject
 from recvae.queries import Query
-from recvae.registry import entry
+from recvae.registry import MODELS, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +105,7 @@ class Vectors(NamedTuple):
 class Capabilities:
     """The declarations that every model has; the base class of :class:`recvae.recommender.Recommender`."""
 
+    name: ClassVar[str]
     config: "RunConfig"
 
     contends: ClassVar[bool] = True
@@ -112,6 +113,9 @@ class Capabilities:
 
     introduced: ClassVar[bool] = False
     """Whether ``recvae quickstart`` trains the model; a subclass is another model, and says so again or is not."""
+
+    in_parts: ClassVar[bool] = False
+    """Whether several processes can train the model, each with a part of the items; a subclass says so again."""
 
     task: ClassVar[tuple[str, ...]] = ()
     """The options, as ``section.key``, that decide what the model learns from and is scored by.
@@ -128,12 +132,23 @@ class Capabilities:
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         cls.introduced = vars(cls).get("introduced", False)
+        cls.in_parts = vars(cls).get("in_parts", False)
 
     @classmethod
     def reads(cls, options: Any) -> tuple[Part, ...]:
         """Return the parts of a dataset, beside its clicks, that a model with these options takes its inputs from."""
         del options
         return ()
+
+    @classmethod
+    def refuse_parts(cls) -> None:
+        """Raise :class:`InputError` where several processes cannot have a part of the model's items each."""
+        if not cls.in_parts:
+            can = [name for name, known in MODELS.items() if known.model_class().in_parts]
+            raise InputError(
+                f"Several processes cannot share the items of '{cls.name}': it runs in one process, without "
+                f"torchrun. {', '.join(can[:-1])} and {can[-1]} can be shared."
+            )
 
     @property
     def of_ratings(self) -> bool:
@@ -189,7 +204,6 @@ class Capabilities:
     # number of users or clicks as a number of Python --------------------------------------------------------------
 
     if TYPE_CHECKING:
-        name: ClassVar[str]
 
         def similarity(self, items: Tensor) -> Tensor:
             """Return how alike items (m,) are to every item, (m, n_items)."""

@@ -165,6 +165,9 @@ class TrainOptions:
         ge=0,
         lt=1,
     )
+    checkpoint_every: int = option(
+        0, "With torchrun: updates between two states within an epoch, 0 for one after each epoch only.", ge=0
+    )
     stop_after: int = option(
         0, "Stop after this many epochs, while schedules go on as for 'epochs'; 0 goes through all of them.", ge=0
     )

@@ -44,6 +44,7 @@ from recvae.training.kept import Kept
 from recvae.training.vocabulary import Naming, Tags, Vocabulary
 
 if TYPE_CHECKING:
+    from recvae.training.distributed import Processes
     from recvae.training.records import Later, Started
 
 Validation = Callable[["Recommender"], float]
@@ -250,12 +251,16 @@ class Recommender(Capabilities, Kept):
         refuse_other_catalogue(query, self.n_items)
         query = self._known(query)
         item_tags = self.items.tag_table if query.about_tags else None
-        answer = rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
+        answer = self._ranked(query, item_tags)
         if query.reasons:
             score_at = in_numpy(lambda rows, items, *more: self.scores_at(rows, torch.from_numpy(items), *more))
             reasons = find_reasons(in_numpy(self.scores), score_at, query, answer.ids, item_tags=item_tags)
             answer = replace(answer, reasons=reasons)
         return answer
+
+    def _ranked(self, query: Query, item_tags: csr_array | None) -> Answer:
+        """Return the lists of a query that is in the model's columns."""
+        return rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
 
     def recommend_ids(
         self,
@@ -371,11 +376,18 @@ def build(config: RunConfig, device: str = "auto") -> Recommender:
     return model_class(config.name).from_config(config, device)
 
 
-def load(folder: str | Path, device: str = "auto") -> Recommender:
-    """Return the model of a run folder, of whatever kind it is; raise :class:`FormatError` where it is damaged."""
+def load(folder: str | Path, device: str = "auto", *, across: "Processes | None" = None) -> Recommender:
+    """Return the model of a run folder, of whatever kind it is; raise :class:`FormatError` where it is damaged.
+
+    ``across``: the processes that rank together, each of which then has a part of the items; all call this.
+    """
     from recvae.training.run_folder import read_run
 
     place = path_of(folder)
+    if across is not None:
+        kind = model_class(read_run(place).model)
+        kind.refuse_parts()
+        return kind._made(place, device, across)
     return one_version(place, lambda: model_class(read_run(place).model).load(place, device))
 
 

@@ -23,6 +23,7 @@ class Declared(Protocol):
     follows: ClassVar[Rule]
     contends: ClassVar[bool]
     introduced: ClassVar[bool]
+    in_parts: ClassVar[bool]
     task: ClassVar[tuple[str, ...]]
 
     @classmethod

@@ -16,7 +16,7 @@ from benchmarks.harness import markdown, parser, write_record
 
 PROGRAMS = (
     "agreement", "training", "precision", "large", "memory", "ranking", "evaluation", "serving", "exported", "soak",
-    "reasons", "page", "preparing", "startup", "threads", "batch",
+    "reasons", "page", "preparing", "processes", "startup", "threads", "batch",
 )  # fmt: skip
 OF_ML_1M = ("precision", "threads")  # left out where all are asked for and its files are not named
 

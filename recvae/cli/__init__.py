@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from recvae import __version__
+from recvae.cli import across
 from recvae.cli.benchmark import benchmark
 from recvae.cli.blend import blend
 from recvae.cli.diagnose import diagnose
@@ -97,6 +98,7 @@ def _options(
     ] = False,
 ) -> None:
     doing.set(f"recvae {context.invoked_subcommand}")
+    across.refuse(context.invoked_subcommand)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,14 +124,16 @@ def _run(given: Sequence[str]) -> int:
     try:
         refuse_shadows()
         status = app(given, prog_name="recvae", standalone_mode=False)
+        if status == 130:  # newer releases of Typer return 130 on Ctrl-C
+            return _explain(across.of_all(KeyboardInterrupt()))
     except BaseException as error:  # noqa: BLE001 - this is the place where exceptions end
+        told = across.of_all(error)
         if "--debug" in given and not isinstance(error, SystemExit):
             print_traceback(traceback.format_exc())
-        return _explain(error, given[0])
+        return _explain(told, given[0])
     finally:
+        across.leave()
         back_to_before()
-    if status == 130:  # newer releases of Typer return 130 on Ctrl-C
-        return _explain(KeyboardInterrupt())
     return status if isinstance(status, int) else 0
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from recvae.cli.across import join
 from recvae.cli.catalogues import refuse_other_data
 from recvae.cli.options import (
     METRICS,
@@ -57,7 +58,9 @@ def evaluate(
     from recvae.reports.results import ModelResult, results
     from recvae.reports.tables import rich_table
 
-    terminal = Terminal(json=json, quiet=quiet)
+    across = join(device)
+    first = across is None or across.rank == 0
+    terminal = Terminal(json=json and first, quiet=quiet or not first)
     words = Words(None, None, None, None, None, most_per_tag, diversity)
     names = [str(name) for name in parse_metrics(metrics)]
     if split not in _SPLITS:
@@ -65,7 +68,7 @@ def evaluate(
             f"There is no split '{split}' to evaluate on; use test or validation.{did_you_mean(split, _SPLITS)}"
         )
     data = Dataset.load(folder)
-    model = load(run, device)
+    model = load(run, device if across is None else str(across.device), across=across)
     refuse_other_data(model, run, data, folder)
     if split == "validation" and "refit" in model.dataset:
         raise InputError(f"{run} was refitted on the validation clicks too; only --split test says anything of it.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recvae.cli.across import join
 from recvae.cli.options import METRIC, DatasetFolder, Debug, Device, Json, ModelName, Overwrite, Quiet, Seed, Threads
 from recvae.cli.output import hold
 from recvae.cli.terminal import Interrupted, Terminal, amount, share
@@ -81,9 +82,15 @@ def train(
     from recvae.training.keepers import under_way
     from recvae.training.run_folder import read_run
 
-    terminal = Terminal(json=json, quiet=quiet)
-    hold(out, folder, refit, warm_start, config, marker="run.json")
-    begun = under_way(out)  # a run that is to replace another one is not in its place from the start
+    across = join(device)
+    first = across is None or across.rank == 0
+    terminal = Terminal(json=json and first, quiet=quiet or not first)
+
+    def find() -> Path:
+        hold(out, folder, refit, warm_start, config, marker="run.json")
+        return under_way(out)  # a run that is to replace another one is not in its place from the start
+
+    begun = find() if across is None else across.lead(find)
     continued = resume and (begun / "run.json").is_file()
     plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
     of_runs = {"run": begun if continued else None, "start": warm_start}
@@ -94,14 +101,17 @@ def train(
         data,
         metric=metric,
         refit=plan,
-        device=device,
+        device=device if across is None else str(across.device),
         folder=out,
         resume=resume,
         overwrite=overwrite,
         start=warm_start,
+        across=across,
     )
     recommender, is_refit = fit.model, fit.validation is None
     terminal.note(*_introduction(fit, data, recommender.follow(fit.clicks), used))
+    if across is not None:
+        terminal.note(f"  ranks  {across.size}, each with a part of the items")
     if warm_start is not None and not is_refit:
         if doubt := doubt_about_start(warm_start, read_run(warm_start).dataset, data):
             terminal.warn(doubt)
@@ -114,6 +124,8 @@ def train(
         fit.run()
         epochs = None
     seconds = time.perf_counter() - began
+    if not first:
+        return
     _draw_curves(out, fit.metric, f"{entry(chosen.name).title} on {data.name}")
     score = recommender.metrics.get("validation")
     where = "" if recommender.best_epoch is None else f" in epoch {recommender.best_epoch} of {epochs}"
@@ -231,9 +243,12 @@ def _run(terminal: Terminal, fit: "Fit", data: "Dataset", out: Path, device: str
         if model.best_epoch is None:
             earlier = f" The run in {out} is as it was." if (out / "run.json").is_file() else ""
             raise Interrupted(f"Stopped before the first epoch was done; nothing is kept.{earlier}") from None
+        if fit.across is not None and fit.across.rank:
+            raise
         _draw_curves(out, fit.metric, "")
         places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
-        again = f"recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
+        launcher = "" if fit.across is None else f"torchrun --nproc-per-node {fit.across.size} -m "
+        again = f"{launcher}recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
         score = f", {fit.metric} {share(model.metrics['validation'])}" if model.metrics else ""
         raise Interrupted(
             f"Stopped. {out} holds the best model so far (epoch {model.best_epoch}{score}). Continue with: {again}"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from eval import RatingPredictor
     from recvae.recommender import Recommender
+    from recvae.training.distributed import Processes
 
 
 OnStep = Callable[[int, int], None]  # updates done in this epoch, updates in an epoch
@@ -44,6 +45,7 @@ class Fit:
     ``inputs``: the arguments of :meth:`Recommender.fit` that come from the dataset. ``validation``, by ``metric``, is
     None for a model that is refitted. ``folder``: the run folder to write; None keeps the model in memory. ``resume``
     goes on with the run in it, and ``overwrite`` replaces an earlier one. ``start``: the run folder of a warm start.
+    ``across``: the processes that train the model together.
     """
 
     model: "Recommender"
@@ -54,6 +56,7 @@ class Fit:
     resume: bool
     overwrite: bool
     start: Path | None = None
+    across: "Processes | None" = None
 
     @property
     def clicks(self) -> csr_array:
@@ -71,6 +74,7 @@ class Fit:
         if by_epochs:
             more = {"folder": self.folder, "resume": self.resume, "overwrite": self.overwrite, "on_step": on_step}
             more |= {} if self.start is None else {"start": self.start}
+            more["across"] = self.across
             more["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
         began = time.perf_counter()
         model.fit(**self.inputs, validation=self.validation, **more)
@@ -94,6 +98,7 @@ def begin(
     resume: bool = False,
     overwrite: bool = False,
     start: Path | None = None,
+    across: "Processes | None" = None,
 ) -> Fit:
     """Return a fit of a configuration on a dataset, with everything checked and read.
 
@@ -102,6 +107,7 @@ def begin(
     ``refit``: the run whose model is trained again, on the validation users' clicks too and without validation.
     ``folder``, ``resume`` and ``overwrite`` as in :class:`Fit`; where there is no run in the folder yet, ``resume``
     begins one. ``start``: the run folder from whose parameters training begins; the model checks it before it trains.
+    ``across``: the processes that train the model together, all of which call this; they have no warm start.
 
     Raises :class:`InputError` for arguments that do not go together, a folder that may not be replaced and a dataset
     that the model cannot use, and :class:`FormatError` for a damaged file.
@@ -114,6 +120,8 @@ def begin(
     earlier = None if start is None else _checked_start(start, model, folder)
     if refit is not None:
         refit.check_start(start)
+    if across is not None:
+        model.refuse_parts()
     before: Document | None = None  # the dataset facts of the run that is resumed
     if folder is not None and resume:
         begun = under_way(folder)
@@ -134,7 +142,7 @@ def begin(
     else:
         validation = validation or validate_with(data, metric, model)
         model.dataset = facts(data, validation_metric=metric)
-    return Fit(model, inputs, metric, validation, folder, resume, overwrite, start)
+    return Fit(model, inputs, metric, validation, folder, resume, overwrite, start, across)
 
 
 def _checked_start(start: Path, model: "Recommender", folder: Path | None) -> Document:

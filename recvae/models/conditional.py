@@ -33,6 +33,7 @@ from recvae.nn.batches import Batch
 from recvae.nn.kernels import gathered_sum
 from recvae.nn.network import Loss
 from recvae.nn.noise import Noise
+from recvae.nn.shards import Items, items_here
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.training.loop import TrainOptions
 from recvae.training.vocabulary import Naming
@@ -65,14 +66,14 @@ class ConditionalVAENetwork(MultVAENetwork):
     item_tags: Tensor | None
     user_attributes: Tensor | None
 
-    def __init__(self, n_items: int, options: ConditionalVAEOptions, seed: int = 0, n_conditions: int = 0) -> None:
+    def __init__(self, n_items: Items, options: ConditionalVAEOptions, seed: int = 0, n_conditions: int = 0) -> None:
         super().__init__(n_items, options, seed)
         self.n_conditions = n_conditions
         self.register_buffer("item_tags", None, persistent=False)  # a table (I, T) of 0 and 1
         self.register_buffer("user_attributes", None, persistent=False)
         if n_conditions:
             self.of_input = nn.Parameter(torch.zeros(n_conditions, self.first.weight.shape[1]))  # E
-            self.of_items = nn.Parameter(torch.zeros(n_items, n_conditions))  # V' / STEP
+            self.of_items = nn.Parameter(torch.zeros(items_here(n_items), n_conditions))  # V' / STEP
 
     def item_axes(self) -> dict[str, int]:
         return super().item_axes() | ({"of_items": 0} if self.n_conditions else {})
@@ -94,7 +95,8 @@ class ConditionalVAENetwork(MultVAENetwork):
             n_tags = int(columns.max()) + 1 if len(columns) else 1
             table = torch.zeros(self.n_items, n_tags, dtype=torch.bfloat16)
             table[torch.repeat_interleave(torch.arange(self.n_items), offsets.diff()), columns] = 1
-            self.item_tags = table.to(device)
+            shard = self.first.shard
+            self.item_tags = (table if shard is None else table[shard.columns]).to(device)
         self.user_attributes = None if user_attributes is None else user_attributes.to(device)
 
     def release(self) -> None:
@@ -149,7 +151,8 @@ class ConditionalVAENetwork(MultVAENetwork):
         everyone = torch.ones_like(conditions[:, 0])
         if self.item_tags is not None:
             every = self.item_tags.new_ones(len(batch.columns))
-            counts = gathered_sum(self.item_tags, batch.columns, batch.offsets, every)  # rounded; zero stays zero
+            # Rounded; zero stays zero.
+            counts = batch.joined(gathered_sum(self.item_tags, batch.columns, batch.offsets, every).float())
             has = torch.zeros(n_users, width, dtype=torch.bool, device=values.device)
             has[:, : counts.shape[1]] = counts > 0
             chosen = noise.normal(conditions).masked_fill_(~has, -torch.inf).argmax(1)  # 0 for a user without tags
@@ -163,7 +166,10 @@ class ConditionalVAENetwork(MultVAENetwork):
             of_users = self.user_attributes[batch.users]  # (B, A')
             conditions.scatter_(1, of_users, kept[:, None].to(conditions.dtype).expand(of_users.shape))
         given = replace(batch, conditions=conditions[:, :-1].contiguous())
-        return given, replace(given, values=values)
+        return given, given.with_values(values)
+
+    def parts(self) -> dict[str, int]:
+        return {**super().parts(), **({"of_items": 0} if self.n_conditions else {})}
 
     def _asked(self, batch: Batch, like: Tensor) -> Tensor:
         """Return a batch's conditions as inputs of the last layer, (B, C)."""
@@ -187,6 +193,7 @@ class ConditionalVAE(NeuralRecommender):
     """
 
     name = "conditional-vae"
+    in_parts = True
     contends = False  # it needs more than clicks
     model_defaults = ConditionalVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
@@ -327,7 +334,7 @@ class ConditionalVAE(NeuralRecommender):
             yield from (b"None",) if table is None else _written(table, len(self.condition_names))
 
     def _bare_network(self) -> ConditionalVAENetwork:
-        return ConditionalVAENetwork(self.n_items, self.options, self.config.seed, len(self.condition_names))
+        return ConditionalVAENetwork(self._items(), self.options, self.config.seed, len(self.condition_names))
 
     def _prepare(self, matrix: csr_array) -> None:
         of_items, of_users = self._tables

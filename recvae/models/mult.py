@@ -1,7 +1,6 @@
 """Mult-DAE and Mult-VAE: Liang, Krishnan, Hoffman and Jebara, WWW 2018, arXiv 1802.05814."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -15,12 +14,13 @@ from recvae.nn.batches import Batch, Clicks
 from recvae.nn.corruption import CORRUPTIONS, corrupted
 from recvae.nn.densities import drawn, gaussian_log_density, kl_standard_normal
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
-from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
+from recvae.nn.layers import Linear, click_linear, init_xavier, linear
 from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
-from recvae.nn.priors import PRIORS, PriorOptions
+from recvae.nn.priors import PRIORS, FrozenEncoder, PriorOptions
 from recvae.nn.schedules import RampOptions, annealed_beta
+from recvae.nn.shards import Items, all_items
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
@@ -97,19 +97,19 @@ class MultVAEOptions(RampOptions, PriorOptions, SlimOptions, MultOptions):
 class _Mult(Network):
     """The layers of both networks: a sparse first one, tanh between layers, a linear last one, Xavier weights."""
 
-    def __init__(self, n_items: int, code: int, options: MultOptions, seed: int) -> None:
+    def __init__(self, n_items: Items, code: int, options: MultOptions, seed: int) -> None:
         # clicks -> widths[0] -> ... -> widths[-1] -> ... -> clicks; the encoder's last layer gives `code` values
         super().__init__()
-        self.n_items, self.options = n_items, options
+        self.n_items, self.options = all_items(n_items), options
         self.likelihood = likelihood(options, weighted=options.weighted)
         widths = (*options.hidden, options.latent)
         g = torch.Generator().manual_seed(seed)
         outputs = (*widths[:-1], code)
-        self.first = ClickLinear(n_items, outputs[0])
-        init_xavier(self.first.weight, self.first.bias, n_items, g)
+        self.first = click_linear(n_items, outputs[0], init_xavier, g)
         self.encoder = nn.ModuleList(linear(a, b, init_xavier, g) for a, b in pairwise(outputs))
-        back = (*reversed(widths), n_items)
-        self.decoder = nn.ModuleList(linear(a, b, init_xavier, g) for a, b in pairwise(back))
+        back = tuple(reversed(widths))
+        layers = [linear(a, b, init_xavier, g) for a, b in pairwise(back)]
+        self.decoder = nn.ModuleList([*layers, linear(back[-1], n_items, init_xavier, g)])
 
     def encode(self, batch: Batch, noise: Noise | None = None) -> Tensor:
         """Return the encoder's last layer, before any non-linearity: (B, code). Corruption needs ``noise``."""
@@ -152,7 +152,7 @@ class _Mult(Network):
 class MultDAENetwork(_Mult):
     """Denoising autoencoder: code = tanh(W x' + b), logits linear in it; no latent noise and no KL."""
 
-    def __init__(self, n_items: int, options: MultDAEOptions, seed: int = 0) -> None:
+    def __init__(self, n_items: Items, options: MultDAEOptions, seed: int = 0) -> None:
         super().__init__(n_items, options.latent, options, seed)
 
     def code(self, batch: Batch) -> Tensor:
@@ -168,7 +168,7 @@ class MultVAENetwork(_Mult):
 
     options: MultVAEOptions
 
-    def __init__(self, n_items: int, options: MultVAEOptions, seed: int = 0) -> None:
+    def __init__(self, n_items: Items, options: MultVAEOptions, seed: int = 0) -> None:
         super().__init__(n_items, 2 * options.latent, options, seed)
         g = torch.Generator().manual_seed(seed + 1)
         self.latent_prior = PRIORS[options.prior](self, n_items, options, g)
@@ -182,12 +182,12 @@ class MultVAENetwork(_Mult):
         mu, logvar = self.after_first(self.first.of_rows(rows)).chunk(2, dim=1)
         return mu, logvar
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    def frozen(self) -> FrozenEncoder:
         kept = (self.latent_prior, *self.decoder.parameters())  # shared: of the copy only the encoder runs
         other = copy.deepcopy(self, {id(value): value for value in kept})
         for value in (*other.first.parameters(), *other.encoder.parameters()):
             value.requires_grad_(False)
-        return other.encoded
+        return other
 
     def code(self, batch: Batch) -> Tensor:
         return self.decode(self.posterior(batch)[0])
@@ -231,6 +231,7 @@ class MultDAE(NeuralRecommender):
     """Denoising autoencoder with a multinomial likelihood; Liang et al. 2018."""
 
     name = "mult-dae"
+    in_parts = True
     model_defaults = MultDAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)
     follows: ClassVar[defaults.Rule] = defaults.MULT
@@ -250,6 +251,7 @@ class MultVAE(NeuralRecommender):
     """Variational autoencoder with a multinomial likelihood and an annealed KL; Liang et al. 2018."""
 
     name = "mult-vae"
+    in_parts = True
     introduced = True
     model_defaults = MultVAEOptions()
     train_defaults = TrainOptions(epochs=200, learning_rate=1e-3)

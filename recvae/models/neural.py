@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from scipy.sparse import csr_array
@@ -12,15 +12,24 @@ from recvae.arguments import flag, function, path_of
 from recvae.capabilities import Vectors
 from recvae.config import value_of
 from recvae.errors import InputError
+from recvae.files import Document, JsonObject
 from recvae.models.start import Source, start_of
 from recvae.nn.batches import Batch, Clicks
+from recvae.nn.held_clicks import HeldClicks, held_batch
 from recvae.nn.layers import Linear
 from recvae.nn.network import Network
+from recvae.nn.shards import Items, Shard
+from recvae.queries import Answer, Query
 from recvae.ranking.alike import cosines, cosines_among
+from recvae.ranking.held import rank_held
 from recvae.recommender import Recommender, Validation
 from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
 from recvae.training.tensors import Expected, of_network
+from recvae.training.versions import arithmetic
 from recvae.training.vocabulary import Naming, Tags
+
+if TYPE_CHECKING:
+    from recvae.training.distributed import Processes
 
 
 class NeuralRecommender(Recommender):
@@ -29,6 +38,7 @@ class NeuralRecommender(Recommender):
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
     no_start = ""
+    shard: Shard | None = None  # the part of the items whose rows this process has, where it does not have all
     fixed: ClassVar[tuple[str, ...]] = ()  # tensors that no epoch changes, made and written once a run
 
     def fit(
@@ -45,6 +55,7 @@ class NeuralRecommender(Recommender):
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_step: Callable[[int, int], None] | None = None,
         start: Source | None = None,
+        across: "Processes | None" = None,
     ) -> Self:
         """Train, and keep the weights of the epoch that validated best (the last one without ``validation``).
 
@@ -57,6 +68,10 @@ class NeuralRecommender(Recommender):
         ``start``, a fitted model of this kind or its run folder, is an earlier run from whose parameters training
         begins (:mod:`recvae.training.start`): its catalogue may be another one, and items are matched by id. A resumed
         run goes on from its own state; it needs no ``start``, and refuses another than it began from.
+
+        ``across``: the processes that train the model together, each with a part of the items
+        (:mod:`recvae.training.distributed`); all of them call this, with one folder, from which the trained model is
+        loaded afterwards. They have no ``start``.
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
@@ -65,8 +80,13 @@ class NeuralRecommender(Recommender):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         from recvae.training.keepers import InFolder, InMemory
 
+        if across is not None and start is not None:
+            raise InputError("A warm start is for one process: train without torchrun, or without the start.")
         earlier = None if start is None else start_of(start, self.name)
         matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags))
+        if across is not None:
+            self._fit_across(across, matrix, folder, validation, on_epoch, on_step, resume=resume, overwrite=overwrite)
+            return self
         self.network = self._network()
         if earlier is not None:
             earlier.check(self.config, self.condition_names, self.network)
@@ -97,6 +117,53 @@ class NeuralRecommender(Recommender):
             keeper.end()
         return self
 
+    def _fit_across(
+        self,
+        across: "Processes",
+        matrix: csr_array,
+        folder: str | Path | None,
+        validation: Validation | None,
+        on_epoch: Callable[[EpochReport], None] | None,
+        on_step: Callable[[int, int], None] | None,
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
+        """Train as :meth:`fit` does, together with other processes."""
+        from recvae.training.held_folder import HeldFolder
+
+        if folder is None:
+            raise InputError("Several processes train into a run's folder; name it.")
+        self.refuse_parts()
+        across.same({**self.versions, **arithmetic(self.device)})
+        self.shard = shard = across.shard(self.n_items)
+        self.network = self._network()
+        keeper = HeldFolder(self, path_of(folder), matrix, across, shard, resume=resume, overwrite=overwrite)
+
+        def step(done: int, total: int) -> None:
+            across.meet()
+            if on_step is not None:
+                on_step(done, total)
+
+        hooks = Hooks(
+            validate=None if validation is None else lambda: across.gathered(validation(self))[0],
+            on_step=step,
+            on_epoch=on_epoch,
+            keep_best=keeper.keep_best,
+            keep_state=keeper.keep_state,
+            keep_within=lambda state: keeper.keep_state(state, None),
+        )
+        clicks = HeldClicks(matrix, shard, self.device, weighted=self.weighted)
+        try:
+            with across.signals():
+                state = keeper.begin()
+                self._prepare(matrix)
+                options, seed = self.config.options(TrainOptions), self.config.seed
+                run_training(self.network, clicks, options, seed=seed, hooks=hooks, state=state)
+        finally:
+            self.network.release()
+            keeper.end()
+
     @property
     def weighted(self) -> bool:
         """Whether the values of a matrix are the clicks' weights: the option ``weighted`` of each of these models."""
@@ -117,12 +184,29 @@ class NeuralRecommender(Recommender):
 
     def _bare_network(self) -> Network:
         """Return a new network where PyTorch makes tensors by default: on the CPU, or on 'meta' without any values."""
-        return type(self).build(self.n_items, self.config.model, self.config.seed)
+        return type(self).build(self._items(), self.config.model, self.config.seed)
+
+    def _items(self) -> Items:
+        """Return the items whose rows the network has: all, or the part of this process."""
+        return self.n_items if self.shard is None else self.shard
 
     def batch(self, histories: csr_array, conditions: csr_array | None = None) -> Batch:
         """Return canonical CSR rows (b, n_items), under conditions, CSR (b, C) or None, as the network takes them."""
-        batch = Batch.of(histories, self.device, weighted=self.weighted)
+        if self.shard is not None:
+            batch = held_batch(histories, self.shard, self.device, weighted=self.weighted)
+        else:
+            batch = Batch.of(histories, self.device, weighted=self.weighted)
         return batch if conditions is None else batch.under(conditions)
+
+    def _ranked(self, query: Query, item_tags: csr_array | None) -> Answer:
+        if self.shard is None:
+            return super()._ranked(query, item_tags)
+
+        def score(part: Query) -> tuple[Batch, Tensor]:
+            batch = self.batch(part.histories, part.conditions)
+            return batch, self.network.logits(batch)
+
+        return rank_held(score, query, self.shard)
 
     def scores(self, histories: csr_array, *conditions: csr_array) -> Tensor:
         return self.network.logits(self.batch(histories, *conditions))
@@ -143,14 +227,40 @@ class NeuralRecommender(Recommender):
         return self.network.state_dict()
 
     def expected(self) -> Mapping[str, Expected]:
-        with torch.device("meta"):  # a network without memory
-            return of_network(self._bare_network())
+        shard, self.shard = self.shard, None  # a file holds all items
+        try:
+            with torch.device("meta"):  # a network without memory
+                return of_network(self._bare_network())
+        finally:
+            self.shard = shard
+
+    def read_part(
+        self, folder: Path, expected: Callable[[Document], Mapping[str, Expected]], across: "Processes"
+    ) -> JsonObject:
+        from recvae.training.run_folder import read_weights_by_rows
+
+        tensors: dict[str, Tensor] = {}
+        parts: dict[str, int] = {}
+
+        def form(facts: Document) -> Mapping[str, Expected]:
+            whole = expected(facts)
+            self.shard = across.shard(self.n_items)
+            self.load_tensors({})
+            tensors.update(self.network.state_dict())
+            parts.update(self.network.parts())
+            return whole
+
+        def take(name: str, rows: Tensor, start: int) -> None:
+            assert self.shard is not None
+            self.shard.put(tensors[name], rows, start, parts.get(name))
+
+        return read_weights_by_rows(folder, form, take)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         with torch.device("meta"):
             network = self._bare_network()
         self.network = network.to_empty(device=self.device)
-        self.network.load_state_dict(dict(tensors))
+        self.network.load_state_dict(dict(tensors), strict=self.shard is None)  # a part is filled row by row
 
     def hold(self) -> None:
         for layer in self.network.modules():

@@ -7,7 +7,6 @@ runs, except for more users than the table has room for.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,11 +18,12 @@ from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import drawn, gaussian_log_density
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
-from recvae.nn.layers import ClickLinear, Linear, init_fan_in, linear
+from recvae.nn.layers import Linear, click_linear, init_fan_in, linear
 from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.priors import PRIORS, PriorOptions
+from recvae.nn.shards import Items, all_items
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
@@ -57,12 +57,11 @@ class RecVAEOptions(PriorOptions, LikelihoodOptions, SlimOptions):
 class RecVAEEncoder(nn.Module):
     """h_1 = LN(swish(W_1 x)), h_j = LN(swish(W_j h_{j-1} + h_1 + ... + h_{j-1})), and two linear heads."""
 
-    def __init__(self, n_items: int, options: RecVAEOptions, g: torch.Generator) -> None:
+    def __init__(self, items: Items, options: RecVAEOptions, g: torch.Generator) -> None:
         super().__init__()
         eps = 1e-5 if options.variant == "paper" else 1e-1
         width = options.hidden
-        self.first = ClickLinear(n_items, width)
-        init_fan_in(self.first.weight, self.first.bias, n_items, g)
+        self.first = click_linear(items, width, init_fan_in, g)
         self.inner = nn.ModuleList(linear(width, width, init_fan_in, g) for _ in range(options.layers - 1))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=eps) for _ in range(options.layers))
         self.mu = linear(width, options.latent, init_fan_in, g)
@@ -83,10 +82,10 @@ class RecVAEEncoder(nn.Module):
         h = self.after_first(self.first.of_rows(rows))
         return self.mu(h), self.logvar(h)
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-        """Return :meth:`encoded` of a copy."""
+    def frozen(self) -> "RecVAEEncoder":
+        """Return a copy."""
         other: RecVAEEncoder = copy.deepcopy(self).requires_grad_(False)
-        return other.encoded
+        return other
 
     def last_hidden(self, batch: Batch, values: Tensor) -> Tensor:
         """Return the input of both heads, (B, H)."""
@@ -106,9 +105,9 @@ class RecVAEEncoder(nn.Module):
 class RecVAENetwork(Network):
     """Composite prior, KL weight per click, encoder and decoder trained in turn."""
 
-    def __init__(self, n_items: int, options: RecVAEOptions, seed: int = 0) -> None:
+    def __init__(self, n_items: Items, options: RecVAEOptions, seed: int = 0) -> None:
         super().__init__()
-        self.n_items, self.options, self._seed = n_items, options, seed
+        self.items, self.n_items, self.options, self._seed = n_items, all_items(n_items), options, seed
         g = torch.Generator().manual_seed(seed)
         self.encoder = RecVAEEncoder(n_items, options, g)
         self.decoder = linear(options.latent, n_items, init_fan_in, g)
@@ -119,7 +118,7 @@ class RecVAENetwork(Network):
         """Return mu and log-variance, (B, K) each. Dropout needs ``noise``."""
         values = batch.normalised()
         if noise is not None:
-            values = noise.dropout(values, self.options.dropout)
+            values = batch.dropped(values, self.options.dropout, noise)
         mu, logvar = self.encoder(batch, values)
         return mu, logvar
 
@@ -129,8 +128,12 @@ class RecVAENetwork(Network):
     def encoded_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder.encoded_rows(rows)
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    def frozen(self) -> RecVAEEncoder:
         return self.encoder.frozen()
+
+    @property
+    def prior_encoder(self) -> RecVAEEncoder:
+        return self.encoder
 
     @property
     def output(self) -> Linear:
@@ -169,7 +172,7 @@ class RecVAENetwork(Network):
         encoder, first = self.encoder, phase == "encoder" and epoch == 0
         if first and self.options.variant == "released" and not self.started:
             other = torch.Generator().manual_seed(self._seed + 1)
-            encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
+            encoder = RecVAEEncoder(self.items, self.options, other).to(self.decoder.weight)
         trained = phase == "encoder"
         self.latent_prior.update(encoder, clicks, batch_size, trained=trained, current=trained and not first)
 
@@ -205,6 +208,7 @@ class RecVAE(NeuralRecommender):
     """Variational autoencoder with a composite prior, trained in turns; Shenbin et al. 2020."""
 
     name = "recvae"
+    in_parts = True
     model_defaults = RecVAEOptions()
     train_defaults = TrainOptions(epochs=50, learning_rate=5e-4)
     follows: ClassVar[defaults.Rule] = defaults.RECVAE

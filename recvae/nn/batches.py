@@ -19,6 +19,7 @@ from torch import Tensor
 from recvae.matrices import Matrix, canonical, refuse_weights
 from recvae.nn.kernels import gathered_sum
 from recvae.nn.noise import Noise
+from recvae.nn.shards import Shard, Whole
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Batch:
     ``shared``: the items (U,) that the users have, ascending, and the place among them of each click's (N,), where most
     users have most of them; None elsewhere.
     ``conditions`` (B, C) float32, 0 or 1: the conditions of a ranking, for a model that has conditions, or None.
+    ``whole``: where these are the clicks on one process's items alone, all that is known of the others; I and the
+    columns are those of the items here, and sums over a user's clicks are those over all items. None elsewhere.
     """
 
     users: Tensor
@@ -44,6 +47,7 @@ class Batch:
     repeats: bool = False
     shared: tuple[Tensor, Tensor] | None = None
     conditions: Tensor | None = None
+    whole: Whole | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -76,7 +80,9 @@ class Batch:
     @cached_property
     def totals(self) -> Tensor:
         """Sum of the click weights of each user, n_u in the papers, float32 (B,)."""
-        return self.row_sum(self.values)
+        if self.whole is not None and self.whole.totals is not None:
+            return self.whole.totals
+        return self.joined(self.row_sum(self.values))
 
     @cached_property
     def by_item(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,8 +105,32 @@ class Batch:
 
     def normalised(self) -> Tensor:
         """Click values of x / ||x||_2, float32 (N,). A user without clicks has none, so there is no 0 / 0."""
-        norms = self.row_sum(self.values.square()).sqrt()  # (B,)
+        if self.whole is not None and self.whole.norms is not None:
+            norms = self.whole.norms
+        else:
+            norms = self.joined(self.row_sum(self.values.square())).sqrt()  # (B,)
         return self.values / norms[self.rows]
+
+    def joined(self, part: Tensor) -> Tensor:
+        """Return a sum over all items from the sum over the items here, in all processes at once."""
+        return part if self.whole is None else self.whole.shard.sum(part)
+
+    def with_values(self, values: Tensor) -> "Batch":
+        """Return the batch with other click values (N,)."""
+        whole = None if self.whole is None else replace(self.whole, totals=None, norms=None)
+        return replace(self, values=values, whole=whole)
+
+    def dropped(self, values: Tensor, rate: float, noise: Noise) -> Tensor:
+        """Return one value per click, (N,), after inverted dropout, as :meth:`Noise.dropout` has it."""
+        if self.whole is None:
+            return noise.dropout(values, rate)
+        return values if rate == 0 else values * self.kept(rate, noise) / (1 - rate)
+
+    def kept(self, rate: float, noise: Noise) -> Tensor:
+        """Return a mask of the clicks, (N,), each entry False with probability ``rate``, of one noise for all items."""
+        if self.whole is None:
+            return noise.kept(self.values, rate)
+        return noise.kept(self.values.new_empty(self.whole.n_clicks), rate)[self.whole.places]
 
     def dense(self, values: Tensor, out: Tensor | None = None) -> Tensor:
         """Scatter one value per click (N,) into a zeroed (B, I) matrix, in the memory ``out`` if there is one."""
@@ -151,6 +181,7 @@ class Batch:
             n_items=self.n_items,
             repeats=self.repeats,
             conditions=None if self.conditions is None else self.conditions.repeat(times, 1),
+            whole=None if self.whole is None else self.whole.repeated(times),
         )
 
 
@@ -160,6 +191,8 @@ class Clicks:
     ``matrix``: scipy CSR (n_users, n_items), canonical. Every stored entry is a click; with ``weighted`` its value is
     the click's weight, otherwise it counts as 1. Raises :class:`DataError` where a weight is negative, NaN or infinite.
     """
+
+    shard: Shard | None = None  # where these are the clicks on one process's items alone
 
     def __init__(self, matrix: Matrix, device: torch.device | str = "cpu", *, weighted: bool = False) -> None:
         csr = canonical(matrix)
@@ -195,24 +228,32 @@ class Clicks:
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Yield all users in order, ``batch_size`` at a time."""
-        return self._batches(torch.arange(len(self), device=self.device), batch_size, drop_last=False)
+        return self.batches(torch.arange(len(self), device=self.device), batch_size, drop_last=False)
 
     def shuffled(self, batch_size: int, noise: Noise, *, drop_last: bool = False) -> Iterator[Batch]:
         """Yield all users in a fresh random order, ``batch_size`` at a time.
 
         ``drop_last`` leaves out a last batch that is not full, unless it is the only one.
         """
-        return self._batches(noise.permutation(len(self)), batch_size, drop_last=drop_last)
+        return self.batches(noise.permutation(len(self)), batch_size, drop_last=drop_last)
 
-    def _batches(self, order: Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
-        lengths = (self.indptr[1:] - self.indptr[:-1])[order]
-        ends = torch.cumsum(lengths, 0)
-        n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
-        last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
-        # The only wait for the device in a pass.
-        counts = ends[last.to(self.device)].diff(prepend=ends.new_zeros(1)).tolist()
+    def batches(self, order: Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
+        """Yield the users in this ``order``, int64, ``batch_size`` at a time; ``drop_last`` as in :meth:`shuffled`."""
+        counts = batch_counts(self.indptr.diff(), order, batch_size, drop_last=drop_last)
         for b, n_clicks in enumerate(counts):
             yield self.take(order[b * batch_size : (b + 1) * batch_size], n_clicks)
+
+
+def batch_counts(lengths: Tensor, order: Tensor, batch_size: int, *, drop_last: bool) -> list[int]:
+    """Return the number of clicks in each batch of users in this ``order``, whose clicks ``lengths`` counts.
+
+    It is the only wait for the device in a pass.
+    """
+    ends = torch.cumsum(lengths[order], 0)
+    n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
+    last = torch.arange(1, n_batches + 1).mul_(batch_size).clamp_(max=len(order)).sub_(1)
+    counts: list[int] = ends[last.to(lengths.device)].diff(prepend=ends.new_zeros(1)).tolist()
+    return counts
 
 
 def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False) -> int:

@@ -42,24 +42,24 @@ def corrupted(batch: Batch, kind: str, rate: float, noise: Noise) -> tuple[Batch
     A history without any click left is all zeros. Entries with value 0 have no effect.
     """
     if rate == 0:
-        return batch, noise.dropout(batch.normalised(), rate)
+        return batch, batch.dropped(batch.normalised(), rate, noise)
     return CORRUPTIONS[kind](batch, rate, noise)
 
 
 def _dropout(batch: Batch, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
-    return batch, noise.dropout(batch.normalised(), rate)
+    return batch, batch.dropped(batch.normalised(), rate, noise)
 
 
 def _subset(batch: Batch, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
-    return _of_norm_1(batch, batch.values * noise.kept(batch.values, rate))
+    return _of_norm_1(batch, batch.values * batch.kept(rate, noise))
 
 
 def _flips(batch: Batch, rate: float, noise: Noise) -> tuple[Batch, Tensor]:
-    return _of_norm_1(*_with_additions(batch, batch.values * noise.kept(batch.values, rate), rate, noise))
+    return _of_norm_1(*_with_additions(batch, batch.values * batch.kept(rate, noise), rate, noise))
 
 
 def _of_norm_1(batch: Batch, values: Tensor) -> tuple[Batch, Tensor]:
-    norms = batch.row_sum(values.square()).sqrt_().clamp_(min=torch.finfo(values.dtype).tiny)  # (B,)
+    norms = batch.joined(batch.row_sum(values.square())).sqrt().clamp_(min=torch.finfo(values.dtype).tiny)  # (B,)
     return batch, values / norms[batch.rows]
 
 
@@ -71,22 +71,31 @@ def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> 
     that t = -log(1 - r) gives r. The number of throws is fixed, so that nothing waits for the device; throws beyond the
     drawn total, at clicked items, and at items that were hit before get the value 0.
     """
-    n_users, n_items = len(batch), batch.n_items
-    lengths = batch.lengths.to(values.dtype)
+    n_users, n_items, whole = len(batch), batch.n_items, batch.whole
+    if whole is not None:
+        n_items = whole.shard.n_items
+    lengths = (batch.lengths if whole is None else whole.lengths).to(values.dtype)
     hit = (rate * lengths / (n_items - lengths)).clamp_(max=1.0)  # r, of each user
     means = torch.minimum(-n_items * torch.log1p(-hit), MOST_THROWN * lengths)
-    n_throws = ROOM * len(values) + 64  # at least nine standard deviations above the mean of any batch
+    n_throws = (
+        ROOM * (len(values) if whole is None else whole.n_clicks) + 64
+    )  # at least nine standard deviations above the mean of any batch
     place = torch.arange(n_throws, device=values.device)
     # The value n_users marks a throw beyond the total.
     users = torch.searchsorted(noise.counts(means).long().cumsum_(0), place, right=True)
-    cells = torch.cat((batch.cells, users * n_items + noise.integers(n_throws, n_items)))
+    columns = noise.integers(n_throws, n_items)
+    if whole is not None:  # of all processes' throws, those at the items here
+        columns = whole.shard.rows.to(columns.device)[columns]
+        here = columns >= 0
+        users, columns, n_items = users[here], columns[here], batch.n_items
+    cells = torch.cat((batch.cells, users * n_items + columns))
     weights = torch.cat((batch.totals / lengths.clamp(min=1), values.new_zeros(1)))  # (B + 1,)
     cells, order = cells.sort(stable=True)  # a click before the throws at it
     values = torch.cat((values, weights[users]))[order] * (cells.diff(prepend=cells.new_full((1,), -1)) > 0)
     offsets = torch.searchsorted(cells, torch.arange(n_users + 1, device=cells.device) * n_items)
     offsets[-1] = len(cells)  # throws beyond the total are stored with the last user
     rows = (cells // n_items).clamp_(max=n_users - 1)
-    return Batch(batch.users, offsets, rows, cells % n_items, values, n_items, repeats=True), values
+    return Batch(batch.users, offsets, rows, cells % n_items, values, n_items, repeats=True, whole=whole), values
 
 
 CORRUPTIONS: dict[str, Callable[[Batch, float, Noise], tuple[Batch, Tensor]]] = {

@@ -54,7 +54,7 @@ def replace_embeddings(options: SlimOptions, epoch: int, clicks: Clicks, tables:
     if not has_float64(clicks.device):
         clicks = clicks.to("cpu")
     if epoch == 0:
-        _refuse_threshold(options.slim_threshold, _item_sums(clicks)[0])
+        _refuse_threshold(options.slim_threshold, _item_sums(clicks)[0], clicks)
     if (epoch + 1) % options.slim_every == 0:
         for table in tables:
             new = implicit_slim(
@@ -82,14 +82,14 @@ def implicit_slim(embeddings: Tensor, clicks: Clicks, *, l2: float, alpha: float
     not finite.
     """
     counts, squares = _item_sums(clicks)
-    _refuse_threshold(threshold, counts)
+    _refuse_threshold(threshold, counts, clicks)
     d = (squares + l2).reciprocal_()[:, None]  # (I, 1)
     a = embeddings.double()
     kept = a.masked_fill((counts < threshold)[:, None], 0.0)
-    inner = kept.T @ a  # (K, K)
+    inner = _joined(kept.T @ a, clicks)  # (K, K)
     h = _gram_product(clicks, kept).add_(kept, alpha=l2).mul_(d)  # H' = D G A'
     del a, kept
-    p = h.T @ h
+    p = _joined(h.T @ h, clicks)
     c = _gram_product(clicks, h.mul_(d)).add_(h, alpha=l2)  # C' = G D D G A'
     p = p.mul_(alpha).add_(torch.eye(len(p), dtype=p.dtype, device=p.device))
     factor, failed = torch.linalg.cholesky_ex(p)
@@ -105,7 +105,7 @@ def _gram_product(clicks: Clicks, table: Tensor) -> Tensor:
     """Return X'X times ``table``, (I, K) in float64, from sums in a fixed order."""
     out = torch.zeros_like(table)
     for batch in clicks.in_order(USERS_AT_ONCE):
-        of_users = gathered_sum(table, batch.columns, batch.offsets, batch.values)  # (B, K)
+        of_users = batch.joined(gathered_sum(table, batch.columns, batch.offsets, batch.values))  # (B, K)
         rows, values, offsets = batch.by_item
         out += gathered_sum(of_users, rows, offsets, values)
     return out
@@ -122,9 +122,15 @@ def _item_sums(clicks: Clicks) -> tuple[Tensor, Tensor]:
     return counts, squares
 
 
-def _refuse_threshold(threshold: int, counts: Tensor) -> None:
+def _joined(part: Tensor, clicks: Clicks) -> Tensor:
+    """Return a sum over all items from the sum over the items here."""
+    return part if clicks.shard is None else clicks.shard.sum(part)
+
+
+def _refuse_threshold(threshold: int, counts: Tensor, clicks: Clicks) -> None:
     """Raise :class:`InputError` where no item has ``threshold`` clicks: all embeddings would become zero."""
-    most = int(counts.max())
+    highest = counts.max()
+    most = int(highest if clicks.shard is None else clicks.shard.largest(highest))
     if most < threshold:
         raise InputError(
             f"No item has slim_threshold={threshold} clicks; the most clicked has {most}. "

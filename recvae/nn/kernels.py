@@ -135,11 +135,15 @@ class GradientMemory:
 
     At a catalogue's size the operating system takes longer to hand out fresh memory than Adam takes to use it. The
     memory is lent once and again only after :meth:`reclaim`: a caller that never reclaims gets fresh memory each time.
+
+    A gradient of some rows is cleared at these rows alone, unless somebody wrote to it after :meth:`written`, as
+    torch's DistributedDataParallel does with the mean over processes: then all of it is cleared.
     """
 
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
         self._rows: Tensor | None = None
+        self._version = -1  # torch's count of the buffer's changes when the last rows were filled
         self._lent = False
 
     def whole(self, parameter: Tensor) -> Tensor:
@@ -152,15 +156,20 @@ class GradientMemory:
         return self._buffer.view_as(parameter)  # a new tensor object, which autograd keeps without a copy
 
     def rows(self, parameter: Tensor, rows: Tensor) -> Tensor:
-        """Return a gradient whose ``rows`` are to be filled and whose other rows are zero."""
+        """Return a gradient whose ``rows`` are to be filled, before :meth:`written`, and whose other rows are zero."""
         if not self._lend(parameter):
             return torch.zeros_like(parameter)
-        if self._buffer is None or self._rows is None:
+        if self._buffer is None or self._rows is None or self._buffer._version != self._version:
             self._buffer = torch.zeros_like(parameter)
         else:
             self._buffer.index_fill_(0, self._rows, 0.0)  # the rows of the last step
         self._rows = rows
         return self._buffer.view_as(parameter)
+
+    def written(self) -> None:
+        """Declare that the rows of the lent gradient are filled."""
+        if self._buffer is not None:
+            self._version = self._buffer._version
 
     def _lend(self, parameter: Tensor) -> bool:
         """Return whether the memory is free for this parameter; from now on it is not."""

@@ -1,5 +1,6 @@
 """Layers of the networks: a first layer on sparse clicks, a linear layer with fast products, initialisers."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import Context, GradientMemory, blocks_of, gathered_sum, product, product_of_blocks, rounding
+from recvae.nn.shards import Items, Shard, all_items, draw, items_here, shard_of
 
 ROWS_AT_ONCE = 1024  # rows of a first layer's gradient at a time: few enough to stay in the cache
 
@@ -17,12 +19,13 @@ class ClickLinear(nn.Module):
 
     ``weight`` is kept as a table of one row per item. On a CPU the clicked rows are gathered and summed, and the
     gradient has the clicked rows only; elsewhere the batch is scattered into a dense buffer, reused from step to step,
-    and multiplied. The two agree to rounding.
+    and multiplied. The two agree to rounding. With a part of the catalogue the sums of all processes are added.
     """
 
-    def __init__(self, n_items: int, width: int) -> None:
+    def __init__(self, items: Items, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_items, width))
+        self.shard = shard_of(items)
+        self.weight = nn.Parameter(torch.empty(items_here(items), width))
         self.bias = nn.Parameter(torch.empty(width))
         self.memory = GradientMemory()
         self.buffer: Tensor | None = None  # the dense matrix of a training step, where there is one
@@ -39,9 +42,13 @@ class ClickLinear(nn.Module):
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
         """Sum the clicked rows of the table."""
         if not torch.is_grad_enabled():
-            return batch.row_sums(self.weight, values) + self.bias
+            return self._joined(batch.row_sums(self.weight, values)) + self.bias
         summed: Tensor = _GatheredSum.apply(self.weight, batch, values, self.memory)  # type: ignore[no-untyped-call]  # torch ships it without types
-        return summed + self.bias
+        return self._joined(summed) + self.bias
+
+    def _joined(self, summed: Tensor) -> Tensor:
+        """Return a sum over all items from a sum over the items here."""
+        return summed if self.shard is None else self.shard.sum(summed)
 
     def of_shared(self, batch: Batch, items: Tensor, places: Tensor, values: Tensor) -> Tensor:
         """Multiply a dense matrix of the users and the ``items`` (U,) that most of them have."""
@@ -63,9 +70,11 @@ class ClickLinear(nn.Module):
     def of_rows(self, dense: Tensor) -> Tensor:
         """Return (B, H) from dense rows (B, I), which get a gradient where they need one."""
         if not torch.is_grad_enabled():
-            return product(dense, self.weight.T, self.bias)
+            if self.shard is None:
+                return product(dense, self.weight.T, self.bias)
+            return self._joined(product(dense, self.weight.T)) + self.bias
         out: Tensor = _Multiplied.apply(self.weight, dense)  # type: ignore[no-untyped-call]  # torch ships it without types
-        return out + self.bias
+        return self._joined(out) + self.bias
 
 
 class _GatheredSum(torch.autograd.Function):
@@ -99,6 +108,7 @@ class _GatheredSum(torch.autograd.Function):
             torch.sub(ends[start:stop], first, out=offsets[1:])
             sums = gathered_sum(grad, rows[first:last], offsets, values[first:last])
             gradient.index_copy_(0, items[start:stop], sums)
+        ctx.memory.written()
         return gradient, None, None, None
 
 
@@ -164,37 +174,69 @@ class _Linear(torch.autograd.Function):
         )
 
 
-Init = Callable[[Tensor, Tensor, int, torch.Generator], None]
+Init = Callable[..., None]
+"""Draws a layer's parameters in place: (weight, bias, fan_in, generator).
+
+Where only a part of the items is here, the part of the weight follows, and that of the bias if its values are items'.
+"""
 
 
-def linear(inputs: int, outputs: int, init: Init, g: torch.Generator) -> Linear:
-    """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``.
+def linear(inputs: int, outputs: Items, init: Init, g: torch.Generator) -> Linear:
+    """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``, also to a part of the items.
 
     Where torch's default device is 'meta', tensors have no values and nothing is initialised.
     """
     here = torch.get_default_device()
     with torch.device("meta"):  # torch's own initialisation would draw from the global generator
-        layer = Linear(inputs, outputs)
+        layer = Linear(inputs, items_here(outputs))
     layer.to_empty(device="meta" if here.type == "meta" else "cpu")
-    init(layer.weight, layer.bias, inputs, g)
+    shard = shard_of(outputs)
+    init(layer.weight, layer.bias, inputs, g, *([] if shard is None else [shard, shard]))
+    return layer
+
+
+def click_linear(items: Items, width: int, init: Init, g: torch.Generator) -> ClickLinear:
+    """Return a ClickLinear layer initialised by ``init``."""
+    layer = ClickLinear(items, width)
+    init(layer.weight, layer.bias, all_items(items), g, shard_of(items))
     return layer
 
 
 @torch.no_grad()
-def init_xavier(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
+def init_xavier(
+    weight: Tensor,
+    bias: Tensor,
+    fan_in: int,
+    generator: torch.Generator,
+    shard_of_weight: Shard | None = None,
+    shard_of_bias: Shard | None = None,
+) -> None:
     """Xavier uniform weights, biases truncated normal with standard deviation 0.001 (Liang et al. 2018)."""
     del fan_in
     if weight.is_meta:
         return
-    nn.init.xavier_uniform_(weight, generator=generator)
-    nn.init.trunc_normal_(bias, std=0.001, a=-0.002, b=0.002, generator=generator)
+    rows = len(weight) if shard_of_weight is None else shard_of_weight.n_items
+    bound = math.sqrt(3.0) * math.sqrt(2.0 / (rows + weight.shape[1]))
+    draw(weight, lambda whole: whole.uniform_(-bound, bound, generator=generator), shard_of_weight)
+    draw(
+        bias,
+        lambda whole: nn.init.trunc_normal_(whole, std=0.001, a=-0.002, b=0.002, generator=generator),
+        shard_of_bias,
+    )
 
 
 @torch.no_grad()
-def init_fan_in(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
+def init_fan_in(
+    weight: Tensor,
+    bias: Tensor,
+    fan_in: int,
+    generator: torch.Generator,
+    shard_of_weight: Shard | None = None,
+    shard_of_bias: Shard | None = None,
+) -> None:
     """Uniform in +-1 / sqrt(fan_in), weights and biases: torch's default for a Linear layer (RecVAE's program)."""
     if weight.is_meta:
         return
     bound = fan_in**-0.5
-    weight.uniform_(-bound, bound, generator=generator)
-    bias.uniform_(-bound, bound, generator=generator)
+    draw(weight, lambda whole: whole.uniform_(-bound, bound, generator=generator), shard_of_weight)
+    draw(bias, lambda whole: whole.uniform_(-bound, bound, generator=generator), shard_of_bias)

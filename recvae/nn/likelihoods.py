@@ -68,7 +68,7 @@ def multinomial_log_likelihood(
     clicks; the multinomial coefficient, a constant, is left out. A user without clicks has likelihood 0. Large
     catalogues hold no (B, I) tensor at all. ``memory`` keeps the weight's gradient from step to step.
     """
-    result: Tensor = _Multinomial.apply(code, weight, bias, batch, memory or GradientMemory())  # type: ignore[no-untyped-call]  # torch ships it without types
+    result: Tensor = _Multinomial.apply(_shared(code, batch), weight, bias, batch, memory or GradientMemory())  # type: ignore[no-untyped-call]  # torch ships it without types
     return result
 
 
@@ -80,6 +80,7 @@ class _Multinomial(torch.autograd.Function):
     V_u - n_u / S_u sum_i exp(s_ui) weight_i. Both sums over i run over tiles, relative to the maximum so far, in the
     manner of an online softmax: a tile's exponentials are multiplied with the weights while they are in the cache.
     Powers of two stand in for exponentials (the code is scaled by log2 e): the same numbers, and far faster on CPUs.
+    Of a part of the items, the positive term, the sum and the maximum are joined with those of the other parts.
     """
 
     @staticmethod
@@ -105,12 +106,19 @@ class _Multinomial(torch.autograd.Function):
             if kept:
                 exponentials.append((part, top))
         clicked = gathered_sum(weight, batch.columns, batch.offsets, batch.values)  # V, (B, K)
+        positive = (code * clicked).sum(1) + batch.row_sum(batch.values.to(code.dtype) * bias[batch.columns])
+        if batch.whole is not None:  # of a part of the items: from here on, sums over all of them
+            shard = batch.whole.shard
+            top = shard.largest(highest)
+            shrink, highest = torch.exp2(highest - top), top
+            total, positive = shard.sum(torch.stack((total.squeeze(1) * shrink.squeeze(1), positive))).unbind()
+            total = total[:, None]
+            mean = None if mean is None else mean.mul_(shrink)
         n = batch.totals.to(code.dtype)
         log_total = (highest + total.log2()).squeeze(1)
         ctx.batch, ctx.memory, ctx.n, ctx.log_total, ctx.kept = batch, memory, n, log_total, exponentials
         ctx.code_gradient = None if mean is None else clicked - mean * (n[:, None] / total)
         ctx.save_for_backward(code, weight, bias)
-        positive = (code * clicked).sum(1) + batch.row_sum(batch.values.to(code.dtype) * bias[batch.columns])
         return positive - n * LN_2 * log_total
 
     @staticmethod
@@ -137,8 +145,8 @@ def bernoulli_log_likelihood(
     Liang et al. 2018, equation 4, the logistic likelihood: a sum over all items, clicked or not. Arguments, exactness
     and memory as for :func:`multinomial_log_likelihood`. Of binary clicks: the values of ``batch`` are to be 1.
     """
-    result: Tensor = _Bernoulli.apply(code, weight, bias, batch, memory or GradientMemory())  # type: ignore[no-untyped-call]  # torch ships it without types
-    return result
+    result: Tensor = _Bernoulli.apply(_shared(code, batch), weight, bias, batch, memory or GradientMemory())  # type: ignore[no-untyped-call]  # torch ships it without types
+    return batch.joined(result)
 
 
 class _Bernoulli(torch.autograd.Function):
@@ -203,8 +211,8 @@ def gaussian_log_likelihood(
     No score of an item that was not clicked is made: sum_i f_ui^2 = z'(W'W)z + 2 z'W'b + b'b. Time O(N K + (B + I) K^2)
     for N clicks, memory O(I K). The products are never rounded to bfloat16: their sums stand for all items at once.
     """
-    result: Tensor = _Gaussian.apply(code, weight, bias, batch, memory or GradientMemory(), confidence)  # type: ignore[no-untyped-call]  # torch ships it without types
-    return result
+    result: Tensor = _Gaussian.apply(_shared(code, batch), weight, bias, batch, memory or GradientMemory(), confidence)  # type: ignore[no-untyped-call]  # torch ships it without types
+    return batch.joined(result)
 
 
 class _Gaussian(torch.autograd.Function):
@@ -294,6 +302,11 @@ def _scores_of_clicks(code: Tensor, weight: Tensor, bias: Tensor, batch: Batch) 
         clicks = slice(start, start + at_once)
         scores[clicks] += (code[batch.rows[clicks]] * weight[batch.columns[clicks]]).sum(1)
     return scores
+
+
+def _shared(code: Tensor, batch: Batch) -> Tensor:
+    """Return a code from which every process makes the scores of its own items, and gets its part of the gradient."""
+    return code if batch.whole is None or not code.requires_grad else batch.whole.shard.shared(code)
 
 
 def _gradients(

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from recvae.nn.kernels import GradientMemory, product
 from recvae.nn.layers import ClickLinear, Linear
 from recvae.nn.likelihoods import Likelihood, multinomial_log_likelihood
 from recvae.nn.noise import Noise
-from recvae.nn.priors import Density, Prior, StandardNormal
+from recvae.nn.priors import Density, Encoder, FrozenEncoder, Prior, StandardNormal
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,22 @@ class Network(nn.Module, ABC):
         """Return the posterior of dense rows (C, I), not normalised; :class:`InputError` where there is none."""
         raise InputError("This model's encoder takes no dense rows, so it can have no VampPrior.")
 
-    def frozen(self) -> Callable[[Batch], tuple[Tensor, Tensor]]:
-        """Return :meth:`encoded` of a copy of the network, which later training does not change."""
-        return copy.deepcopy(self).requires_grad_(False).encoded
+    def frozen(self) -> FrozenEncoder:
+        """Return a copy of the network, which later training does not change."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    @property
+    def prior_encoder(self) -> Encoder:
+        """The encoder whose posterior a prior keeps."""
+        return self
+
+    def prior_state(self) -> dict[str, Tensor]:
+        """Return what the prior has kept of the encoder at its last update, to go on within a phase."""
+        return self.latent_prior.state(self.prior_encoder)
+
+    def restore_prior(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the prior what :meth:`prior_state` returned."""
+        self.latent_prior.restore(self.prior_encoder, tensors)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the input of the last layer, (B, H), from z (B, K)."""
@@ -181,6 +194,19 @@ class Network(nn.Module, ABC):
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
         del phase, epoch, clicks, batch_size
+
+    def parts(self) -> dict[str, int]:
+        """Return the parameters with one row or column per item, by name: the dimension of the items in each.
+
+        Where a process has a part of the items, it has a part of these parameters, and all of the others.
+        """
+        found = {name: 1 for name, _ in self.named_parameters() if name == "pseudo_inputs"}
+        for name, module in self.named_modules():
+            if isinstance(module, ClickLinear) or module is self.output:
+                found[f"{name}.weight"] = 0
+            if module is self.output:
+                found[f"{name}.bias"] = 0
+        return found
 
     def release(self) -> None:
         """Free the memory that only training needs."""

@@ -9,7 +9,7 @@ Notation: B users, I items, K latent dimensions, C pseudo-inputs.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +20,7 @@ from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import LOG_2PI, composite_log_density, gaussian_log_density
 from recvae.nn.kernels import has_float64
 from recvae.nn.noise import Noise
+from recvae.nn.shards import Items, Shard, draw, items_here, shard_of
 from recvae.options import WIDEST, option
 
 TABLE_VALUES = 1 << 29  # a table of old posteriors has at most this many: 2 GiB
@@ -37,8 +38,18 @@ class Encoder(Protocol):
     def encoded(self, batch: Batch) -> Gaussian:
         """Return the posterior of the users' clean clicks, without dropout."""
 
-    def frozen(self) -> Callable[[Batch], Gaussian]:
-        """Return :meth:`encoded` with the present weights, which later training does not change."""
+    def frozen(self) -> "FrozenEncoder":
+        """Return the encoder with its present weights, which later training does not change."""
+
+
+class FrozenEncoder(Encoder, Protocol):
+    """A copy of an encoder, whose tensors a state keeps."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors by name."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """Take back tensors that :meth:`state_dict` returned."""
 
 
 class RowEncoder(Encoder, Protocol):
@@ -66,6 +77,15 @@ class Prior(ABC):
         ``trained``: the phase changes the encoder; ``current``: the encoder has not changed since the last update.
         """
         del encoder, clicks, batch_size, trained, current
+
+    def state(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Return what :meth:`update` has kept of ``encoder``, by name, beside the encoder itself."""
+        del encoder
+        return {}
+
+    def restore(self, encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what :meth:`state` returned."""
+        del encoder, tensors
 
     def kept_posterior(self, batch: Batch) -> Gaussian | None:
         """Return the users' posterior at the last update if the prior keeps it, else None."""
@@ -108,7 +128,8 @@ class Composite(Prior):
     def __init__(self, latent: int) -> None:
         self.latent = latent
         self.table: Tensor | None = None
-        self.old_encoder: Callable[[Batch], Gaussian] | None = None
+        self.old_encoder: Encoder | None = None
+        self.is_copy = False  # whether the old encoder is a copy, and not the encoder itself
 
     def density(self, batch: Batch, encoder: RowEncoder, noise: Noise | None = None) -> Density:
         """Return log p(z_k | x), per dimension."""
@@ -130,7 +151,7 @@ class Composite(Prior):
         """
         if len(clicks) * 2 * self.latent > TABLE_VALUES:
             self.table = None
-            self.old_encoder = encoder.frozen() if trained else encoder.encoded
+            self.old_encoder, self.is_copy = encoder.frozen() if trained else encoder, trained
             return
         if current and self.table is not None:
             return
@@ -148,11 +169,32 @@ class Composite(Prior):
             return mu, logvar
         if self.old_encoder is None:
             raise RuntimeError("begin_phase must come before the first loss: it takes the old posterior.")
-        return self.old_encoder(batch)
+        return self.old_encoder.encoded(batch)
+
+    def state(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Return the table, or the copy of the encoder."""
+        if self.table is not None:
+            return {"table": self.table}
+        if not self.is_copy:
+            return {}
+        assert self.old_encoder is not None
+        copied: FrozenEncoder = self.old_encoder  # type: ignore[assignment]  # what update has put there
+        return {f"old.{name}": value for name, value in copied.state_dict().items()}
+
+    def restore(self, encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
+        """Take back the table, or make the copy of the encoder again."""
+        self.table, self.old_encoder, self.is_copy = tensors.get("table"), None, False
+        if self.table is None and tensors:
+            old = encoder.frozen()
+            old.load_state_dict({name.removeprefix("old."): value for name, value in tensors.items()})
+            self.old_encoder, self.is_copy = old, True
+        elif self.table is None:
+            self.old_encoder = encoder
 
     def release(self) -> None:
         """Free the old posterior."""
         self.table = self.old_encoder = None
+        self.is_copy = False
 
 
 class VampPrior(Prior):
@@ -164,13 +206,22 @@ class VampPrior(Prior):
     one draw bounds its log from below, by Jensen's inequality; the loss remains a bound.
     """
 
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
+    def __init__(self, rate: float, shard: Shard | None = None) -> None:
+        self.rate, self.shard = rate, shard
 
     def components(self, encoder: RowEncoder, noise: Noise | None = None) -> Gaussian:
         """Return mean and log-variance of the components q(z | u_c), (C, K) each."""
         rows = encoder.pseudo_inputs.clamp(0.0, 1.0)
-        return encoder.encoded_rows(rows if noise is None else noise.dropout(rows, self.rate))
+        return encoder.encoded_rows(rows if noise is None else self._dropped(rows, noise))
+
+    def _dropped(self, rows: Tensor, noise: Noise) -> Tensor:
+        """Return the pseudo-inputs after dropout; a part of the items has its columns of the noise of all items."""
+        if self.shard is None or self.rate == 0:
+            return noise.dropout(rows, self.rate)
+        of_all = rows.new_empty(self.shard.n_items)
+        columns = self.shard.columns.to(rows.device)
+        kept = torch.stack([noise.kept(of_all, self.rate)[columns] for _ in rows])
+        return rows * kept / (1 - self.rate)
 
     def density(self, batch: Batch, encoder: RowEncoder, noise: Noise | None = None) -> Density:
         """Return log p(z), (B, 1): the mixture does not factorise over dimensions."""
@@ -207,21 +258,20 @@ class PriorOptions:
     pseudo_inputs: int = option(1000, "Number of the VampPrior's pseudo-inputs.", ge=1, le=WIDEST)
 
 
-def vamp_prior(network: nn.Module, n_items: int, options: Any, g: torch.Generator) -> VampPrior:
+def vamp_prior(network: nn.Module, items: Items, options: Any, g: torch.Generator) -> VampPrior:
     """Add the parameter ``pseudo_inputs`` to the network, and return the prior that uses it."""
-    pseudo = torch.empty(options.pseudo_inputs, n_items)
-    if not pseudo.is_meta:
-        pseudo.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g)
+    pseudo = torch.empty(options.pseudo_inputs, items_here(items))
+    draw(pseudo, lambda whole: whole.normal_(PSEUDO_MEAN, PSEUDO_DEVIATION, generator=g), shard_of(items), dim=1)
     network.pseudo_inputs = nn.Parameter(pseudo)
-    return VampPrior(options.dropout)
+    return VampPrior(options.dropout, shard_of(items))
 
 
-Made = Callable[[nn.Module, int, Any, torch.Generator], Prior]
-"""Makes a prior from a network, the number of items, options, and a generator."""
+Made = Callable[[nn.Module, Items, Any, torch.Generator], Prior]
+"""Makes a prior from a network, the items or the part of them that is here, options, and a generator."""
 
 PRIORS: dict[str, Made] = {
-    "standard": lambda network, n_items, options, g: StandardNormal(),
-    "composite": lambda network, n_items, options, g: Composite(options.latent),
+    "standard": lambda network, items, options, g: StandardNormal(),
+    "composite": lambda network, items, options, g: Composite(options.latent),
     "vamp": vamp_prior,
 }
 """Each prior by its name: 'standard' is N(0, 1), 'composite' RecVAE's, 'vamp' the VampPrior."""

@@ -22,12 +22,12 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         rows = [top_k_of_one(row, k) for row in scores.numpy()]
         return tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))  # type: ignore[return-value]
     candidates, columns, bound = _candidates(scores, k + 1)
-    values, columns = _values_and_columns(_first(_keys(candidates, columns), k))
+    values, columns = values_and_columns(first(keys(candidates, columns), k))
     # Only where the k-th value is the bound itself may a column elsewhere have the same value and a lower index.
     torn = (values[:, -1] <= bound) & (values[:, -1] > -torch.inf)
     if torn.any():
         every = torch.arange(scores.shape[1], device=scores.device)
-        values[torn], columns[torn] = _values_and_columns(_first(_keys(scores[torn], every), k))
+        values[torn], columns[torn] = values_and_columns(first(keys(scores[torn], every), k))
     return values, columns
 
 
@@ -62,20 +62,20 @@ def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, columns, highest.gather(1, chosen).amin(1)
 
 
-def _keys(values: Tensor, columns: Tensor) -> Tensor:
+def keys(values: Tensor, columns: Tensor) -> Tensor:
     """Return one int64 per score whose ascending order is the stable descending order of the scores."""
     bits = (values + 0.0).view(torch.int32)  # -0 becomes 0
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # float order as integer order
     return (~bits).long() << 32 | columns
 
 
-def _values_and_columns(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Undo :func:`_keys`."""
+def values_and_columns(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Undo :func:`keys`."""
     bits = ~(keys >> 32).int()
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32), keys & 0xFFFFFFFF
 
 
-def _first(keys: Tensor, k: int) -> Tensor:
+def first(keys: Tensor, k: int) -> Tensor:
     """Return each row's ``k`` smallest keys in order. On a CPU NumPy selects far faster than torch."""
     if keys.device.type != "cpu":
         return keys.topk(k, dim=1, largest=False).values

@@ -144,7 +144,7 @@ class InFolder:
         """
         run = run_folder.read_run(self.home)
         self._same_settings(run)
-        found = run_folder.read_state(self.home)
+        found = self._read_state()
         self._same_start(run, begun=found is not None)
         if found is None:
             return None
@@ -156,17 +156,39 @@ class InFolder:
         if done > self.model.config.options(TrainOptions).epochs:
             raise InputError(f"{self.folder} has done {done} epochs; resume=True needs train.epochs of at least that.")
         self.rows = facts["rows"]
-        if self.rows[-1]["best_epoch"]:  # damaged weights are found now, not after hours
-            tensors, of_file = run_folder.read_weights(self.home, lambda _: self.model.expected())
-            self.has_fixed = self.fixed.restore(self.model.network, tensors, of_file)
+        if self.rows and self.rows[-1]["best_epoch"]:  # damaged weights are found now, not after hours
+            of_file = self._read_best()
             self.model.best_epoch, self.model.metrics = of_file["best_epoch"], of_file["metrics"]
             self.has_weights = True
         self._note(state)
         self.model.versions, self.model.resumed = run.versions, run.resumed
         if not self.finished:
             self.model.resumed = _later(run, done)
-            self._forget_extra(state)
+            if self.rows:
+                self._forget_extra(state)
         return state
+
+    def _read_state(self) -> tuple[TrainState, Facts] | None:
+        """Return the state in ``home`` and its facts, None where there is none."""
+        if (self.home / run_folder.HELD).is_file():
+            raise InputError(
+                f"{self.folder} was trained by several processes. Go on with: torchrun --nproc-per-node N -m recvae "
+                "train, where N may be another number, and 1."
+            )
+        return run_folder.read_state(self.home)
+
+    def _write_state(self, state: TrainState, facts: Facts) -> None:
+        run_folder.write_state(self.home, state, facts)
+
+    def _read_best(self) -> Facts:
+        """Return the facts of the best weights in ``home``, which are read and checked."""
+        tensors, of_file = run_folder.read_weights(self.home, lambda _: self.model.expected())
+        self.has_fixed = self.fixed.restore(self.model.network, tensors, of_file)
+        return of_file
+
+    def _write_best(self) -> None:
+        tensors, facts = self.fixed.apart(self.home, self.model.tensors(), self.model.facts())
+        run_folder.write_best(self.home, self.model.run(), tensors, facts)
 
     def _note(self, state: TrainState) -> None:
         """Set ``finished``: whether a run in this state has no further epochs."""
@@ -221,8 +243,7 @@ class InFolder:
                 self._keep_aside(self.rows[-1]["best_epoch"])
             note_best(self.model, report)
             try:
-                tensors, facts = self.fixed.apart(self.home, self.model.tensors(), self.model.facts())
-                run_folder.write_best(self.home, self.model.run(), tensors, facts)
+                self._write_best()
             finally:  # also if it was interrupted between the two files
                 self.has_weights = self.has_weights or (self.home / run_folder.WEIGHTS).is_file()
             run_folder.tidy_fixed(self.home)
@@ -237,18 +258,24 @@ class InFolder:
     def keep_state(self, state: TrainState, report: EpochReport) -> None:
         """Write the state from which the next epoch starts, and the metrics."""
         self.rows.append(report.to_dict())
+        with self._named():
+            self._write_state(state, self._facts(state))
+            self._note(state)
+            if report.best and report.best_epoch == state.values["best_epoch"]:
+                run_folder.remove_aside(self.home)
+
+    def _facts(self, state: TrainState) -> Facts:
+        """Return the facts that a state's file has beside its values."""
         best_epoch, best_score = state.values["best_epoch"], state.values["best_score"]
-        facts = {
+        return {
             "rows": self.rows,
             "clicks": self.clicks,
             "best_epoch": best_epoch or None,
             "metrics": {} if best_score is None else {"validation": best_score},
         }
-        with self._named():
-            run_folder.write_state(self.home, state, facts)
-            self._note(state)
-            if report.best and report.best_epoch == best_epoch:
-                run_folder.remove_aside(self.home)
+
+    def _nothing_kept(self) -> bool:  # to go on from, in a run without weights
+        return True
 
     def end(self) -> None:
         """Put the best weights into the network; a run without any leaves no files, and an earlier run unchanged."""
@@ -257,6 +284,8 @@ class InFolder:
                 self._put_weights_back()
                 return
             self.model.best_epoch = None
+            if not self._nothing_kept():
+                return
             if self.begun and self.home != self.folder:
                 remove(self.home)
             elif self.begun and self.new:
@@ -315,7 +344,9 @@ class InFolder:
                 f"{self.folder / run_folder.RUN} was altered, or is another version's. {error}"
             ) from error
         theirs, mine = (_flat({"config": c, "dataset": r.dataset}) for c, r in ((config, run), (ours.config, ours)))
-        free = {"config.train.epochs"} if "refit" in run.dataset else {"config.train.epochs", "config.train.stop_after"}
+        free = {"config.train.epochs", "config.train.checkpoint_every"}
+        if "refit" not in run.dataset:
+            free.add("config.train.stop_after")
         keys = sorted({*theirs, *mine} - free)
         changed = [key for key in keys if theirs.get(key) != mine.get(key)]
         settings = [key for key in changed if key.startswith("config.")]

@@ -17,6 +17,9 @@ from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recvae.training.distributed import Processes
     from recvae.training.records import Later, Run, Started
 
 
@@ -81,6 +84,11 @@ class Kept(ABC):
 
     @classmethod
     def _read(cls, folder: Path, device: str) -> Self:
+        return cls._made(folder, device, None)
+
+    @classmethod
+    def _made(cls, folder: Path, device: str, across: "Processes | None") -> Self:
+        """Return the model, or where there are other processes the model with a part of the items."""
         from recvae.training.run_folder import RUN, WEIGHTS, read_items, read_run, read_weights
 
         run = read_run(folder)
@@ -99,11 +107,20 @@ class Kept(ABC):
             model.condition_names = tuple(facts.get("conditions", ()))
             return model.expected()
 
-        tensors, facts = read_weights(folder, expected)
+        if across is not None:
+            facts = model.read_part(folder, expected, across)
+        else:
+            tensors, facts = read_weights(folder, expected)
+            model.load_tensors(tensors)
         model.best_epoch, model.metrics, model.dataset = facts["best_epoch"], facts["metrics"], run.dataset
         model.versions, model.resumed, model.start = run.versions, run.resumed, run.start
-        model.load_tensors(tensors)
         return model
+
+    def read_part(
+        self, folder: Path, expected: "Callable[[Document], Mapping[str, Expected]]", across: "Processes"
+    ) -> JsonObject:
+        """Read this process's part of the tensors in a folder, and return the facts of the file."""
+        raise NotImplementedError  # of a model that says that it is in_parts
 
     def run(self) -> "Run":
         """Return what run.json says of this model."""

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,14 @@ from recvae.arguments import shown
 from recvae.errors import FormatError, InputError, OtherMachineWarning, WorkError
 from recvae.files import JsonObject
 from recvae.nn.batches import Batch, Clicks, number_of_batches
-from recvae.nn.kernels import has_float64, precision
+from recvae.nn.kernels import precision
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.schedules import cosine_rate
 from recvae.options import TrainOptions as TrainOptions
+from recvae.training.meter import Meter
 from recvae.training.tensors import Expected, wrong_form
+from recvae.training.versions import arithmetic, listed
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Hooks:
     on_epoch: Callable[[EpochReport], None] | None = None
     keep_best: Callable[[EpochReport], None] | None = None  # called while the network holds the new best weights
     keep_state: Callable[[TrainState, EpochReport], None] | None = None
+    keep_within: Callable[[TrainState], None] | None = None  # a state within an epoch, every train.checkpoint_every
 
 
 def train(
@@ -84,6 +88,11 @@ def train(
     """
     if not len(clicks):
         raise InputError("The training matrix has no users.")
+    if options.checkpoint_every and (hooks is None or hooks.keep_within is None):
+        raise InputError(
+            "train.checkpoint_every is for a run folder of processes that torchrun starts, of which there may be one: "
+            "torchrun --nproc-per-node 1 -m recvae train"
+        )
     loop = _Loop(network, clicks, options, seed, hooks or Hooks())
     if state is not None:
         loop.restore(state)
@@ -111,6 +120,9 @@ class _Loop:
         self.steps_per_pass = number_of_batches(len(clicks), options.batch_size, drop_last=options.drop_last)
         self.steps_per_epoch = self.steps_per_pass * sum(phase.passes for phase in self.phases)
         self.average = [parameter.detach().clone() for parameter in network.parameters()] if options.average else []
+        self.within: _Within | None = None  # the place to go on from, where that is within an epoch
+        self.order = self.noise.state()  # from which the present pass drew its order
+        self.place = (0, 0)  # passes of the phase and batches of the pass that are done
         self.done = 0  # epochs
         self.step = 0  # updates
         self.best_epoch, self.best_score, self.since_best = 0, None, 0  # type: tuple[int, float | None, int]
@@ -143,22 +155,32 @@ class _Loop:
 
     def epoch(self) -> EpochReport:
         start = time.perf_counter()
-        losses: dict[str, dict[str, float]] = {}
-        steps = 0
-        for phase in self.phases:
+        within, self.within = self.within, None
+        losses = {} if within is None else within.losses
+        steps = self.step - self.done * self.steps_per_epoch
+        for number, phase in enumerate(self.phases):
+            if within is not None and number < within.phase:
+                continue
             for parameter in self.network.parameters():
                 parameter.requires_grad_(False)
             for parameter in phase.parameters:
                 parameter.requires_grad_(True)
-            with precision(self.options.precision):
-                self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
-            meter = _Meter(self.clicks.device)
-            for batch in self._batches(phase.passes):
+            meter = Meter(self.clicks.device)
+            if within is not None:
+                meter.restore(within.meter)
+            else:
+                with precision(self.options.precision):
+                    self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
+            for batch in self._batches(phase.passes, within):
                 with precision(self.options.precision):
                     meter.add(self._update(phase, batch), len(batch))
                 steps += 1
                 if self.hooks.on_step is not None:
                     self.hooks.on_step(steps, self.steps_per_epoch)
+                every = self.options.checkpoint_every
+                if every and self.hooks.keep_within and self.step % every == 0 and steps < self.steps_per_epoch:
+                    self.hooks.keep_within(self._state_within(_Within(number, *self.place, losses, meter.values())))
+            within = None
             losses[phase.name] = meter.read(phase.name, self.done + 1)
         self.done += 1
         self._update_average()
@@ -188,10 +210,22 @@ class _Loop:
         finally:
             self.exchange_average()
 
-    def _batches(self, passes: int) -> Iterator[Batch]:
-        """Yield all users in ``passes`` random orders."""
-        for _ in range(passes):
-            yield from self.clicks.shuffled(self.options.batch_size, self.noise, drop_last=self.options.drop_last)
+    def _batches(self, passes: int, within: "_Within | None") -> Iterator[Batch]:
+        """Yield all users in ``passes`` random orders, from the place ``within`` on."""
+        size, drop_last = self.options.batch_size, self.options.drop_last
+        first, done = (0, 0) if within is None else (within.passes, within.batches)
+        for number in range(first, passes):
+            here = self.noise.state()
+            if number > first or within is None:
+                self.order, done = here, 0
+                batches = self.clicks.shuffled(size, self.noise, drop_last=drop_last)
+            else:  # the order of the pass is drawn once more
+                self.noise.restore(self.order)
+                batches = self.clicks.shuffled(size, self.noise, drop_last=drop_last)
+                self.noise.restore(here)
+            for batch_number, batch in enumerate(islice(batches, done, None), done + 1):
+                self.place = (number, batch_number)
+                yield batch
 
     def _update(self, phase: Phase, batch: Batch) -> Loss:
         total = self.steps_per_epoch * self.options.epochs
@@ -269,6 +303,14 @@ class _Loop:
         }
         return TrainState(tensors, values)
 
+    def _state_within(self, within: "_Within") -> TrainState:
+        """Return the state after an update within an epoch."""
+        state = self.state()
+        kept = {f"prior.{name}": value for name, value in self.network.prior_state().items()}
+        return TrainState(
+            {**state.tensors, **kept, "order": self.order}, {**state.values, "within": asdict(within)}, state.source
+        )
+
     def restore(self, state: TrainState) -> None:
         """Continue from a :meth:`state`; raise :class:`InputError` where it was on another type of device."""
         device = state.values["device"]
@@ -279,13 +321,17 @@ class _Loop:
         was, now = state.values.get("arithmetic"), arithmetic(self.clicks.device)
         if was is not None and was != now:  # states of older versions lack it
             warnings.warn(
-                f"{state.source} was made with {_listed(was)}; here it goes on with {_listed(now)}. What follows is as "
+                f"{state.source} was made with {listed(was)}; here it goes on with {listed(now)}. What follows is as "
                 "good, but not bit for bit what it would have been.",
                 OtherMachineWarning,
                 stacklevel=2,
             )
         found = {name: (tuple(value.shape), value.dtype) for name, value in state.tensors.items()}
-        wrong = wrong_form(self._expected(state.values["done"]), found)
+        kept = {name: value for name, value in state.tensors.items() if name.startswith("prior.")}
+        within = _Within(**state.values["within"]) if state.values.get("within") else None
+        begun = len(self.phases) if state.values["done"] else 0 if within is None else within.phase + 1
+        expected = self._expected(begun) | {name: Expected(*found[name]) for name in kept}
+        wrong = wrong_form(expected if within is None else {**expected, "order": expected["noise"]}, found)
         if wrong:
             raise FormatError(f"{state.source} is another model's, or was altered: it {wrong}. Train again.")
         parameters = dict(self.network.named_parameters())
@@ -300,6 +346,10 @@ class _Loop:
         for (name, _), mean in zip(self.network.named_parameters() if self.average else (), self.average, strict=True):
             mean.copy_(state.tensors[f"average.{name}"])
         try:
+            if within is not None:
+                self.within, self.order = within, state.tensors["order"].cpu()
+                self.noise.restore(self.order)
+                self.network.restore_prior({name.removeprefix("prior."): value for name, value in kept.items()})
             self.noise.restore(state.tensors["noise"].cpu())
         except RuntimeError as error:
             raise FormatError(f"{state.source} was altered: its random generator cannot go on. Train again.") from error
@@ -307,14 +357,14 @@ class _Loop:
         self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
         self.since_best = state.values["since_best"]
 
-    def _expected(self, done: int) -> dict[str, Expected]:
-        """Return the form of the tensors in a state after ``done`` epochs."""
+    def _expected(self, begun: int) -> dict[str, Expected]:
+        """Return the form of the tensors in a state, of a run that has begun so many phases."""
         form = {name: (tuple(value.shape), value.dtype) for name, value in self.network.named_parameters()}
         expected = {f"network.{name}": Expected(*of_one) for name, of_one in form.items()}
         if self.average:
             expected |= {f"average.{name}": Expected(*of_one) for name, of_one in form.items()}
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
-        for phase in self.phases if done else ():
+        for phase in self.phases[:begun]:
             for name in (names[parameter] for parameter in phase.parameters):
                 expected[f"adam.{phase.name}.{name}.step"] = Expected(())
                 for slot in ("exp_avg", "exp_avg_sq"):
@@ -323,20 +373,20 @@ class _Loop:
         return {**expected, "noise": Expected(tuple(noise.shape), noise.dtype)}
 
 
+@dataclass(frozen=True)
+class _Within:
+    """A place within an epoch: the phase, its passes and the batches of the next pass that are done, and losses."""
+
+    phase: int
+    passes: int
+    batches: int
+    losses: dict[str, dict[str, float]]  # of the phases before
+    meter: JsonObject  # of this phase
+
+
 def is_scheduled(epoch: int, options: TrainOptions) -> bool:
     """Return whether ``validate_every`` schedules a validation after this epoch."""
     return epoch % options.validate_every == 0
-
-
-def arithmetic(device: torch.device) -> JsonObject:
-    """Return the properties of this machine on which, beside seed and versions, a run's bits depend."""
-    if device.type == "cpu":
-        return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
-    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-
-
-def _listed(values: JsonObject) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _number(score: object) -> float:
@@ -347,51 +397,3 @@ def _number(score: object) -> float:
         raise InputError(
             f"The validation gave {shown(score)}. It must return one number, the higher the better."
         ) from error
-
-
-class _Meter:
-    """Sums of a phase's losses, kept on the device until they are read."""
-
-    def __init__(self, device: torch.device) -> None:
-        double = has_float64(device)
-        # Total, nll and kl, weighted by users; without float64, the rounding error of each sum is kept in ``lost``.
-        self.sums = torch.zeros(3, dtype=torch.float64 if double else torch.float32, device=device)
-        self.lost = None if double else torch.zeros_like(self.sums)
-        self.finite = torch.ones((), dtype=torch.bool, device=device)
-        self.users = 0
-        self.has_kl = False
-        self.beta: float | None = None
-
-    def add(self, loss: Loss, users: int) -> None:
-        kl = loss.nll.new_zeros(()) if loss.kl is None else loss.kl
-        parts = torch.stack((loss.total, loss.nll, kl)).detach()
-        if self.lost is None:
-            self.sums += parts * users
-        else:  # Kahan and Neumaier's compensated sum
-            added = parts.float() * users
-            total = self.sums + added
-            larger = self.sums.abs() >= added.abs()
-            self.lost += torch.where(larger, (self.sums - total) + added, (added - total) + self.sums)
-            self.sums = total
-        self.finite &= parts.isfinite().all()
-        self.users += users
-        self.has_kl = loss.kl is not None
-        self.beta = loss.beta
-
-    def read(self, phase: str, epoch: int) -> dict[str, float]:
-        """Wait for the device and return the means; raise :class:`WorkError` where any loss was not finite."""
-        if not self.finite.item():
-            raise WorkError(
-                f"The loss stopped being a finite number in epoch {epoch} ({phase} phase). "
-                "Train again with a smaller train.learning_rate; the best model so far is kept."
-            )
-        sums = self.sums.tolist()
-        if self.lost is not None:
-            sums = [one + lost for one, lost in zip(sums, self.lost.tolist(), strict=True)]
-        total, nll, kl = (one / self.users for one in sums)
-        means = {"loss": total, "nll": nll}
-        if self.has_kl:
-            means["kl"] = kl
-        if self.beta is not None:
-            means["beta"] = self.beta
-        return means

@@ -157,3 +157,23 @@ class StateFacts(Record):
     clicks: str
     best_epoch: Count | None
     metrics: dict[str, float]
+
+
+_Type = Literal["float32", "float64", "int64", "uint8"]
+
+
+class HeldValues(StateValues):
+    """The plain values of a state of several processes."""
+
+    done: Count
+    within: JsonObject | None = None
+
+
+class HeldFacts(StateFacts):
+    """The content of held.json: tensors by name with shape and type, and the digests of the files that hold them."""
+
+    values: HeldValues
+    processes: Annotated[Count, Field(ge=1)]
+    folder: Annotated[str, Field(pattern="^held-[0-9]+$")]
+    files: dict[Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")], str]
+    tensors: dict[str, Annotated[tuple[list[Count], _Type], Field(strict=False)]]

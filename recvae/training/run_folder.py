@@ -7,6 +7,7 @@
     item_tags.csv        item_id,tag, where the items have tags such as genres
     metrics.jsonl        one object per epoch
     resume/state.safetensors    the state from which training continues
+    resume/held.json, resume/held-<number>/   such a state of a run of several processes (held_folder.py)
     resume/best.safetensors     the best weights of a longer run, where the last epoch's are better (keepers.py)
     seal.json            the digests of all of these (seals.py)
 
@@ -41,6 +42,7 @@ from recvae.training.loop import TrainState
 from recvae.training.records import (
     ConfigShape,
     DatasetFacts,
+    HeldFacts,
     Row,
     Run,
     StateFacts,
@@ -50,6 +52,7 @@ from recvae.training.records import (
 from recvae.training.tensor_files import (
     FIXED,
     FIXED_FILES,
+    Blocks,
     Facts,
     Forms,
     digest_of,
@@ -58,9 +61,12 @@ from recvae.training.tensor_files import (
     on_cpu,
     opened,
     read_header,
+    read_rows,
     read_tensors,
     save_tensors,
+    stream_tensors,
 )
+from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -74,11 +80,12 @@ RUN, WEIGHTS, METRICS, STATE, BEST = (
     "resume/best.safetensors",
 )
 FILES = (RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST)
+HELD = "resume/held.json"
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
     """Return the names of the files that a run's seal covers, where they are there."""
-    return (*FILES, *sorted(path.name for path in folder.glob(FIXED_FILES)))
+    return (*FILES, HELD, *sorted(path.name for path in folder.glob(FIXED_FILES)))
 
 
 def version_of(folder: Path) -> str:
@@ -179,6 +186,13 @@ def write_best(folder: Path, run: Run, tensors: Mapping[str, Tensor] | None = No
         _fill_run(of_run, run)
 
 
+def stream_best(folder: Path, run: Run, forms: Mapping[str, Expected], blocks: Blocks, facts: Facts) -> None:
+    """Write model.safetensors, row by row, and run.json."""
+    with seals.sealed_files(folder, WEIGHTS, RUN, beside=files_of(folder)) as (weights, of_run):
+        stream_tensors(weights, folder / WEIGHTS, forms, blocks, facts)
+        _fill_run(of_run, run)
+
+
 def write_fixed(folder: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write the tensors that no epoch changes, before the weights file that names them; return their digest."""
     kept = on_cpu(tensors)
@@ -221,6 +235,13 @@ def read_weights(
     return read_tensors(folder, file, WeightFacts, expected)
 
 
+def read_weights_by_rows(
+    folder: Path, expected: Callable[[Facts], Forms], take: Callable[[str, Tensor, int], None]
+) -> Facts:
+    """Pass the rows of model.safetensors on, as :func:`recvae.training.tensor_files.read_rows` does."""
+    return read_rows(folder, WEIGHTS, WeightFacts, expected, take)
+
+
 def read_facts(folder: Path, file: str = WEIGHTS) -> Facts | None:
     """Return the facts of a weights file without reading its tensors, None where there is no such file."""
     if not (folder / file).is_file():
@@ -254,6 +275,27 @@ def read_state(folder: Path) -> tuple[TrainState, Facts] | None:
     if len(facts["rows"]) != facts["values"]["done"]:
         raise FormatError(f"{path} was altered: it has not a row for each epoch. Train again.")
     return TrainState(tensors, facts.pop("values"), str(path)), facts
+
+
+def write_held(folder: Path, facts: Document) -> None:
+    """Write held.json, the facts of a state of several processes, and metrics.jsonl."""
+    with seals.sealed_files(folder, HELD, METRICS, beside=files_of(folder)) as (of_state, of_rows):
+        fill_json(of_state, facts, HELD)
+        _fill_metrics(of_rows, facts["rows"])
+
+
+def read_held(folder: Path) -> Facts | None:
+    """Return the facts of a state of several processes, or None where there is none."""
+    seals.check(folder, HELD)
+    path = folder / HELD
+    if not path.is_file():
+        return None
+    facts = read_json(path)
+    checked(HeldFacts, facts, path)
+    _numbered(facts["rows"], path)
+    if len(facts["rows"]) != facts["values"]["done"]:
+        raise FormatError(f"{path} was altered: it has not a row for each epoch. Train again.")
+    return dict(facts)
 
 
 def write_metrics(folder: Path, rows: Sequence[Document]) -> None:

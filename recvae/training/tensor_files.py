@@ -6,6 +6,7 @@ compared with the folder's seal, its digest and the tensors that are expected be
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ _TYPES = {
     "I32": torch.int32,
     "U8": torch.uint8,
 }
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+ROWS_AT_ONCE = 1 << 22  # values that are read at once where a file is not read whole
 
 Facts = JsonObject
 Forms = Mapping[str, Expected]
@@ -60,16 +64,63 @@ def save_tensors(path: Path, named: Path, kept: dict[str, Tensor], digest: str, 
 
     Raises :class:`DataError` for facts that are not JSON, and :class:`WorkError` where the file cannot be written.
     """
+    text = _entry(named, facts, digest)
+    try:
+        save_file(kept, path, metadata={"recvae": text})
+    except SafetensorError as error:  # it wraps the operating system's error
+        raise WorkError(f"Cannot write {named}: {error}. Free some space, or write elsewhere.") from error
+
+
+def _entry(named: Path, facts: Facts, digest: str) -> str:
+    """Return the text in a file's header; raise :class:`DataError` for facts that are not JSON."""
     # One entry: safetensors writes several in a random order, and the same run would not make the same file.
     text = json.dumps({"facts": facts, "digest": digest})
     try:
         from_json(text)
     except ValueError as error:
         raise DataError(f"{named} cannot hold what it is to say of itself: {error}.") from error
+    return text
+
+
+Blocks = Callable[[str], Iterator[Tensor]]  # the rows of a named tensor in order, some at a time
+
+
+def stream_tensors(path: Path, named: Path, forms: Mapping[str, Expected], blocks: Blocks, facts: Facts) -> None:
+    """Write the file that :func:`fill_tensors` writes of tensors that no memory holds whole: the same bytes.
+
+    ``blocks`` is called for the tensors in the order of their names. Errors as for :func:`save_tensors`.
+    """
+    digest, ends = hashlib.sha256(), 0
+    header: dict[str, object] = {"__metadata__": {"recvae": _entry(named, facts, digest.hexdigest())}}
+    widest = sorted(forms, key=lambda name: (-forms[name].dtype.itemsize, name))  # the order of the library
+    for name in widest:
+        size = forms[name].dtype.itemsize * math.prod(map(int, forms[name].shape))
+        shape = list(forms[name].shape)
+        header[name] = {"dtype": _NAMES[forms[name].dtype], "shape": shape, "data_offsets": [ends, ends + size]}
+        ends += size
+    start = len(_header(header))
     try:
-        save_file(kept, path, metadata={"recvae": text})
-    except SafetensorError as error:  # it wraps the operating system's error
-        raise WorkError(f"Cannot write {named}: {error}. Free some space, or write elsewhere.") from error
+        with path.open("wb") as file:
+            for name in sorted(forms):
+                form = forms[name]
+                digest.update(f"{name} {form.dtype} {tuple(form.shape)}\n".encode())
+                file.seek(start + header[name]["data_offsets"][0])  # type: ignore[index]
+                for block in blocks(name):
+                    data = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                    digest.update(data)
+                    file.write(data)
+            header["__metadata__"] = {"recvae": _entry(named, facts, digest.hexdigest())}
+            file.seek(0)
+            file.write(_header(header))
+    except OSError as error:
+        raise WorkError(f"Cannot write {named}: {error.strerror}. Free some space, or write elsewhere.") from error
+
+
+def _header(header: Mapping[str, object]) -> bytes:
+    """Return the beginning of a safetensors file: the length of a JSON text, and the text, filled up to 8 bytes."""
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_tensors(
@@ -102,6 +153,39 @@ def read_tensors(
     if wanted is not None and (wrong := wrong_values(wanted, tensors)):
         raise FormatError(f"{both} cannot be used: it {wrong}. Train again.")
     return tensors, facts
+
+
+def read_rows(
+    folder: Path,
+    name: str,
+    kind: type[Record],
+    expected: Callable[[Facts], Forms],
+    take: Callable[[str, Tensor, int], None],
+) -> Facts:
+    """Pass the rows of a file's tensors to ``take(name, rows, number of the first)``, some at a time; return the facts.
+
+    The digest is known at the end: errors, as for :func:`read_tensors`, come after rows were passed on.
+    """
+    path = folder / name
+    with ExitStack() as stack:
+        part = _checked_part(stack, folder, name, kind)
+        if wrong := wrong_form(expected(part.facts), part.forms):
+            raise FormatError(f"{path} is not of the model that run.json names: it {wrong}. Train again.")
+        digest = hashlib.sha256()
+        for each in sorted(part.forms):
+            shape, dtype = part.forms[each]
+            digest.update(f"{each} {dtype} {shape}\n".encode())
+            rows = part.file.get_slice(each)
+            at_once = max(1, ROWS_AT_ONCE // max(1, math.prod(shape[1:])))
+            for start in range(0, shape[0], at_once) if shape else ():
+                block = rows[start : start + at_once]
+                digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                if not block.isfinite().all():
+                    raise FormatError(f"{path} cannot be used: it has values in '{each}' that are not finite numbers.")
+                take(each, block, start)
+        if digest.hexdigest() != part.digest:
+            raise FormatError(f"{path} was altered: its contents do not match its digest. Train again.")
+        return part.facts
 
 
 @dataclass(frozen=True)

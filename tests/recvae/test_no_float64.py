@@ -11,7 +11,7 @@ from recvae.nn import implicit_slim, priors
 from recvae.nn.batches import Clicks
 from recvae.nn.implicit_slim import SlimOptions, replace_embeddings
 from recvae.nn.network import Loss
-from recvae.training import loop
+from recvae.training import meter as of_losses
 
 BOARD = checkerboard()
 
@@ -40,7 +40,7 @@ def without_float64(monkeypatch):
 
         return call
 
-    for module in (loop, priors, implicit_slim):
+    for module in (of_losses, priors, implicit_slim):
         monkeypatch.setattr(module, "has_float64", lambda device: False)
 
     def mixture(z, mu, logvar):
@@ -72,8 +72,8 @@ def test_the_losses_of_an_epoch_are_summed_as_well_as_in_float64(monkeypatch):
     values = torch.from_numpy(np.random.default_rng(0).uniform(200, 400, 100_000).astype(np.float32))
     meters = []
     for double in (True, False):
-        monkeypatch.setattr(loop, "has_float64", lambda device, double=double: double)
-        meter = loop._Meter(torch.device("cpu"))
+        monkeypatch.setattr(of_losses, "has_float64", lambda device, double=double: double)
+        meter = of_losses.Meter(torch.device("cpu"))
         for value in values[:20_000]:
             meter.add(Loss(total=value, nll=value, kl=value), 500)
         meters.append(meter.read("all", 1))

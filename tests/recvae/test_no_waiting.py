@@ -14,7 +14,7 @@ from recvae.nn import likelihoods
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.noise import Noise
 from recvae.nn.priors import Composite
-from recvae.training.loop import _Meter
+from recvae.training.meter import Meter
 
 ITEMS = 40
 
@@ -97,7 +97,7 @@ def test_no_operation_of_a_step_needs_a_value(name, route, monkeypatch):
     if isinstance(prior, Composite):
         prior.table = prior.table.to("meta")
     network.to("meta")
-    batch, meter = Batch.of(matrix, "meta"), _Meter(torch.device("meta"))
+    batch, meter = Batch.of(matrix, "meta"), Meter(torch.device("meta"))
     for phase in network.phases():
         network.requires_grad_(False)
         parameters = [p for n, p in network.named_parameters() if n in trained[phase.name]]

@@ -1,0 +1,196 @@
+"""The command line under torchrun: runs of several processes, their faults, and how they go on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from recvae.errors import InputError
+from recvae.recommender import load, model_class
+from recvae.training import run_folder
+
+TESTS = Path(__file__).parents[1]
+SMALL = ("--set", "model.hidden=16", "--set", "model.latent=4", "--set", "train.batch_size=20")
+REPEATS = range(int(os.environ.get("RECVAE_REPEATS", "1")))  # of each fault
+ERROR = re.compile(r"^(?:Error: |Stopped)", re.MULTILINE)
+
+
+def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", start=True):
+    """Run recvae under torchrun; return the exit status, the seconds and the text of both streams."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONWARNINGS": "",
+        "OMP_NUM_THREADS": "1",
+        "RECVAE_FAULT": fault,
+        "RECVAE_FAULT_ONCE": str(once),
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += ["--max-restarts", str(restarts), str(TESTS / "ranked" / "faulty.py"), *map(str, words)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    if not start:
+        return process
+    return ended(process)
+
+
+def ended(process, seconds=240):
+    try:
+        text, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"torchrun did not end within {seconds} s: {process.communicate()[0]}")
+    return process.returncode, text
+
+
+def training(dataset, out, *more, model="recvae", epochs=3):
+    return "train", dataset, "--out", out, "--model", model, *SMALL, "--set", f"train.epochs={epochs}", *more
+
+
+def test_two_processes_write_the_run_that_one_process_loads(cli, dataset, tmp_path):
+    status, text = torchrun(*training(dataset, tmp_path / "two", "--set", "train.checkpoint_every=5", epochs=2))
+    assert status == 0, text
+    assert cli(*training(dataset, tmp_path / "one", epochs=2)).status == 0
+    two, one = load(tmp_path / "two"), load(tmp_path / "one")
+    assert run_folder.verify(tmp_path / "two")
+    assert two.best_epoch == one.best_epoch
+    assert two.metrics["validation"] == pytest.approx(one.metrics["validation"], abs=0.003)
+    for name, tensor in one.tensors().items():
+        np.testing.assert_allclose(two.tensors()[name], tensor, atol=1e-4)
+    histories = csr_array(np.eye(two.n_items, dtype=np.float32))
+    np.testing.assert_allclose(two.scores(histories).detach(), one.scores(histories).detach(), atol=1e-3)
+    assert text.count("epoch 1/2") == 1  # one process prints
+
+
+def test_a_verb_of_one_process_is_refused_once(cli, dataset, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    for rank, said in (("0", "Error: 'recvae info' runs in one process: start it without torchrun.\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        answer = cli("info", dataset)
+        assert (answer.status, answer.err) == (2, said)
+
+
+def test_a_model_without_parts_is_refused():
+    with pytest.raises(InputError, match=r"share the items of 'ease'.*mult-dae"):
+        model_class("ease").refuse_parts()
+
+
+def test_a_run_of_several_processes_is_not_continued_by_one_alone(tmp_path):
+    model = model_class("mult-vae")(epochs=2, hidden=(8,), latent=4)
+    matrix = csr_array(np.eye(6, dtype=np.float32))
+    model.fit(matrix, folder=tmp_path / "run")
+    (tmp_path / "run" / run_folder.HELD).write_text("{}")
+    with pytest.raises(InputError, match=r"trained by several processes. Go on with: torchrun --nproc-per-node N"):
+        model.fit(matrix, folder=tmp_path / "run", resume=True)
+
+
+def test_states_within_an_epoch_need_torchrun(tmp_path):
+    model = model_class("mult-vae")(epochs=1, hidden=(8,), latent=4, checkpoint_every=3)
+    with pytest.raises(InputError, match=r"torchrun --nproc-per-node 1"):
+        model.fit(csr_array(np.eye(6, dtype=np.float32)), folder=tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    for model in ("recvae", "mult-vae"):
+        status, text = torchrun(*training(dataset, folder / model, model=model))
+        assert status == 0, text
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", REPEATS)
+@pytest.mark.parametrize("model", ["recvae", "mult-vae"])
+def test_a_killed_process_costs_no_bit(model, repeat, dataset, tmp_path, uninterrupted):
+    update = 10 + 3 * repeat % 11
+    status, text = torchrun(
+        *training(dataset, tmp_path / "run", "--resume", "--set", "train.checkpoint_every=4", model=model),
+        restarts=1,
+        fault=f"kill:{update}",
+        once=tmp_path / "once",
+    )
+    assert status == 0, text
+    assert (tmp_path / "once").exists()
+    weights = run_folder.WEIGHTS
+    assert (tmp_path / "run" / weights).read_bytes() == (uninterrupted / model / weights).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", REPEATS)
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("kill:9", "Another process of this run ended"),
+        ("nan:9", "The loss stopped being a finite number in epoch"),
+        ("full:9", "Cannot write .* File too large"),
+    ],
+)
+def test_one_process_that_fails_ends_all_with_one_sentence(fault, sentence, repeat, dataset, tmp_path):
+    began = time.monotonic()
+    status, text = torchrun(*training(dataset, tmp_path / "run", epochs=20), fault=fault)
+    assert status == 1, text
+    assert len(ERROR.findall(text)) == 1, text
+    assert re.search(sentence, text), text
+    assert time.monotonic() - began < 120
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", REPEATS)
+def test_ctrl_c_on_the_launcher_ends_all_and_the_run_goes_on(repeat, dataset, tmp_path):
+    out = tmp_path / "run"
+    process = torchrun(*training(dataset, out, epochs=2000), start=False)
+    while not (out / run_folder.HELD).is_file():
+        time.sleep(0.1)
+        assert process.poll() is None
+    time.sleep(0.1 * repeat)
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    _, text = ended(process)
+    assert time.monotonic() - began < 40
+    assert len(ERROR.findall(text)) == 1, text
+    assert re.search(r"Stopped. .* holds the best model so far .* Continue with: torchrun --nproc-per-node 2 -m", text)
+    done = len(run_folder.read_metrics(out))
+    status, text = torchrun("train", dataset, "--out", out, "--resume", "--set", f"train.epochs={done + 1}")
+    assert status == 0, text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["recvae", "mult-vae", "mult-dae"])
+def test_saved_by_two_continued_by_four_and_by_one(model, dataset, tmp_path, cli):
+    for ranks in (2, 4, 1):
+        out, epochs = tmp_path / str(ranks), 2
+        words = training(dataset, out, "--resume", "--set", "train.checkpoint_every=3", model=model, epochs=epochs)
+        status, text = torchrun(*words, ranks=2, fault="kill:11")  # within the first epoch, or the second
+        assert status == 1, text
+        held = json.loads((out / run_folder.HELD).read_text())
+        assert held["values"]["within"] is not None
+        status, text = torchrun(*words, ranks=ranks)
+        assert status == 0, text
+        assert text.count("was made by 2 processes") == (ranks != 2)
+    assert cli(*training(dataset, tmp_path / "one", model=model, epochs=2)).status == 0
+    one = load(tmp_path / "one").tensors()
+    for ranks in (2, 4, 1):
+        for name, tensor in load(tmp_path / str(ranks)).tensors().items():
+            np.testing.assert_allclose(tensor, one[name], atol=1e-4, err_msg=f"{ranks} {name}")
+
+
+@pytest.mark.slow
+def test_evaluate_is_the_same_under_torchrun(dataset, tmp_path, cli):
+    assert cli(*training(dataset, tmp_path / "run", epochs=2)).status == 0
+    alone = cli("evaluate", tmp_path / "run", dataset, "--json").json
+    status, text = torchrun("evaluate", tmp_path / "run", dataset, "--json", ranks=3)
+    assert status == 0, text
+    together = json.loads(text[text.index("{") :])
+    name = "recvae"
+    assert together["models"][name]["metrics"] == alone["models"][name]["metrics"]
