@@ -98,7 +98,7 @@ def rows(**changed):
     rates = {RECVAE: 2000.0, SINGLY: 400.0, STACK: 4000.0, ALS: 300.0} | changed.get("rates", {})
     made = [
         {"contender": contender, "load": f"{n} connection{'s' * (n > 1)}", "rate": rate, "p50": 0.003, "p99": 0.01,
-         "failed": 0}
+         "failed": 0, "rates": [rate, 1.1 * rate, 0.9 * rate]}
         for n in CONNECTIONS
         for contender, rate in rates.items()
     ]  # fmt: skip
@@ -110,14 +110,14 @@ def rows(**changed):
 @pytest.mark.parametrize(
     ("changed", "wrk", "broken"),
     [
-        ({}, {RECVAE: 2100.0}, ""),
+        ({}, {RECVAE: [2100.0, 2300.0, 1900.0]}, ""),
         ({"p50": 0.0045}, {}, "p50 in ms above the p50 in process"),
         ({"rates": {SINGLY: 501.0}}, {}, "one request a batch"),
         ({"rates": {STACK: 5001.0}}, {}, "the web stack alone"),
         ({"rates": {ALS: 2001.0}}, {}, "implicit ALS"),
         ({"p99": 0.0251}, {}, "p99 in ms"),
         ({"failed": 1}, {}, "closed loops that failed"),
-        ({}, {STACK: 3000.0}, "ratio of wrk's rate and ours"),
+        ({}, {STACK: [3000.0, 4000.0, 3100.0]}, "ratio of wrk's rate and ours"),
     ],
 )
 def test_a_verdict_breaks_with_its_figure_alone(changed, wrk, broken):

@@ -25,7 +25,7 @@ from data_prep import ml20m_shape
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-ROUNDS = 15  # histories
+ROUNDS = 6  # histories
 LONGEST = 20  # clicks that build a history
 ARGUMENTS = (
     "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

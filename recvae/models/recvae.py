@@ -94,11 +94,11 @@ class RecVAEEncoder(nn.Module):
     def after_first(self, h: Tensor) -> Tensor:
         """Return the input of both heads, (B, H), from the first layer before its non-linearity, (B, H)."""
         first, *later = self.norms
-        h = first(nn.functional.silu(h))
-        skips = h
-        for layer, norm in zip(self.inner, later, strict=True):
+        h = skips = first(nn.functional.silu(h))
+        for place, (layer, norm) in enumerate(zip(self.inner, later, strict=True)):
+            if place:
+                skips = skips + h
             h = norm(nn.functional.silu(layer(h) + skips))
-            skips = skips + h
         return h
 
 

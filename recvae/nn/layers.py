@@ -3,12 +3,24 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import Context, GradientMemory, blocks_of, gathered_sum, product, product_of_blocks, rounding
+from recvae.nn.kernels import (
+    Context,
+    GradientMemory,
+    blocks_of,
+    columns_of,
+    gathered_sum,
+    product,
+    product_of_blocks,
+    product_of_columns,
+    rounding,
+)
 from recvae.nn.shards import Items, Shard, all_items, draw, items_here, shard_of
 
 ROWS_AT_ONCE = 1024  # rows of a first layer's gradient at a time: few enough to stay in the cache
@@ -42,7 +54,7 @@ class ClickLinear(nn.Module):
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
         """Sum the clicked rows of the table."""
         if not torch.is_grad_enabled():
-            return self._joined(batch.row_sums(self.weight, values)) + self.bias
+            return self._joined(batch.row_sums(self.weight, values)).add_(self.bias)
         summed: Tensor = _GatheredSum.apply(self.weight, batch, values, self.memory)  # type: ignore[no-untyped-call]  # torch ships it without types
         return self._joined(summed) + self.bias
 
@@ -139,15 +151,21 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs)
         self.memory = GradientMemory()
         self.blocks: Tensor | None = None
+        self.columns: NDArray[np.float32] | None = None
 
     def hold(self) -> None:
-        """Take memory for a second copy of the weight, which makes answers faster; it may not change from now on."""
-        self.blocks = blocks_of(self.weight)
+        """Take memory for two more copies of the weight, one for products with a single row and one for those with
+        several: answers are faster. The weight may not change from now on.
+        """
+        self.blocks, self.columns = blocks_of(self.weight), columns_of(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, outputs) from (B, inputs)."""
         if not torch.is_grad_enabled():
-            if self.blocks is not None and len(input) > 1 and not rounding():
+            if len(input) == 1:
+                if self.columns is not None and not rounding():
+                    return product_of_columns(input, self.columns, self.bias)
+            elif self.blocks is not None and not rounding():
                 return product_of_blocks(input, self.blocks, self.bias)
             return product(input, self.weight, self.bias)
         out: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch ships it without types

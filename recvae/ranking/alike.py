@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,9 @@ def cosines_among(vectors: Tensor, items: Tensor) -> Callable[[Tensor], Tensor]:
     vectors = vectors.detach()
     own = vectors.index_select(0, items.to(vectors.device).flatten()).view(*items.shape, vectors.shape[1])  # (b, P, K)
     own /= torch.linalg.vector_norm(own, dim=2, keepdim=True).clamp_min_(1e-12)
+    if own.device.type == "cpu" and own.dtype == torch.float32:  # NumPy takes half of the time of torch.bmm
+        array, users = own.numpy(), np.arange(len(items))
+        return lambda places: torch.from_numpy(np.matmul(array, array[users, places.numpy()][:, :, None])[:, :, 0])
     rows = torch.arange(len(items), device=vectors.device)
     across = own.transpose(1, 2)  # so, and not as own times a column, torch multiplies fast
     return lambda places: torch.bmm(own[rows, places.to(vectors.device)][:, None], across)[:, 0]

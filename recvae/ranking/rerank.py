@@ -18,18 +18,20 @@ are ``WIDER`` times as many candidates, and the list is chosen anew: until it is
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.errors import InputError
 from recvae.matrices import Rows
 from recvae.queries import Query
+from recvae.ranking import mixing
 from recvae.ranking.mixing import CANDIDATES, WIDER, WITH_TAGS, first_by_tags, limit_of_tags
 from recvae.ranking.selection import top_k
 
-_AT_ONCE = 1 << 12  # candidates of the users that are treated together on a CPU: their vectors stay in its cache
+_AT_ONCE = 1 << 11  # candidates of the users that are treated together on a CPU: their vectors stay in its cache
 _AT_ONCE_ON_A_DEVICE = 1 << 20
-_BITS = 63  # tags in a word
 
 Alike = Callable[[Tensor], Callable[[Tensor], Tensor]]
 """How alike items are: :meth:`recvae.recommender.Recommender.similarity_among`."""
@@ -39,13 +41,13 @@ Alike = Callable[[Tensor], Callable[[Tensor], Tensor]]
 class Reranker:
     """Chooses lists within the rules of a query; ``most`` and ``diversity`` are its ``most_per_tag`` and ``diversity``.
 
-    ``most`` is None where there is no such rule, and ``tags`` holds the tags of the items (:class:`_Tags`) where there
-    is.
+    ``most`` is None where there is no such rule, and ``tags`` has the tags of the items, rows (n_items, T), where
+    there is.
     """
 
     most: int | None
     diversity: float
-    tags: "_Tags | None"
+    tags: Rows | None
     alike: Alike | None
 
     def __call__(self, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -54,53 +56,80 @@ class Reranker:
         ``scores`` float32 (b, n_items), -inf for items that may not be listed, k <= n_items. Short lists end with
         scores of -inf. Raises :class:`WorkError` where a score is NaN.
         """
-        n, n_items = scores.shape
-        best = scores.new_full((n, k), -torch.inf)
-        columns = torch.zeros((n, k), dtype=torch.int64, device=scores.device)
-        rows = torch.arange(n, device=scores.device)
+        n_items = scores.shape[1]
+        best = columns = rows = None
         wide = min(n_items, (CANDIDATES if self.tags is None else WITH_TAGS) * k)
-        while len(rows):
-            of_rows = scores if len(rows) == n else scores[rows]
-            values, items = top_k(of_rows, wide)
-            at_once = max(1, (_AT_ONCE if scores.device.type == "cpu" else _AT_ONCE_ON_A_DEVICE) // wide)
-            parts = zip(torch.split(values, at_once), torch.split(items, at_once), strict=True)
+        while True:
+            values, items = top_k(scores if rows is None else scores[rows], wide)
             if self.diversity or self.tags is None or self.most is None:
-                places = torch.cat([self._chosen(*part, k) for part in parts])
+                places = self._chosen(values, items, k)
             else:
-                places = self.tags.first(values, items, self.most, k)
+                lengths = (values > -torch.inf).sum(1).tolist()
+                places = torch.from_numpy(first_by_tags(items.tolist(), lengths, self.tags, self.most, k)).to(
+                    items.device
+                )
             chosen = places.clamp_min(0)
-            best[rows] = values.gather(1, chosen).masked_fill_(places < 0, -torch.inf)
-            columns[rows] = items.gather(1, chosen)
+            found, taken = values.gather(1, chosen).masked_fill_(places < 0, -torch.inf), items.gather(1, chosen)
+            if best is None or columns is None or rows is None:
+                best, columns, rows = found, taken, torch.arange(len(found), device=found.device)
+            else:
+                best[rows], columns[rows] = found, taken
             if wide == n_items or self.tags is None:  # only tags leave candidates out
-                break
-            short = (best[rows, -1] == -torch.inf) & (values[:, -1] > -torch.inf)
+                return best, columns
+            short = (found[:, -1] == -torch.inf) & (values[:, -1] > -torch.inf)
+            if not short.any():
+                return best, columns
             rows, wide = rows[short], min(n_items, WIDER * wide)
-        return best, columns
 
     def _chosen(self, scores: Tensor, items: Tensor, k: int) -> Tensor:
         """Return the places of the chosen candidates in their order, int64 (b, k), -1 where there are none left.
 
         ``scores`` float32 (b, P) and ``items`` int64 (b, P): the candidates, best first.
         """
-        n, width = scores.shape
-        worth = _relevance(scores).mul_(1 - self.diversity).masked_fill_(scores == -torch.inf, -torch.inf)
-        alike = None if self.alike is None else self.alike(items)
-        counter = None if self.tags is None or self.most is None else self.tags.counter(items, self.most)
-        places = torch.full((n, k), -1, dtype=torch.int64, device=scores.device)
-        nearest: Tensor | None = None  # (b, P): the greatest similarity to a chosen item
-        for place in range(min(k, width)):
-            now = worth if nearest is None else torch.add(worth, nearest, alpha=-self.diversity)
-            highest, chosen = now.max(1)  # the first of equal values
-            places[:, place] = chosen.masked_fill(highest == -torch.inf, -1)
-            if place + 1 == k:
-                break  # a list that has ended before chooses on, to no effect
-            worth.scatter_(1, chosen[:, None], -torch.inf)
-            if alike is not None:
-                near = alike(chosen).to(worth)
-                nearest = near if nearest is None else torch.maximum(nearest, near, out=nearest)
-            if counter is not None:
-                worth.masked_fill_(counter.full(chosen), -torch.inf)
+        on_cpu = scores.device.type == "cpu"
+        width = scores.shape[1]
+        at_once = max(1, (_AT_ONCE if on_cpu else _AT_ONCE_ON_A_DEVICE) // width)
+        worth = mixing.relevance(scores.cpu().numpy(), 1 - self.diversity)
+        words = None if self.tags is None else mixing.words_of(self.tags, items.cpu().numpy())
+        places = torch.full((len(scores), k), -1, dtype=torch.int64, device=scores.device)
+        for start in range(0, len(scores), at_once):
+            rows = slice(start, start + at_once)
+            own = None if words is None else words[:, rows]
+            if on_cpu:
+                self.steps(worth[rows], items[rows], own, places.numpy()[rows, :width])
+            else:
+                left = torch.from_numpy(worth[rows]).to(scores.device)
+                self.steps_on_a_device(left, items[rows], own, places[rows, :width])
         return places
+
+    def steps(
+        self, left: NDArray[np.float32], items: Tensor, words: NDArray[np.int64] | None, places: NDArray[np.int64]
+    ) -> None:
+        """:func:`recvae.ranking.mixing.steps` of the candidates ``items`` (b, P)."""
+        alike = None if self.alike is None or not self.diversity else self.alike(items)
+        among = None if alike is None else lambda chosen: alike(torch.from_numpy(chosen)).numpy()
+        mixing.steps(left, self.diversity, among, words, self.most, places)
+
+    def steps_on_a_device(self, worth: Tensor, items: Tensor, words: NDArray[np.int64] | None, places: Tensor) -> None:
+        """:meth:`steps` with torch alone."""
+        alike = None if self.alike is None or not self.diversity else self.alike(items)
+        tags = [] if words is None else list(torch.from_numpy(words).to(items.device))
+        seen = [[own.new_zeros(len(own), 1) for _ in range(self.most or 0)] for own in tags]
+        nearest: Tensor | None = None
+        for place in range(places.shape[1]):
+            now = worth if nearest is None else worth - nearest
+            highest, best = now.max(1)
+            places[:, place] = best.masked_fill(highest == -torch.inf, -1)
+            worth.scatter_(1, best[:, None], -torch.inf)
+            if alike is not None:
+                near = alike(best).to(worth) * self.diversity
+                nearest = near if nearest is None else torch.maximum(nearest, near, out=nearest)
+            for own, counts in zip(tags, seen, strict=True):
+                of_best = own.gather(1, best[:, None])
+                for often, less in zip(counts[:0:-1], counts[-2::-1], strict=True):
+                    often |= less & of_best
+                counts[0] |= of_best
+                worth.masked_fill_((own & counts[-1]) != 0, -torch.inf)
 
 
 def reranker(query: Query, item_tags: Rows | None, alike: Alike | None) -> Reranker | None:
@@ -115,61 +144,4 @@ def reranker(query: Query, item_tags: Rows | None, alike: Alike | None) -> Reran
         raise InputError("most_per_tag is about the tags of the items, and these are not known.")
     if query.diversity and alike is None:
         raise InputError("diversity needs to know which items are alike, and this ranking does not.")
-    return Reranker(most, query.diversity, None if most is None else _Tags(item_tags), alike)
-
-
-def _relevance(scores: Tensor) -> Tensor:
-    """Return scores (b, P), best first, as numbers from 0 to 1, those of -inf apart."""
-    halves = scores.clamp(max=torch.finfo(scores.dtype).max) / 2  # a difference of halves does not overflow
-    worst = halves.masked_fill(scores == -torch.inf, torch.inf).amin(1, keepdim=True)
-    span = halves[:, :1] - worst
-    return torch.where(span > 0, (halves - worst) / span, 1.0)
-
-
-class _Tags:
-    """The tags of all items, rows (n_items, T), as tensors."""
-
-    def __init__(self, item_tags: Rows | None) -> None:
-        assert item_tags is not None
-        self.table = item_tags
-        self.n_words = -(-item_tags.shape[1] // _BITS)
-        self.starts = torch.from_numpy(item_tags.indptr).long()
-        self.tags = torch.from_numpy(item_tags.indices).long()
-
-    def first(self, scores: Tensor, items: Tensor, most: int, k: int) -> Tensor:
-        """Return :func:`recvae.ranking.mixing.first_by_tags` of scores float32 and items int64 (b, P), best first."""
-        lengths = (scores > -torch.inf).sum(1).tolist()
-        places = first_by_tags(items.tolist(), lengths, self.table, most, k)
-        return torch.from_numpy(places).to(items.device)
-
-    def counter(self, items: Tensor, most: int) -> "_Counter":
-        """Return the counter of the tags of candidates, int64 (b, P)."""
-        device = items.device
-        starts = self.starts.to(device)
-        first, lengths = starts[items], starts[items + 1] - starts[items]
-        steps = torch.arange(int(lengths.max()) if lengths.numel() else 0, device=device)[:, None, None]
-        where = (first + steps).clamp_(max=max(0, len(self.tags) - 1))
-        tags = self.tags.to(device)[where]  # (M, b, P), of which those after an item's own count nothing
-        bits = torch.bitwise_left_shift(torch.ones_like(tags), tags % _BITS).masked_fill_(steps >= lengths, 0)
-        words = torch.zeros((self.n_words, *items.shape), dtype=torch.int64, device=device)
-        return _Counter(words.scatter_add_(0, tags // _BITS, bits), most)
-
-
-class _Counter:
-    """Counts the tags of the chosen items of each list, up to ``most``.
-
-    ``words`` int64 (W, b, P): the tags of the candidates, a bit each.
-    """
-
-    def __init__(self, words: Tensor, most: int) -> None:
-        self.words = words
-        self.seen = words.new_zeros(most, *words.shape[:2])  # (most, W, b): the tags seen once, twice and so on
-
-    def full(self, chosen: Tensor) -> Tensor:
-        """Count the items that were chosen, int64 (b,) places; return which candidates have a full tag, (b, P)."""
-        words, seen = self.words, self.seen
-        tags = words.gather(2, chosen[None, :, None].expand(len(words), -1, 1))[:, :, 0]
-        seen[1:] |= seen[:-1] & tags
-        seen[0] |= tags
-        held = (words & seen[-1][:, :, None]) != 0
-        return held[0] if len(held) == 1 else held.any(0)
+    return Reranker(most, query.diversity, None if most is None else item_tags, alike)

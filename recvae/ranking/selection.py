@@ -1,26 +1,29 @@
-"""The best of each row of scores, in the order of a stable sort: equal scores go to the lower index."""
+"""The best of each row of scores in tensors: on a CPU by :mod:`recvae.ranking.best`, on a device by torch."""
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recvae.errors import WorkError
-from recvae.ranking.best import NOT_NUMBERS, top_k_of_one
-
-FEW_ROWS = 4  # a request or two: the number of operations takes time there, not their size
+from recvae.ranking import best
+from recvae.ranking.best import NOT_NUMBERS
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the values and column indices of each row's ``k`` best, as a stable descending sort would give them.
 
-    ``scores`` float32 (B, I), ``k`` <= I. Columns that score -inf are in no particular order. Raises
-    :class:`WorkError` where a score is NaN.
+    ``scores`` float32 (B, I), ``k`` <= I. Columns that score -inf are in no particular order, and may be named more
+    than once. Raises :class:`WorkError` where a score is NaN.
     """
-    if 0 < len(scores) < FEW_ROWS and scores.device.type == "cpu":
-        rows = [top_k_of_one(row, k) for row in scores.numpy()]
-        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))  # type: ignore[return-value]
+    if scores.device.type != "cpu":
+        return top_k_on_a_device(scores, k)
+    values, columns = best.top_k(scores.numpy(), k)
+    return torch.from_numpy(values), torch.from_numpy(columns)
+
+
+def top_k_on_a_device(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """:func:`top_k` with torch alone, where an operation on all rows costs least."""
     candidates, columns, bound = _candidates(scores, k + 1)
     values, columns = values_and_columns(first(keys(candidates, columns), k))
     # Only where the k-th value is the bound itself may a column elsewhere have the same value and a lower index.
@@ -32,26 +35,20 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values and columns, (B, at least k), that hold each row's ``k`` best, and a bound (B,) on all others.
-
-    The columns of many rows are dealt into blocks: each block's maximum is one cheap reduction, and only the k blocks
-    with the highest maxima can hold the k best. The smallest of these maxima bounds everything elsewhere.
-    """
+    """Return values and columns, (B, at least k), that hold each row's ``k`` best, and a bound (B,) on all others."""
     n_rows, n_items = scores.shape
     if k >= n_items:
         _refuse_nan(scores)
         columns = torch.arange(n_items, device=scores.device).expand(n_rows, -1)
         return scores, columns, scores.new_full((n_rows,), -torch.inf)
-    size = math.isqrt(n_items // k)  # columns per block: as many candidates as there are blocks
+    size = math.isqrt(n_items // k)
     if size < 4:
-        columns = _largest(scores, k)
-        values = scores.gather(1, columns)
+        values, columns = scores.topk(k, dim=1, sorted=False)
         _refuse_nan(values)  # a NaN counts as the largest
         return values, columns, values.amin(1)
     blocks = n_items // size
-    grid = scores[:, : blocks * size].view(n_rows, size, blocks)  # block b has the columns b, b + blocks, ...
-    highest = grid.amax(1)  # (B, blocks); a NaN stays one
-    chosen = _largest(highest, k)
+    grid = scores[:, : blocks * size].view(n_rows, size, blocks)
+    highest, chosen = grid.amax(1).topk(k, dim=1, sorted=False)  # only these blocks can hold the k best
     steps = torch.arange(0, blocks * size, blocks, device=scores.device)
     columns = (chosen[:, None, :] + steps[:, None]).flatten(1)
     values = grid.gather(2, chosen[:, None, :].expand(-1, size, -1)).flatten(1)
@@ -59,7 +56,7 @@ def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     values = torch.cat((values, scores[:, blocks * size :]), dim=1)
     columns = torch.cat((columns, rest.expand(n_rows, -1)), dim=1)
     _refuse_nan(values)
-    return values, columns, highest.gather(1, chosen).amin(1)
+    return values, columns, highest.amin(1)
 
 
 def keys(values: Tensor, columns: Tensor) -> Tensor:
@@ -76,20 +73,8 @@ def values_and_columns(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first(keys: Tensor, k: int) -> Tensor:
-    """Return each row's ``k`` smallest keys in order. On a CPU NumPy selects far faster than torch."""
-    if keys.device.type != "cpu":
-        return keys.topk(k, dim=1, largest=False).values
-    array = keys.numpy()
-    if k < array.shape[1]:
-        array = np.partition(array, k - 1, axis=1)[:, :k]
-    return torch.from_numpy(np.sort(array, axis=1))
-
-
-def _largest(values: Tensor, k: int) -> Tensor:
-    """Return the places of each row's ``k`` largest values, int64, in no particular order."""
-    if values.device.type != "cpu":
-        return values.topk(k, dim=1, sorted=False).indices
-    return torch.from_numpy(np.argpartition(values.numpy(), -k, axis=1)[:, -k:])
+    """Return each row's ``k`` smallest keys in order."""
+    return keys.topk(k, dim=1, largest=False).values
 
 
 def _refuse_nan(scores: Tensor) -> None:

@@ -45,7 +45,7 @@ from recvae.queries import (
     refuse_other_catalogue,
     with_conditions,
 )
-from recvae.ranking.best import NOT_NUMBERS, tiles, top_k_of_one
+from recvae.ranking.best import NOT_NUMBERS, tiles, top_k
 from recvae.ranking.masks import hidden_items, keep_admissible
 from recvae.ranking.mixing import CANDIDATES, WIDER, WITH_TAGS, first_by_tags, limit_of_tags, mixed
 from recvae.ranking.reasons import find_reasons
@@ -250,10 +250,9 @@ class Exported:
             part = query.of(rows)
             block = self._similarity(part.histories.indices)
             keep_admissible(block, part, self._item_tags(query))
-            for place, row in enumerate(block, start=rows.start):
-                best, columns = top_k_of_one(row, width)
-                scores[place, :width] = best
-                found[place, :width] = np.where(best == -np.inf, -1, columns)
+            best, columns = top_k(block, width)
+            scores[rows, :width] = best
+            found[rows, :width] = np.where(best == -np.inf, -1, columns)
         return Answer(found, scores)
 
     # --- of answers ---------------------------------------------------------------------------------------------

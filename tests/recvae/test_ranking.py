@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from recvae.errors import InputError, WorkError
 from recvae.queries import Query
 from recvae.ranking.lists import rank
-from recvae.ranking.selection import top_k
+from recvae.ranking.selection import top_k, top_k_on_a_device
 
 
 def scorer(scores):
@@ -81,28 +81,31 @@ def test_top_k_is_the_stable_sort(rows, items, k, distinct, seed):
     scores[:, ::3] *= -1
     scores[scores.abs() < 0.1] *= 0
     k = min(k, items)
-    values, columns = top_k(scores, k)
     expected_values, expected = scores.sort(dim=1, descending=True, stable=True)
-    assert torch.equal(values, expected_values[:, :k])
-    assert torch.equal(columns, expected[:, :k])
+    for select in (top_k, top_k_on_a_device):
+        values, columns = select(scores, k)
+        assert torch.equal(values, expected_values[:, :k])
+        assert torch.equal(columns, expected[:, :k])
 
 
 @pytest.mark.parametrize("place", [0, 350, 698, 699])
 @pytest.mark.parametrize("nan", [np.nan, -np.nan])
 @pytest.mark.parametrize("rows", [1, 2, 9])
 @pytest.mark.parametrize("k", [2, 300, 699, 700])
-def test_a_nan_anywhere_is_an_error(place, nan, rows, k):
+@pytest.mark.parametrize("select", [top_k, top_k_on_a_device])
+def test_a_nan_anywhere_is_an_error(place, nan, rows, k, select):
     scores = torch.zeros(rows, 700)
     scores[-1, place] = nan
     with pytest.raises(WorkError, match="not numbers"):
-        top_k(scores, k)
+        select(scores, k)
 
 
 @pytest.mark.parametrize("rows", [1, 9])
-def test_a_few_finite_scores_among_infinitely_low_ones(rows):
+@pytest.mark.parametrize("select", [top_k, top_k_on_a_device])
+def test_a_few_finite_scores_among_infinitely_low_ones(rows, select):
     scores = torch.full((rows, 700), -torch.inf)
     scores[:, [3, 600]] = torch.tensor([1.0, 2.0])
-    values, columns = top_k(scores, 4)
+    values, columns = select(scores, 4)
     for row in range(rows):
         assert columns[row, :2].tolist() == [600, 3]
         assert values[row].tolist() == [2, 1, -np.inf, -np.inf]

@@ -1,6 +1,7 @@
 """Lists by rules about tags and by diversity: equal to slow loops, full, and the same whoever else is asked about."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import oracles_ranking as oracle
@@ -16,6 +17,7 @@ import recvae
 from recvae.errors import InputError, WorkError
 from recvae.queries import Query
 from recvae.ranking.lists import rank
+from recvae.ranking.rerank import Reranker
 from recvae.registry import MODELS
 from recvae.training.vocabulary import Vocabulary
 
@@ -133,6 +135,19 @@ def test_other_users_change_nothing(world, batch_size, k, diversity):
     for user in range(len(world.scores)):
         for one, two in zip(together, world.answer(rows=[user], **rules), strict=True):
             np.testing.assert_array_equal(one[user], two[0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(world=worlds(), k=RULES["k"], diversity=RULES["diversity"], most=RULES["most_per_tag"])
+def test_the_steps_on_a_device_choose_the_same(world, k, diversity, most):
+    def as_there(self, left, items, words, places):
+        self.steps_on_a_device(torch.from_numpy(left), items, words, torch.from_numpy(places))
+
+    rules = {"k": k, "diversity": diversity, "most_per_tag": most if world.items.tag_names else None}
+    with mock.patch.object(Reranker, "steps", as_there):
+        there = world.answer(**rules)
+    for one, two in zip(world.answer(**rules), there, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_tags_for_each_user_are_as_for_all():

@@ -10,8 +10,8 @@ from recvae.errors import InputError
 from recvae.nn.layers import init_fan_in, init_xavier
 from recvae.nn.shards import BLOCK, Shard, draw
 from recvae.queries import Query
-from recvae.ranking import rank
 from recvae.ranking.held import rank_held
+from recvae.ranking.lists import rank
 from recvae.training.tensor_files import fill_tensors, stream_tensors
 from recvae.training.tensors import Expected
 

@@ -22,7 +22,9 @@ def loaded_model(name: str, items: int, hidden: int, latent: int) -> Any:
     model = getattr(recvae, name)(hidden=widths[name], latent=latent, epochs=1, batch_size=16, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         model.fit(ml20m_shape(users=16, items=items, clicks=1000)).save(Path(folder) / "run")
-        return recvae.load(Path(folder) / "run", device="cpu")
+        loaded = recvae.load(Path(folder) / "run", device="cpu")
+    loaded.hold()
+    return loaded
 
 
 def measure(arguments: Namespace) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What the figures of the service must be, and their table."""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import amount
@@ -13,8 +14,11 @@ Row = dict[str, Any]
 Verdict = dict[str, Any]
 
 
-def judge(rows: Sequence[Row], in_process: float, wrk: dict[str, float]) -> list[Verdict]:
-    """Return what must hold of the rows, each with its figure, its bound and whether it holds."""
+def judge(rows: Sequence[Row], in_process: float, wrk: Mapping[str, Sequence[float]]) -> list[Verdict]:
+    """Return what must hold of the rows, each with its figure, its bound and whether it holds.
+
+    ``wrk``: the rates that wrk found for some contenders, a rate after each of our rates with the most connections.
+    """
     of = {(row["contender"], row["load"]): row for row in rows}
     one, most = "1 connection", f"{CONNECTIONS[-1]} connections"
     rate = {contender: of[contender, most]["rate"] for contender in (RECVAE, SINGLY, STACK, ALS)}
@@ -29,8 +33,9 @@ def judge(rows: Sequence[Row], in_process: float, wrk: dict[str, float]) -> list
         verdict("requests of closed loops that failed", closed_failures, at_most=0),
     ]
     for contender, theirs in wrk.items():
-        ours = of[contender, most]["rate"]
-        ratio = max(ours / theirs, theirs / ours)
+        ours = of[contender, most]["rates"]
+        ratio = statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+        ratio = max(ratio, 1 / ratio)
         verdicts.append(verdict(f"{contender}: ratio of wrk's rate and ours", ratio, at_most=AGREE))
     return verdicts
 
