@@ -1,8 +1,8 @@
 """Variational autoencoders for collaborative filtering, right to their papers.
 
-The public objects, :class:`Recommender`, :class:`Query`, :class:`Answer`, :func:`load` and the class of every
-registered model, are imported on first use (PEP 562), so that ``import recvae`` costs nothing. ``__init__.pyi``
-declares them for editors and type checkers.
+The public objects, :class:`Recommender`, :class:`Query`, :class:`Answer`, :func:`load`, :func:`write_lists` and the
+class of every registered model, are imported on first use (PEP 562), so that ``import recvae`` costs nothing.
+``__init__.pyi`` declares them for editors and type checkers.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ _HOME = {
     "RecvaeError": "recvae.errors",
     "load": "recvae.recommender",
     "register": "recvae.registry",
+    "write_lists": "recvae.serving.lists.walk",
     **HOMES,
 }
 

@@ -17,6 +17,7 @@ from recvae.queries import Query as Query
 from recvae.recommender import Recommender as Recommender
 from recvae.recommender import load as load
 from recvae.registry import register as register
+from recvae.serving.lists.walk import write_lists as write_lists
 
 __version__: str
 __all__: list[str]

@@ -32,7 +32,7 @@ def test_the_public_names_of_recvae():
     assert set(recvae.__all__) == {
         "Answer", "Blend", "ConditionalVAE", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE",
         "Popularity", "Query", "RecVAE", "RecVAEEDLAE", "Recommender", "RecvaeError", "VAEAC", "VampVAE",
-        "__version__", "load", "register",
+        "__version__", "load", "register", "write_lists",
     }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'RecVea'"):
         recvae.RecVea  # noqa: B018 - the access is the test
@@ -59,7 +59,7 @@ class Hide:
                                       "threadpoolctl", "pooch", "platformdirs", "matplotlib"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Hide())
-import recvae.nn.batches, recvae.nn.likelihoods, recvae.nn.schedules, recvae.training.loop, recvae.ranking
+import recvae.nn.batches, recvae.nn.likelihoods, recvae.nn.schedules, recvae.training.loop, recvae.ranking.lists
 import recvae.models.mult, recvae.models.recvae, recvae.models.vaeac, recvae.models.vamp
 print("fine")
 """

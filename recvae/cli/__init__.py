@@ -15,6 +15,7 @@ from recvae.cli.benchmark import benchmark
 from recvae.cli.blend import blend
 from recvae.cli.diagnose import diagnose
 from recvae.cli.evaluate import evaluate
+from recvae.cli.export import export
 from recvae.cli.info import info
 from recvae.cli.output import HELD
 from recvae.cli.prepare import prepare
@@ -43,9 +44,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (
-    *(quickstart, prepare, train, evaluate, diagnose, recommend, similar, serve, promote, blend, benchmark, tune, info),
-):
+_VERBS = (
+    quickstart,
+    prepare,
+    train,
+    evaluate,
+    diagnose,
+    recommend,
+    similar,
+    serve,
+    export,
+    promote,
+    blend,
+    benchmark,
+    tune,
+    info,
+)
+for _verb in _VERBS:
     app.command()(_verb)
 
 _SMALLER_MODEL = (
@@ -60,6 +75,7 @@ _FOR_LESS_MEMORY = {  # the remedy, by verb
     "benchmark": f"{_SMALLER_MODEL} --models leaves some out.",
     "evaluate": "Close other programs, or use a machine with more memory: the model has to be in it whole.",
     "recommend": "Ask for a smaller -k, or for some of the histories at a time; the model has to be in memory whole.",
+    "export": "Close other programs, or use a machine with more memory: the model has to be in it about three times.",
     "diagnose": "Use fewer --users or --samples, or a machine with more memory: the model has to be in it whole.",
 }
 

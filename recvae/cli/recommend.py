@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae.cli.blocks import Block
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
+from recvae.cli.lists import Parts, begun_with, by_parts, write_parts
 from recvae.cli.options import (
     Allow,
     AllowEach,
@@ -19,32 +21,36 @@ from recvae.cli.options import (
     Diversity,
     Json,
     K,
+    ModelFolder,
     MostPerTag,
     Overwrite,
     Quiet,
-    RunFolder,
     TagsFrom,
     Threads,
 )
-from recvae.cli.output import Block, check_output, hold, write_blocks
+from recvae.cli.output import check_output, hold, write_blocks
 from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal, amount
-from recvae.cli.threads import use_threads
+from recvae.cli.threads import use_threads_of
 
 if TYPE_CHECKING:
     from recvae.queries import Query
-    from recvae.recommender import Recommender
+    from recvae.serving.model import Model
 
 _BLOCK = 16_384  # users ranked at a time: bounds memory and gives progress something to show
 _EXPLAINED = 128  # users at a time with reasons, which take longer
 _SHOWN = 3  # users on the terminal
+_PARTS = "Lists in a folder (histories of any size; a file of lists for each file of histories)"
 
 
 def recommend(
-    run: RunFolder,
+    run: ModelFolder,
     histories: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV or Parquet, or - for standard input: a row per user and item."),
+        typer.Option(
+            metavar="FILE|DIR",
+            help="CSV or Parquet, or - for standard input: a row per user and item; or a folder of such files.",
+        ),
     ] = None,
     item: Annotated[
         list[str] | None,
@@ -78,8 +84,33 @@ def recommend(
         typer.Option(metavar="N", help="For each item, N items of the history that raised it most, at most 100."),
     ] = 0,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Rank the items of the history too.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a .parquet, .csv or .jsonl file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR", help="Write to a .parquet, .csv or .jsonl file; without such an ending, to a folder."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where it was stopped, to the same bytes.", rich_help_panel=_PARTS)
+    ] = False,
+    sort: Annotated[
+        bool,
+        typer.Option(
+            "--sort", help="Sort by user on the disk first: for users in several files.", rich_help_panel=_PARTS
+        ),
+    ] = False,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="A row per user with list columns (Parquet).", rich_help_panel=_PARTS)
+    ] = False,
+    condition_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A column of each user's conditions, or of an attribute's values; may be repeated.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = "auto",
     json: Json = False,
@@ -94,11 +125,15 @@ def recommend(
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --allow in-stock.csv --deny-tag Horror[/]
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --most-per-tag 3 --diversity 0.3[/]
     [dim]recvae recommend runs/ml-1m-recvae --item 'toy story' --item 'matrix, the' --reasons 3[/]
+    [dim]recvae recommend runs/ml-1m-recvae --histories all-users/ --out lists/ -k 100[/]
     """
-    use_threads(threads)  # before torch is loaded
+    parts = by_parts(histories, out)
+    begun = begun_with(out) if parts and resume and threads == "auto" and out is not None else threads
+    number = use_threads_of(run, begun)  # before torch is loaded
     from recvae.errors import InputError
+    from recvae.matrices import Rows
     from recvae.queries import MOST_REASONS, Query
-    from recvae.recommender import load
+    from recvae.serving.model import load_model
 
     terminal = Terminal(json=json, quiet=quiet)
     words = Words(allow, deny, allow_tag, deny_tag, dataset, most_per_tag, diversity, allow_each, deny_each)
@@ -106,18 +141,31 @@ def recommend(
         raise InputError("Name the clicked items with --histories FILE or with --item ID_OR_TITLE, one of the two.")
     if histories is None and not (allow_each is None and deny_each is None):
         raise InputError("--allow-each and --deny-each are about the users of --histories. Use --allow and --deny.")
+    if not parts and (resume or sort or wide or condition_column):
+        raise InputError(
+            "--resume, --sort, --wide and --condition-column are for lists in a folder: name it with --out DIR."
+        )
     if k < 1:
         raise InputError(f"-k must be at least 1, and is {k}.")
     if not 0 <= reasons <= MOST_REASONS:
         raise InputError(f"--reasons must be from 0 to {MOST_REASONS}, and is {reasons}.")
     if out is not None:
         hold(out, run, histories, *words.inputs())
-        check_output(out, overwrite=overwrite)
-    model = load(run, device)
+        if not parts:
+            check_output(out, overwrite=overwrite)
+    model = load_model(run, device, number)
     _check_ratings(model, run, histories, rating_column)
     if condition:
         model.encode_conditions([condition])  # said before a file is read: a condition that there is not
     rules = words.rules(terminal, model, run, item_column)
+    if parts and histories is not None and out is not None:
+        names = user_column, item_column, rating_column, condition_column or []
+        options = Parts(histories, out, k, *names, wide, sort, resume, overwrite)
+        found, each = words.tables(terminal, model, rules, user_column, item_column)
+        more = {**found, **words.reranking(), "each": each, "conditions": condition or None}
+        more |= {"exclude_seen": not include_seen, "reasons": reasons}
+        write_parts(terminal, model, run, options, rules.asked, more, number)
+        return
     users: Sequence[str | None] = [None]
     if histories is not None:
         users, clicks, unknown = _read(terminal, model, histories, user_column, item_column, rating_column)
@@ -125,7 +173,7 @@ def recommend(
         columns, unknown = find_items(model, item or [])
         if not columns:
             raise InputError(unknown_items(model, unknown))
-        clicks, _ = model.encode([[model.items.ids[column] for column in columns]])
+        clicks = Rows.of_lists([sorted(columns)], model.n_items, model.named_value)
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     asked = {**({"conditions": condition} if condition else {}), **rules.asked}
@@ -150,7 +198,7 @@ def recommend(
     _show(terminal, model, users, clicks, next(blocks), condition or [])
 
 
-def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rating_column: str | None) -> None:
+def _check_ratings(model: "Model", run: Path, histories: Path | None, rating_column: str | None) -> None:
     """Raise :class:`InputError` where a column of ratings is missing or means nothing."""
     from recvae.errors import InputError
 
@@ -164,7 +212,7 @@ def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rati
 
 def _read(
     terminal: Terminal,
-    model: "Recommender",
+    model: "Model",
     file: Path,
     user_column: str,
     item_column: str,
@@ -172,10 +220,10 @@ def _read(
 ) -> tuple[list[str], Any, list[str]]:
     """Return a file's users in order of first appearance, their clicks or ratings (CSR), and the items not known."""
     import numpy as np
-    from scipy.sparse import csr_array
 
     from data_prep import read_interactions
     from recvae.errors import DataError
+    from recvae.matrices import Rows
 
     with terminal.amounts(bytes=True) as progress:
         data, _ = read_interactions(
@@ -189,12 +237,12 @@ def _read(
     column_of = np.array([model.items.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]
     known = columns >= 0
-    entries = values[known].astype(np.float32), (data.user[known], columns[known])
-    clicks = csr_array(entries, shape=(len(data.user_ids), model.n_items))
+    entries = values[known].astype(np.float32), data.user[known], columns[known]
+    clicks = Rows.of_entries(*entries, shape=(len(data.user_ids), model.n_items))
     return data.user_ids.tolist(), clicks, data.item_ids[column_of < 0].tolist()
 
 
-def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | None], query: "Query") -> Iterator[Block]:
+def _answered(terminal: Terminal, model: "Model", users: Sequence[str | None], query: "Query") -> Iterator[Block]:
     """Answer a query, a block of users at a time."""
     with terminal.amounts() as progress:
         at_once = _EXPLAINED if query.reasons else _BLOCK
@@ -208,7 +256,7 @@ def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | No
 
 def _show(
     terminal: Terminal,
-    model: "Recommender",
+    model: "Model",
     users: Sequence[str | None],
     clicks: Any,
     block: Block,

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -116,12 +117,16 @@ class Terminal:
 
             yield line
             return
+        began: dict[str, tuple[float, int]] = {}
         with _progress(self.err, bytes=bytes) as progress:
 
             def bar(what: str, done: int, total: int | None) -> None:
                 if what not in tasks:
                     tasks[what] = progress.add_task(what, total=total, about="")
-                progress.update(tasks[what], completed=done, total=total)
+                    began[what] = time.monotonic(), done
+                seconds, amount_done = time.monotonic() - began[what][0], done - began[what][1]
+                about = f"{amount_done / seconds:,.0f}/s" if amount_done and seconds and not bytes else ""
+                progress.update(tasks[what], completed=done, total=total, about=about)
 
             yield bar
 
