@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from conftest import checkerboard
 
-from recvae.cli import main
 from recvae.cli.promote import REFUSED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,54 +23,27 @@ PAGE = (ROOT / "docs" / "nightly.md").read_text(encoding="utf-8")
 TOOLS = all(shutil.which(tool) for tool in ("bash", "flock", "setsid")) and sys.platform == "linux"
 LONG = 300  # seconds after which a night hangs
 
-# `recvae` as the script calls it. STAND_IN: until `recvae train` has --warm-start and `recvae recommend` reads folders,
-# a cold start stands in for the warm one, and a command for each part; to be removed with `stands_in` below.
+# `recvae` as the script calls it; TONIGHT names another model, without a warm start.
 RECVAE = """#!{python}
 import os, sys
-from pathlib import Path
 from recvae.cli import main
 arguments = sys.argv[1:]
-def value(option):
-    place = arguments.index(option)
-    found = arguments[place + 1]
-    del arguments[place : place + 2]
-    return found
 if arguments[0] == "train" and "TONIGHT" in os.environ:
-    arguments[2:] = ["--model", os.environ["TONIGHT"], "--out", value("--out"), "--quiet"]
-if {stands_in} and "--warm-start" in arguments:
-    value("--warm-start")
-    arguments += {first}
-if {stands_in} and arguments[0] == "recommend":
-    histories, out = Path(value("--histories")), Path(value("--out"))
-    arguments.remove("--resume")
-    for part in sorted(histories.iterdir()):
-        done = out / part.with_suffix(".parquet").name
-        status = 0 if done.exists() else main([*arguments, "--histories", str(part), "--out", str(done)])
-        if status:
-            sys.exit(status)
-    sys.exit(0)
+    place = arguments[arguments.index("--out") + 1]
+    arguments[2:] = ["--model", os.environ["TONIGHT"], "--out", place, "--quiet"]
 sys.exit(main(arguments))
 """
 FIRST = ["--model", "mult-dae", "--set", "model.latent=8", "--set", "train.epochs=6", "--set", "train.batch_size=20"]
 
 
-def stands_in(capsys):
-    """Return whether the verbs lack the options of the page."""
-    for verb, option in (("train", "--warm-start"), ("recommend", "--resume")):
-        main([verb, "--help"])
-        if option not in capsys.readouterr().out:
-            return True
-    return False
-
-
 class Home:
     """The folder of the page, with clicks up to a day, and the script beside it."""
 
-    def __init__(self, folder, stands_in):
+    def __init__(self, folder):
         self.folder, self.home = folder, folder / "home"
         (self.home / "histories").mkdir(parents=True)
         self.write("night.sh", SCRIPT.replace("--model recvae-edlae", " ".join(FIRST)))
-        self.write("recvae", RECVAE.format(python=sys.executable, stands_in=stands_in, first=FIRST))
+        self.write("recvae", RECVAE.format(python=sys.executable))
 
     def write(self, name, text):
         path = self.folder / name
@@ -87,8 +59,8 @@ class Home:
         lines = [f"{row},{at}\n" for at, row in sorted(rows)]
         (self.home / "clicks.csv").write_text("user,item,time\n" + "".join(lines))
         for part in range(3):
-            of_part = [row for n, (_, row) in enumerate(sorted(rows)) if n % 3 == part]
-            (self.home / "histories" / f"{part}.csv").write_text("user,item\n" + "\n".join(sorted(of_part)) + "\n")
+            of_part = sorted(row for _, row in rows if int(row.partition(",")[0][1:]) % 3 == part)  # whole users
+            (self.home / "histories" / f"{part}.csv").write_text("user,item\n" + "\n".join(of_part) + "\n")
 
     def start(self, day, **more):
         environment = os.environ | {
@@ -135,22 +107,20 @@ class Home:
         }
 
 
-def test_the_script_is_bash_and_calls_verbs_with_their_options(cli, capsys):
+def test_the_script_is_bash_and_calls_verbs_with_their_options(cli):
     if shutil.which("bash"):
         assert subprocess.run(["bash", "-n"], input=SCRIPT, text=True, check=False).returncode == 0
     commands = re.findall(r"recvae (\w+) ((?:[^\n]|\\\n)*)", SCRIPT)
     assert [verb for verb, _ in commands] == ["prepare", "train", "promote", "recommend"]
-    later = {"train": {"--warm-start"}, "recommend": {"--resume"}} if stands_in(capsys) else {}
     for verb, words in commands:
         known = set(re.findall(r"--[\w-]+", cli(verb, "--help").out))
-        assert {*re.findall(r"--[\w-]+", words)} - known <= later.get(verb, set()), verb
+        assert {*re.findall(r"--[\w-]+", words)} <= known, verb
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TOOLS, reason="needs Linux with bash and flock")
-def test_nights_that_are_killed_end_as_others_do(tmp_path, capsys):
-    lacking = stands_in(capsys)
-    undisturbed, disturbed = (Home(tmp_path / name, lacking) for name in ("undisturbed", "disturbed"))
+def test_nights_that_are_killed_end_as_others_do(tmp_path):
+    undisturbed, disturbed = (Home(tmp_path / name) for name in ("undisturbed", "disturbed"))
     for home in (undisturbed, disturbed):
         home.clicks(1)
         said = home.night(1)
@@ -181,8 +151,8 @@ def test_nights_that_are_killed_end_as_others_do(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TOOLS, reason="needs Linux with bash and flock")
-def test_a_night_whose_run_is_refused_makes_lists_and_says_so(tmp_path, capsys):
-    home = Home(tmp_path / "here", stands_in(capsys))
+def test_a_night_whose_run_is_refused_makes_lists_and_says_so(tmp_path):
+    home = Home(tmp_path / "here")
     home.clicks(1)
     home.night(1, TONIGHT="ease")
     before = home.kept()
@@ -199,8 +169,8 @@ def test_a_night_whose_run_is_refused_makes_lists_and_says_so(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TOOLS, reason="needs Linux with bash and flock")
-def test_one_night_at_a_time(tmp_path, capsys):
-    home = Home(tmp_path / "here", stands_in(capsys))
+def test_one_night_at_a_time(tmp_path):
+    home = Home(tmp_path / "here")
     home.clicks(1)
     (home.home / "nights").mkdir()
     lock = str(home.home / "nights" / ".lock")
