@@ -74,13 +74,14 @@ def write_lists(
 ) -> Written:
     """Write the ``k`` best items of every user of ``source``, Parquet or CSV files of any size, into a folder.
 
-    ``source``: a folder whose files are its parts, or one file. Its rows are long, a user and an item each, and all rows
-    of a user are in one part; or it is Parquet with a row for each user, whose item column is a list. Each part becomes
-    a file of lists of the same name in ``out``, Parquet or CSV as it was, with the columns user, rank, item and score;
-    ``wide`` lists have a row for each user and the list columns items and scores. Memory holds the model and a few
-    thousand users. ``rating_column``: for a model of ratings. ``condition_columns``: columns with names of conditions, or with
-    values of a user's attribute of the column's name. ``rules``: the other arguments of :meth:`Recommender.recommend`,
-    for all users, and ``each``, rules that differ by user (:class:`recvae.serving.lists.asked.UserTable`).
+    ``source``: a folder whose files are its parts, or one file. Its rows are long, a user and an item each, and all
+    rows of a user are in one part; or it is Parquet with a row for each user, whose item column is a list. Each part
+    becomes a file of lists of the same name in ``out``, Parquet or CSV as it was, with the columns user, rank, item and
+    score; ``wide`` lists have a row for each user and the list columns items and scores. Memory holds the model and a
+    few thousand users. ``rating_column``: for a model of ratings. ``condition_columns``: columns with names of
+    conditions, or with values of a user's attribute of the column's name. ``rules``: the other arguments of
+    :meth:`Recommender.recommend`, for all users, and ``each``, rules that differ by user
+    (:class:`recvae.serving.lists.asked.UserTable`).
 
     ``out`` appears when every part is finished. Lists that are there are refused, unless ``overwrite`` replaces them in
     the end. ``resume`` goes on with work that was stopped: finished parts are kept, and the others come out with the
