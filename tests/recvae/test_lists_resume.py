@@ -100,7 +100,8 @@ def test_what_changed_meanwhile_is_made_again(model, source, whole, tmp_path, mo
     begun = swap.next_of(out)
     lists = begun / "part-0.parquet"
     lists.write_bytes(lists.read_bytes()[:-1] + b"x")  # altered
-    (begun / ".part-3.parquet.abcdefgh.part").write_text("a killed writer's")
+    for left in (".part-3.parquet.abcdefgh.part", "._sorted.lock", "part-9.parquet"):
+        (begun / left).write_text("a killed writer's")
     part = source / "part-1.parquet"
     table = pq.read_table(part)
     pq.write_table(table.slice(0, 50), part)
@@ -129,6 +130,8 @@ def test_earlier_lists_stay_until_the_new_ones_are_finished(model, source, whole
     (out / LEDGER).write_text("{}")
     with pytest.raises(FormatError, match=r"_lists.json was altered"):
         recvae.write_lists(model, source, out, **HOW, resume=True)
+    recvae.write_lists(model, source, out, **HOW, overwrite=True)
+    assert snapshot(out) == whole
 
 
 def test_sorted_rows_are_kept_too(model, source, tmp_path, monkeypatch):

@@ -140,8 +140,16 @@ class _Work:
         Raises :class:`InputError` where there are lists that may neither be replaced nor be continued.
         """
         refuse_existing(self.place, marker=LEDGER, overwrite=overwrite or resume)
+        if not resume:
+            if (self.folder / LEDGER).is_file() and not overwrite:
+                raise InputError(
+                    f"Lists for {self.place} were begun and not finished. Go on with resume=True, or begin anew with "
+                    "overwrite=True."
+                )
+            remove(self.folder)
+            return None
         ready, begun = (_read(folder) for folder in (self.place, self.folder))
-        if resume and ready is not None:
+        if ready is not None:
             if ready.same(self.ledger) and ready.holds(parts):
                 clear_replaced(self.place)
                 return Written(self.place, len(ready.parts), len(ready.parts), ready.counts())
@@ -151,12 +159,7 @@ class _Work:
                     f"{self.place} has lists that were made from other histories than {parts[0].path.parent} has "
                     "now, or that were altered. Replace them with overwrite=True."
                 )
-        if begun is not None and not resume and not overwrite:
-            raise InputError(
-                f"Lists for {self.place} were begun and not finished. Go on with resume=True, or begin anew with "
-                "overwrite=True."
-            )
-        if begun is not None and resume and (begun.same(self.ledger) or not overwrite):
+        if begun is not None and (begun.same(self.ledger) or not overwrite):
             begun.refuse_others(self.ledger, self.place)
             self.ledger = begun
             clear_inside(self.folder)
@@ -194,7 +197,9 @@ class _Work:
             for users in self._write(found):
                 done += users
                 progress("rank users", done, total)
-        remove(self.folder / SORTED)
+        for path in [*self.folder.iterdir()]:  # sorted parts, and whatever killed writers left
+            if path.name != LEDGER and path.name not in self.ledger.parts:
+                remove(path)
         sync(self.folder)
         put(self.folder, target(self.place))
         clear_replaced(self.place)
