@@ -20,6 +20,7 @@ Lines = list[str]
 TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first word: the record, and the lines of the rest
     "speed": ("{0}", speed.section),
     "load": ("{0}", speed.load),
+    "exported": ("{0}", speed.exported),
     "soak": ("{0}", speed.soak),
     "machine": ("{0}", speed.usual_machine),
     "study": ("study-{0}", accuracy.study),
@@ -27,7 +28,9 @@ TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first wor
     "conditional": ("conditional", accuracy.conditional),
     "defaults": ("defaults", accuracy.defaults),
     "rules": ("rules", accuracy.rules),
+    "exports": ("exports", accuracy.exports),
     "imputation": ("imputation", accuracy.imputation),
+    "warm-start": ("warm-start", accuracy.warm_start),
 }
 
 

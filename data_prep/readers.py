@@ -7,6 +7,7 @@ no quoting. Rows are numbered from 1 in messages, any header not counted.
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from data_prep.columns import Columns, check_columns, coded_ids, from_table, one_line, whole_ids
 from data_prep.interactions import Interactions
 from data_prep.kinds import check_kind
+from data_prep.plain import from_rows
 from data_prep.separated import from_text, text_columns
 from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import read_rows
+from recvae.arguments import need_packages
 from recvae.errors import DataError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -60,7 +63,12 @@ def read_interactions(
         head = checked_head(file)
         if head.startswith(_PARQUET):
             return _from_parquet(file, want)
-        return from_text(file, want, columns, separator or guess_separator(head, file.name), progress)
+        mark = separator or guess_separator(head, file.name)
+        if _has_arrow():
+            return from_text(file, want, columns, mark, progress)
+        if columns is not None or time_column is not None:
+            need_packages("Reading times, or a file without a header,", "pyarrow", install="pyarrow")
+        return from_rows(file, want, mark)
 
 
 def column_names(
@@ -74,6 +82,8 @@ def column_names(
         if head.startswith(_PARQUET):
             with _parquet(file) as parquet:
                 return list(parquet.schema_arrow.names)
+        if not _has_arrow():
+            return next(read_rows(file, separator or guess_separator(head, file.name)))
         return text_columns(file, columns, separator or guess_separator(head, file.name))
 
 
@@ -111,6 +121,11 @@ def read_ids(source: str | Path | ByteSource, *names: str) -> list[str]:
     return whole_ids(found)
 
 
+def _has_arrow() -> bool:
+    """Return whether Arrow is installed; a service of exported models has none."""
+    return find_spec("pyarrow") is not None
+
+
 def _one_of(file: ByteSource, names: Sequence[str], columns: Sequence[str]) -> str:
     """Return the first of ``names`` among a file's columns; raise :class:`DataError` where there is none, or twice."""
     found = next((name for name in names if name in columns), None)
@@ -142,6 +157,7 @@ def checked_head(file: ByteSource) -> bytes:
 
 
 def _parquet(file: ByteSource) -> "pq.ParquetFile":
+    need_packages(f"{file}, a Parquet file,", "pyarrow", install="pyarrow. Or save it as CSV.")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -5,6 +5,7 @@ import numbers
 import operator
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ def items(name: str, values: object) -> list[Any]:
     if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
         raise InputError(f"{name} must be a list, and is {shown(values)}.")
     return list(values)
+
+
+def need_packages(what: str, *packages: str, install: str) -> None:
+    """Raise :class:`InputError` where a package is not installed that ``what`` needs; ``install`` is the remedy."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise InputError(
+            f"{what} needs {', '.join(missing)}, which {are} not installed. Install it with: pip install {install}"
+        )
 
 
 def path_of(value: object) -> Path:

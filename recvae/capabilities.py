@@ -8,14 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
+from recvae.errors import InputError
 from recvae.files import Document, JsonObject
 from recvae.queries import Query
+from recvae.registry import entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
+    from torch import Tensor
 
     from recvae.config import RunConfig
+    from recvae.nn.batches import Batch
 
 METRIC = "ndcg@100"
 """The validation metric of a ranking for which no other is named."""
@@ -85,6 +91,17 @@ class HeldOut(NamedTuple):
     clicks: "csr_array | None"
 
 
+class Vectors(NamedTuple):
+    """Vectors of a model whose scores are inner products: score (u, i) = <of_users(batch)[u], items[i]>.
+
+    ``items`` float32 (n_items, D); ``of_users`` returns float32 (B, D) of a batch, and is traced as
+    :meth:`Capabilities.scores_of` is. A score's bias is a dimension in which each user has 1.
+    """
+
+    items: "Tensor"
+    of_users: "Callable[[Batch], Tensor]"
+
+
 class Capabilities:
     """The declarations that every model has; the base class of :class:`recvae.recommender.Recommender`."""
 
@@ -101,6 +118,9 @@ class Capabilities:
 
     Scores of models that differ in them do not compare.
     """
+
+    no_start: ClassVar[str] = "is learned from the clicks in one go"
+    """Why the model has no warm start, as the end of a sentence about it; empty for a model that has one."""
 
     about_likelihood: ClassVar[str] = ""
     """A sentence that ``recvae diagnose`` adds where the likelihood leaves out a part of the model."""
@@ -131,6 +151,11 @@ class Capabilities:
         return 1.0
 
     @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes of users that are conditions, ``attribute=value``; of each of them a user has one value."""
+        return ()
+
+    @property
     def default_metric(self) -> str:
         """The validation metric that chooses the epoch where none is named."""
         return R2 if self.predicts_ratings else METRIC
@@ -159,3 +184,39 @@ class Capabilities:
         shown = "train" if split == "train" else f"{split}_in"
         histories = data.ratings(shown) if self.of_ratings else data.matrix(shown)
         return HeldOut(Query(histories), None if split == "train" else data.matrix(f"{split}_out"))
+
+    # --- graphs: 'recvae export' traces these methods, which are made of torch's operations on tensors, and read no
+    # number of users or clicks as a number of Python --------------------------------------------------------------
+
+    if TYPE_CHECKING:
+        name: ClassVar[str]
+
+        def similarity(self, items: Tensor) -> Tensor:
+            """Return how alike items (m,) are to every item, (m, n_items)."""
+
+    def scores_of(self, batch: "Batch") -> "Tensor":
+        """Return the model's ``scores``, (B, n_items), of a batch with the values and conditions of the histories.
+
+        The default raises :class:`InputError`: a model without this method cannot be exported.
+        """
+        raise InputError(
+            f"{entry(self.name).title} cannot be exported: its class has no method scores_of, from which a graph is "
+            "made. Serve the run itself, or export another model."
+        )
+
+    def alike_of(self, items: "Tensor") -> "Tensor":
+        """Return by what ``similarity_among`` compares each of ``items`` (m,) with every item: (m, n_items).
+
+        The default is the model's ``similarity``, and 0 where that is -inf or NaN.
+        """
+        return self.similarity(items).nan_to_num(nan=0.0, neginf=0.0)
+
+    def vectors(self) -> Vectors:
+        """Return the vectors of users and items whose inner products are the scores.
+
+        The default raises :class:`InputError`: the scores are no inner products.
+        """
+        raise InputError(
+            f"The scores of {entry(self.name).title} are no inner products of a user's vector and an item's, so that "
+            "an index of vectors cannot find its lists. Export without vectors."
+        )

@@ -1,8 +1,12 @@
 """Sparse matrices in the one form that everything works with; their arrays are checked: SciPy uses them unchecked.
 
-NumPy and SciPy only: the evaluation needs it too.
+NumPy only, and SciPy where one of its matrices is given or asked for: a service of exported models has no SciPy. Such
+programs make their matrices as :class:`Rows`.
 """
 
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -13,17 +17,100 @@ from recvae.errors import DataError
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, sparray, spmatrix
 
-Matrix: TypeAlias = "sparray | spmatrix | NDArray[np.generic]"
+Matrix: TypeAlias = "sparray | spmatrix | NDArray[np.generic] | Rows"
 """A users x items matrix in any of the forms that :func:`as_csr` converts."""
 
 
+class Rows:
+    """A canonical CSR matrix without SciPy: the part of ``csr_array`` that queries and ranking use, by the same names.
+
+    It is made as a ``csr_array`` is, ``Rows((data, indices, indptr), shape=(n, m))``, of arrays that are canonical
+    already: the columns of row i are ``indices[indptr[i] : indptr[i + 1]]``, ascending. The arrays are not copied;
+    :func:`canonical` checks them.
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        arrays: tuple[NDArray[np.floating], NDArray[np.integer], NDArray[np.integer]],
+        *,
+        shape: tuple[int, int],
+    ) -> None:
+        self.data, self.indices, self.indptr = arrays
+        self.shape = shape
+
+    @classmethod
+    def of_lists(cls, lists: Sequence[Sequence[int]], width: int, value: float = 1.0) -> "Rows":
+        """Return lists of columns, each ascending, as rows of ``value``, float32 (len(lists), ``width``)."""
+        indices = np.fromiter(chain.from_iterable(lists), dtype=np.int64)
+        indptr = np.zeros(len(lists) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in lists], out=indptr[1:])
+        return cls((np.full(len(indices), value, np.float32), indices, indptr), shape=(len(lists), width))
+
+    @classmethod
+    def of_entries(
+        cls,
+        data: NDArray[np.floating],
+        rows: NDArray[np.integer],
+        columns: NDArray[np.integer],
+        *,
+        shape: tuple[int, int],
+    ) -> "Rows":
+        """Return the matrix of entries in any order, each place at most once; row numbers and columns (nnz,)."""
+        key = rows.astype(np.int64) * shape[1] + columns
+        order = np.argsort(key, kind="stable")  # fast where the rows are in order already, as in most files
+        indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=shape[0]))))
+        return cls((data[order], columns[order], indptr), shape=shape)
+
+    @property
+    def nnz(self) -> int:
+        """Number of entries."""
+        return len(self.indices)
+
+    def __getitem__(self, rows: slice | Sequence[int] | NDArray[np.integer]) -> "Rows":
+        """Return some rows: a slice of them without gaps, which shares memory, or row numbers (b,)."""
+        n, width = self.shape
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(n)
+            assert step == 1, "a slice of rows has no gaps"
+            indptr = self.indptr[start : max(start, stop) + 1]
+            entries = slice(int(indptr[0]), int(indptr[-1]))
+            return Rows((self.data[entries], self.indices[entries], indptr - indptr[0]), shape=(len(indptr) - 1, width))
+        chosen = np.asarray(rows, dtype=np.int64)
+        starts, lengths = self.indptr[chosen], np.diff(self.indptr)[chosen]
+        indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+        places = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Rows((self.data[places], self.indices[places], indptr), shape=(len(chosen), width))
+
+    def row_numbers(self) -> NDArray[np.int64]:
+        """Return the row of each entry, int64 (nnz,), ascending."""
+        return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
+
+    @cached_property
+    def by_column(self) -> "Rows":
+        """The transposed matrix."""
+        order = np.argsort(self.indices, kind="stable")
+        counts = np.bincount(self.indices, minlength=self.shape[1])
+        indptr = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+        return Rows((self.data[order], self.row_numbers()[order], indptr), shape=self.shape[::-1])
+
+    def in_scipy(self) -> "csr_array":
+        """Return the same matrix as a ``csr_array`` that shares its memory."""
+        from scipy.sparse import csr_array
+
+        return csr_array((self.data, self.indices, self.indptr), shape=self.shape)
+
+
 def canonical(matrix: Matrix) -> "csr_array":
-    """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros.
+    """Return ``matrix`` as a canonical csr_array: sorted, duplicates summed, no explicit zeros; :class:`Rows` stay.
 
     Duplicates of a type other than float32 and float64 are summed in float64: in eight bits 128 + 128 is 0. Raises
     :class:`DataError` where the matrix is not two-dimensional, its indices do not fit its shape, or an entry is
     negative, NaN or infinite.
     """
+    if isinstance(matrix, Rows):
+        return _checked(matrix)
     csr = as_csr(matrix)
     data = csr.data
     positive = not len(data) or (data.min() > 0 and data.max() < np.inf)  # the usual case, at the cost of two passes
@@ -36,6 +123,19 @@ def canonical(matrix: Matrix) -> "csr_array":
     return csr
 
 
+def _checked(rows: Rows) -> Rows:
+    """Return rows; raise :class:`DataError` where they are not canonical or an entry is not a positive number."""
+    check_indices(rows, "The matrix")
+    refuse_weights(rows, ~(np.isfinite(rows.data) & (rows.data > 0)))
+    falls = rows.indices[1:] <= rows.indices[:-1]
+    starts = rows.indptr[1:-1]
+    falls[starts[(starts > 0) & (starts < rows.nnz)] - 1] = False  # from a row's last column to the next row's first
+    if falls.any():
+        row = int(rows.row_numbers()[int(falls.argmax())])
+        raise DataError(f"The columns of row {row} of the matrix do not ascend. Sort each row, and name a column once.")
+    return rows
+
+
 def as_csr(matrix: Matrix) -> "csr_array":
     """Return a matrix of numbers as a csr_array whose indices fit its shape: unchanged if it is one already.
 
@@ -43,6 +143,8 @@ def as_csr(matrix: Matrix) -> "csr_array":
     """
     from scipy.sparse import csr_array, issparse
 
+    if isinstance(matrix, Rows):
+        matrix = matrix.in_scipy()
     if not issparse(matrix) and not isinstance(matrix, np.ndarray):
         raise DataError(
             f"Expected a users x items scipy.sparse matrix, got {type(matrix).__name__}. "
@@ -58,7 +160,7 @@ def as_csr(matrix: Matrix) -> "csr_array":
     return matrix
 
 
-def check_indices(matrix: "csr_array", name: str) -> None:
+def check_indices(matrix: "csr_array | Rows", name: str) -> None:
     """Raise :class:`DataError` for a CSR whose row pointers, columns and values do not fit one another and its shape.
 
     ``name`` begins the sentence, such as "The matrix". The arrays themselves are checked, in a few passes, whatever
@@ -109,7 +211,7 @@ def _wide(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
 
 
-def refuse_weights(matrix: "csr_array", wrong: NDArray[np.bool_]) -> None:
+def refuse_weights(matrix: "csr_array | Rows", wrong: NDArray[np.bool_]) -> None:
     """Raise :class:`DataError` naming the first click that ``wrong`` marks."""
     if wrong.any():
         place = int(wrong.argmax())

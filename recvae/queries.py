@@ -1,27 +1,29 @@
 """The two ends of every ranking: a Query holds all that is asked, an Answer the lists.
 
 Python, command line, evaluation and diagnostics make a :class:`Query`; a model answers it. A query is checked once,
-when it is made, and kept in the form that ranking reads, so that ranking and its blocks check nothing again. NumPy and
-SciPy only: the evaluation makes queries too.
+when it is made, and kept in the form that ranking reads, so that ranking and its blocks check nothing again. NumPy
+alone: the evaluation makes queries too, and so does a service of exported models, which has neither torch nor SciPy.
 """
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from recvae.arguments import flag, items, real_number, shown, whole_number
 from recvae.errors import InputError, did_you_mean, listed
-from recvae.matrices import Matrix, canonical
+from recvae.matrices import Matrix, Rows, canonical
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MOST_REASONS = 100
 MOST_PLACES = 1 << 27  # of lists longer than the catalogue, whose padding takes memory too: 1 GiB
 
-Rows = slice | NDArray[np.int64]
+Users = slice | NDArray[np.int64]
 
 Mask: TypeAlias = "Sequence[int] | Matrix | None"
 """Items: their columns for all users, or a matrix (n, n_items) whose entries are each user's items."""
@@ -48,8 +50,9 @@ CONDITIONS, TAGS, ALLOWED_TAGS, DENIED_TAGS = (
 class Query:
     """A question about ``n`` users: which ``k`` items come next for each, by their histories and within some rules.
 
-    ``histories``: a matrix (n, n_items), one row per user, kept as canonical CSR; none of the users need be known to
-    the model, and an empty row is legal. ``k``: items per list. ``exclude_seen`` leaves a history's items out of its
+    ``histories``: a matrix (n, n_items), one row per user, kept as canonical CSR (a ``csr_array``, or
+    :class:`recvae.matrices.Rows` where it is one); none of the users need be known to the model, and an empty row is
+    legal. ``k``: items per list. ``exclude_seen`` leaves a history's items out of its
     list. ``allow`` and ``deny``: item indices for all users, kept as int64, or a matrix (n, n_items) whose entries are
     each user's items; only allowed items are listed, and no denied one. ``conditions``: names of a model's conditions
     for all users, a list of such names for each, or a matrix (n, C) whose entries say which of the model's C conditions
@@ -65,7 +68,7 @@ class Query:
     do not fit one another.
     """
 
-    histories: csr_array
+    histories: "csr_array"
     k: int = 10
     exclude_seen: bool = True
     allow: Any = None
@@ -117,7 +120,7 @@ class Query:
         """Whether a rule is about tags."""
         return not (self.allow_tags is None and self.deny_tags is None and self.most_per_tag is None)
 
-    def of(self, rows: Rows, *, k: int | None = None) -> "Query":
+    def of(self, rows: Users, *, k: int | None = None) -> "Query":
         """Return the same question about some of the users, with lists of ``k``; nothing is checked again.
 
         ``rows``: a slice or row numbers int64 (b,).
@@ -133,6 +136,11 @@ class Query:
             deny_tags=_of_users(self.deny_tags, rows),
         )
         return part
+
+    def in_scipy(self) -> "Query":
+        """Return the same question with every matrix as a ``csr_array``, which models of torch read; no copies."""
+        matrices = {name: value.in_scipy() for name, value in vars(self).items() if isinstance(value, Rows)}
+        return self.under(**matrices) if matrices else self
 
     def under(self, **tables: Any) -> "Query":
         """Return the same question with what a model made of names: canonical CSR (n, C) of ones for ``conditions``."""
@@ -211,8 +219,8 @@ class Answer:
         return named
 
 
-def encoded(names: Sequence[Sequence[str]], known: Sequence[str], word: Word = CONDITIONS) -> csr_array:
-    """Return lists of names out of ``known``, C of them, as canonical CSR (n, C) of ones.
+def encoded(names: Sequence[Sequence[str]], known: Sequence[str], word: Word = CONDITIONS) -> Rows:
+    """Return lists of names out of ``known``, C of them, as rows of ones (n, C).
 
     Raises :class:`InputError` for a name there is not, with the nearest.
     """
@@ -225,12 +233,70 @@ def encoded(names: Sequence[Sequence[str]], known: Sequence[str], word: Word = C
             near = did_you_mean(unknown, place)
             have = f"{'It has' if word is CONDITIONS else 'They have'} {listed(known, most=40)}."
             raise InputError(f"{word.owner} no {word.one} {shown(unknown)}.{near} {have}")
-    indptr = np.cumsum([0, *(len(row) for row in rows)])
-    indices = np.array([column for row in rows for column in row], dtype=np.int64)
-    return csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(place)))
+    return Rows.of_lists(rows, len(place))
 
 
-def rows_of(word: Word, asked: Any, n: int, width: int, encode: Callable[[Any], csr_array]) -> csr_array:
+def encoded_conditions(
+    names: Sequence[Sequence[str]], known: Sequence[str], attributes: Sequence[str], title: str
+) -> Rows:
+    """Return lists of names of a model's conditions, ``known``, as rows of ones (n, C).
+
+    ``attributes``: the attributes of users of which each user has one value, a condition ``attribute=value``.
+    ``title``: of the model, for the sentence where it has no conditions. Raises :class:`InputError` for a name that
+    there is not, and for two values of one attribute.
+    """
+    if not known:
+        raise InputError(
+            f"This {title} model has no conditions: it ranks by the history alone. A "
+            "conditional-vae that was trained with item tags or user attributes has them."
+        )
+    table = encoded(names, known)
+    for attribute in attributes:
+        for of_user in names:
+            values = [name for name in dict.fromkeys(of_user) if name.startswith(f"{attribute}=")]
+            if len(values) > 1:
+                both = f"'{values[0]}' and '{values[1]}'"
+                raise InputError(f"A user has one '{attribute}', not both {both}. Ask under one of them.")
+    return table
+
+
+def with_conditions(query: Query, known: Sequence[str], encode: "Callable[[Any], csr_array | Rows]") -> Query:
+    """Return a query with its names of conditions in a model's columns, ``known``; ``encode`` makes rows of names.
+
+    Raises :class:`InputError` as ``encode`` does, also where the model has no conditions.
+    """
+    if query.conditions is None:
+        return query
+    if not known:
+        encode([])  # which says that there are none
+    return query.under(conditions=rows_of(CONDITIONS, query.conditions, query.n_users, len(known), encode))
+
+
+def refuse_other_catalogue(query: object, n_items: int) -> None:
+    """Raise :class:`InputError` unless ``query`` is a :class:`Query` about a catalogue of ``n_items``."""
+    if not isinstance(query, Query):
+        raise InputError(f"answer takes a recvae.Query, and not {shown(query)}; recommend takes its arguments.")
+    if query.histories.shape[1] != n_items:
+        raise InputError(
+            f"The histories have {query.histories.shape[1]} columns, but the model knows {n_items} items. "
+            "Use the catalogue it was trained with."
+        )
+
+
+def about_items(ids: Sequence[int] | int, k: int, n_items: int, **rules: Any) -> Query:
+    """Return the question which ``k`` items are most like each of ``ids`` (columns): each is a history of its own.
+
+    ``rules``: ``allow``, ``deny`` and tags. Raises :class:`InputError` for an item outside the catalogue.
+    """
+    asked = item_indices([ids] if isinstance(ids, int) or getattr(ids, "ndim", 1) == 0 else ids)
+    if asked is None or ((asked < 0) | (asked >= n_items)).any():
+        raise InputError(f"Items are named by a list of their columns, 0 .. {n_items - 1}; got {shown(ids)}.")
+    return Query(Rows.of_lists([[item] for item in asked.tolist()], n_items), k, **rules)
+
+
+def rows_of(
+    word: Word, asked: Any, n: int, width: int, encode: "Callable[[Any], csr_array | Rows]"
+) -> "csr_array | Rows":
     """Return a query's names, in one of the three forms that it keeps, for ``n`` users as CSR (n, ``width``) of ones.
 
     ``encode`` makes such a matrix of a list of names for each user. Raises :class:`InputError` for a name that there is
@@ -263,7 +329,7 @@ def _names(word: Word, values: Any, n: int) -> Any:
         table = canonical(values)
         if table.shape[0] != n:
             raise InputError(f"The {word.many} are {table.shape[0]} x {table.shape[1]}, but there are {n} histories.")
-        return table.astype(bool).astype(np.float32)
+        return type(table)((np.ones(table.nnz, np.float32), table.indices, table.indptr), shape=table.shape)
     names = items(f"The {word.many}", values)
     lists = [name for name in names if isinstance(name, Iterable) and not isinstance(name, str)]
     if not lists:
@@ -313,7 +379,7 @@ def item_indices(values: Any) -> NDArray[np.integer[Any]] | None:
     return found if found.ndim == 1 and found.dtype.kind in "iu" else None
 
 
-def _of_users(values: Any, rows: Rows) -> Any:
+def _of_users(values: Any, rows: Users) -> Any:
     """Return the part of a rule that is about some users; a rule for all users is itself."""
     for_all = values is None or isinstance(values, np.ndarray) or (isinstance(values, tuple) and not of_each(values))
     if for_all:

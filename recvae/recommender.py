@@ -23,9 +23,20 @@ from recvae.files.swap import one_version
 from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
 from recvae.options import SEED, OptionSet, TrainOptions, explain
-from recvae.queries import CONDITIONS, Answer, Mask, Names, Query, encoded, item_indices, rows_of
-from recvae.ranking import SCORES_IN_MEMORY, find_reasons, rank
+from recvae.queries import (
+    Answer,
+    Mask,
+    Names,
+    Query,
+    about_items,
+    encoded_conditions,
+    refuse_other_catalogue,
+    with_conditions,
+)
 from recvae.ranking.alike import among_all
+from recvae.ranking.best import SCORES_IN_MEMORY
+from recvae.ranking.lists import in_numpy, rank
+from recvae.ranking.reasons import find_reasons
 from recvae.registry import entry
 from recvae.training import versions
 from recvae.training.forks import expect_forks
@@ -33,7 +44,7 @@ from recvae.training.kept import Kept
 from recvae.training.vocabulary import Naming, Tags, Vocabulary
 
 if TYPE_CHECKING:
-    from recvae.training.records import Later
+    from recvae.training.records import Later, Started
 
 Validation = Callable[["Recommender"], float]
 
@@ -54,8 +65,9 @@ class Recommender(Capabilities, Kept):
     def __init_subclass__(cls, **more: Any) -> None:
         """Let ``help`` and notebooks know the options of a model that has them as keyword arguments."""
         super().__init_subclass__(**more)
-        if "scores" in vars(cls) and "scores_at" not in vars(cls):  # a class above knows no short way to these scores
-            cls.scores_at = Recommender.scores_at  # type: ignore[method-assign]
+        if "scores" in vars(cls):  # a class above knows neither a short way to these scores nor their graph
+            for other in {"scores_at", "scores_of"} - vars(cls).keys():
+                setattr(cls, other, getattr(Recommender, other))
         init: Any = cls.__init__
         if hasattr(cls, "model_defaults") and (init is Recommender.__init__ or hasattr(init, "arguments")):
             explain(cls, cls.model_defaults, *([] if cls.train_defaults is None else [cls.train_defaults]))
@@ -83,6 +95,7 @@ class Recommender(Capabilities, Kept):
         self.dataset: JsonObject = {}
         self.versions: dict[str, str] = {}  # of the programs that trained the model; empty: of this process
         self.resumed: tuple[Later, ...] = ()
+        self.start: Started | None = None
 
     def __repr__(self) -> str:
         """Return the options that differ from the defaults, and the state: RecVAE(latent=100; fitted: 40 items)."""
@@ -90,6 +103,11 @@ class Recommender(Capabilities, Kept):
         options = {**vars(self.config.model), **vars(self.config.train or self.config.model), "seed": self.config.seed}
         changed = [f"{name}={shown(value)}" for name, value in options.items() if value != defaults[name]]
         return f"{type(self).__name__}({', '.join(changed) or 'default options'}; {self._state()})"
+
+    @property
+    def title(self) -> str:
+        """The model's name for people, as the registry has it."""
+        return entry(self.name).title
 
     def _state(self) -> str:
         """Return the state of the model, for the repr."""
@@ -126,7 +144,7 @@ class Recommender(Capabilities, Kept):
         better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
         strings) and ``titles`` name the columns; without them an item's id is its column's number. ``item_tags``: tags
         by item id, such as genres, by which :meth:`recommend` then allows, denies and mixes items. A model with
-        ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch`` and ``on_step`` too, as
+        ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch``, ``on_step`` and ``start`` too, as
         :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix that cannot be
         used.
         """
@@ -228,20 +246,14 @@ class Recommender(Capabilities, Kept):
         are those of :mod:`recvae.ranking.rerank`. Raises :class:`InputError` for a query about another catalogue, for
         conditions or tags that the model does not have, and for diversity where it cannot say which items are alike.
         """
-        if not isinstance(query, Query):
-            raise InputError(f"answer takes a recvae.Query, and not {shown(query)}; recommend takes its arguments.")
         self._need_fit()
-        n_items = query.histories.shape[1]
-        if n_items != self.n_items:
-            raise InputError(
-                f"The histories have {n_items} columns, but the model knows {self.n_items} items. "
-                "Use the catalogue it was trained with."
-            )
+        refuse_other_catalogue(query, self.n_items)
         query = self._known(query)
         item_tags = self.items.tag_table if query.about_tags else None
         answer = rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
         if query.reasons:
-            reasons = find_reasons(self.scores, self.scores_at, query, answer.ids, item_tags=item_tags)
+            score_at = in_numpy(lambda rows, items, *more: self.scores_at(rows, torch.from_numpy(items), *more))
+            reasons = find_reasons(in_numpy(self.scores), score_at, query, answer.ids, item_tags=item_tags)
             answer = replace(answer, reasons=reasons)
         return answer
 
@@ -282,16 +294,15 @@ class Recommender(Capabilities, Kept):
 
         The values are ones, or for a model of ratings the least rating that counts as liked.
         """
-        return self.items.encode(histories, self.named_value)
+        rows, unknown = self.items.encode(histories, self.named_value)
+        return rows.in_scipy(), unknown
 
     def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
-        """Return lists of condition names as CSR (n, C) of ones; raise :class:`InputError` for one there is not."""
-        if not self.condition_names:
-            raise InputError(
-                f"This {entry(self.name).title} model has no conditions: it ranks by the history alone. A "
-                "conditional-vae that was trained with item tags or user attributes has them."
-            )
-        return encoded(names, self.condition_names)
+        """Return lists of condition names as CSR (n, C) of ones.
+
+        Raises :class:`InputError` for a name that there is not, and for two values of one of :attr:`attributes`.
+        """
+        return encoded_conditions(names, self.condition_names, self.attributes, self.title).in_scipy()
 
     def similar_items(
         self,
@@ -311,29 +322,19 @@ class Recommender(Capabilities, Kept):
         :class:`InputError` for an item outside the catalogue.
         """
         self._need_fit()
-        asked = item_indices([ids] if isinstance(ids, int) or getattr(ids, "ndim", 1) == 0 else ids)
-        if asked is None or ((asked < 0) | (asked >= self.n_items)).any():
-            raise InputError(f"Items are named by a list of their columns, 0 .. {self.n_items - 1}; got {shown(ids)}.")
-        rows = np.arange(len(asked))
-        one_hot = csr_array((np.ones(len(asked), np.float32), (rows, asked)), shape=(len(asked), self.n_items))
-        query = self._known(Query(one_hot, k, allow=allow, deny=deny, allow_tags=allow_tags, deny_tags=deny_tags))
+        rules = {"allow": allow, "deny": deny, "allow_tags": allow_tags, "deny_tags": deny_tags}
+        query = self._known(about_items(ids, k, self.n_items, **rules))
         item_tags = self.items.tag_table if query.about_tags else None
         return rank(lambda part: self.similarity(torch.from_numpy(part.indices).long()), query, item_tags=item_tags)
 
     # --- shared parts ------------------------------------------------------------------------------------------
 
     def _known(self, query: Query) -> Query:
-        """Return a query with its names of conditions and tags in the model's columns.
+        """Return a query with its names of conditions and tags in the model's columns, and its matrices in SciPy.
 
         Raises :class:`InputError` for names that the model does not have.
         """
-        if query.conditions is not None:
-            if not self.condition_names:
-                self.encode_conditions([])  # which says that there are none
-            width = len(self.condition_names)
-            conditions = rows_of(CONDITIONS, query.conditions, query.n_users, width, self.encode_conditions)
-            query = query.under(conditions=conditions)
-        return self.items.with_columns(query)
+        return self.items.with_columns(with_conditions(query, self.condition_names, self.encode_conditions)).in_scipy()
 
     def _begin_fit(self, train: csr_array, naming: Naming) -> csr_array:
         """Check the training matrix, name its columns, and return it in canonical form."""
@@ -345,12 +346,12 @@ class Recommender(Capabilities, Kept):
         self.follow(matrix)
         self.items = vocabulary
         self.best_epoch, self.metrics = None, {}
-        self.versions, self.resumed = versions.versions(), ()
+        self.versions, self.resumed, self.start = versions.versions(), (), None
         return matrix
 
     def _need_fit(self) -> None:
         if not self.n_items:
-            raise InputError(f"This {entry(self.name).title} model is not fitted yet; call fit or load first.")
+            raise InputError(f"This {self.title} model is not fitted yet; call fit or load first.")
         if self.device.type != "cpu" and self.process != os.getpid():
             raise WorkError(
                 f"This process was forked after the model was put on '{self.device}', which does not survive that. "

@@ -67,19 +67,19 @@ def random_question(model, rng):
 
 def plainly(model, asked):
     """The answer to one question alone, by Query and model.answer: pairs of id and score, and reasons."""
-    place = {item: column for column, item in enumerate(IDS)}
+    ids, place = model.items.ids, model.items.columns
     values = asked.get("ratings", [model.named_value] * len(asked["history"]))
     columns = [place[item] for item in asked["history"]]
-    row = csr_array((np.array(values, np.float32), ([0] * len(columns), columns)), shape=(1, N_ITEMS))
+    row = csr_array((np.array(values, np.float32), ([0] * len(columns), columns)), shape=(1, model.n_items))
     rules = {name: [place[item] for item in asked[name]] for name in ("allow", "deny") if name in asked}
     same = ("exclude_seen", "conditions", "reasons", "allow_tags", "deny_tags", "most_per_tag", "diversity")
     answer = model.answer(Query(row, asked["k"], **rules, **{name: asked[name] for name in same if name in asked}))
-    found = [(IDS[i], float(score)) for i, score in zip(answer.ids[0], answer.scores[0], strict=True) if i >= 0]
+    found = [(ids[i], float(score)) for i, score in zip(answer.ids[0], answer.scores[0], strict=True) if i >= 0]
     if answer.reasons is None:
         return found, None
     r = answer.reasons
     because = [
-        [(IDS[i], float(score), int(rank)) for i, score, rank in zip(*three, strict=True) if i >= 0]
+        [(ids[i], float(score), int(rank)) for i, score, rank in zip(*three, strict=True) if i >= 0]
         for three in zip(r.items[0], r.scores[0], r.ranks_without[0], strict=True)
     ]
     return found, list(zip(r.ranks[0].tolist(), because, strict=True))[: len(found)]
@@ -89,13 +89,13 @@ def close(one, other):
     return abs(one - other) <= 1e-6 * max(1.0, abs(one), abs(other))
 
 
-def assert_same(answer, expected):
+def assert_same(answer, expected, tags=TAGS):
     """The items and scores of an answer are those expected; equal scores may be in another order."""
     found, because = expected
     items = answer["items"]
     assert len(items) == len(found)
     scores = dict(found)
-    assert all(item["tags"] == TAGS[item["item"]] and item["title"] for item in items)
+    assert all(item["tags"] == tags[item["item"]] and item["title"] for item in items)
     for item, (name, score) in zip(items, found, strict=True):
         assert close(item["score"], score), (item, name, score)
         assert item["item"] == name or close(scores.get(item["item"], item["score"]), score), (item, name, score)

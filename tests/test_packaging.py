@@ -59,7 +59,7 @@ class Hide:
                                       "threadpoolctl", "pooch", "platformdirs", "matplotlib"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Hide())
-import recvae.nn.batches, recvae.nn.likelihoods, recvae.nn.schedules, recvae.training.loop, recvae.ranking
+import recvae.nn.batches, recvae.nn.likelihoods, recvae.nn.schedules, recvae.training.loop, recvae.ranking.lists
 import recvae.models.mult, recvae.models.recvae, recvae.models.vaeac, recvae.models.vamp
 print("fine")
 """

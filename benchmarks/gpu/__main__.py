@@ -21,7 +21,7 @@ from benchmarks.speed.lists import Lists, check_lists, ranked, requests
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.kernels import precision, product
 from recvae.nn.network import Network
-from recvae.ranking import top_k
+from recvae.ranking.selection import top_k
 
 K = 10  # items for one user
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from benchmarks.harness import ITEMS, Contender, against, copy_bandwidth, interleaved
 from data_prep import ml20m_shape
 from eval import per_user_metrics
-from recvae.ranking import top_k
+from recvae.ranking.selection import top_k
 
 BATCH = 500
 METRICS = ("ndcg@100", "recall@20", "recall@50")

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.harness import Figure, Seconds, against, alone
 from recvae.nn.kernels import product
 from recvae.queries import Query
-from recvae.ranking import rank
+from recvae.ranking.lists import rank
 
 Lists = tuple[NDArray[np.int32], NDArray[np.float32]]  # ids and scores, best first
 

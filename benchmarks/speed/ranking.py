@@ -15,7 +15,7 @@ from benchmarks import harness
 from benchmarks.harness import Contender, against
 from benchmarks.speed.lists import Lists, check_lists, ranked
 from data_prep import ml20m_shape
-from recvae.ranking import SCORES_IN_MEMORY
+from recvae.ranking.best import SCORES_IN_MEMORY
 
 K = 100
 SHAPE = harness.USERS, harness.ITEMS, harness.CLICKS

@@ -38,6 +38,12 @@ def load(found: Mapping[str, Any], name: str) -> list[str]:
     return [*lines, *verdicts(measured), "", _run(found, name).replace("; [", f", {versions}; [")]
 
 
+def exported(found: Mapping[str, Any], name: str) -> list[str]:
+    """Return the table of an export's server beside its run's, the start of both, and the verdicts."""
+    rows = table(found["rows"])
+    return [*rows, "", *markdown(found["figures"]), "", *verdicts(found), "", _run(found, name)]
+
+
 def verdicts(found: Mapping[str, Any]) -> list[str]:
     """Return a program's verdicts as a list."""
     return [f"- {sentence(verdict)}" for verdict in found["verdicts"]]

@@ -4,6 +4,7 @@ For the library's best speed, BLAS has one thread while the library's own thread
 users that were not in training are folded in.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,8 +19,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from recvae import defaults
-from recvae.baselines.popularity import item_counts
-from recvae.errors import WorkError
+from recvae.baselines.popularity import item_counts, popularity_where_empty
+from recvae.capabilities import Vectors
+from recvae.errors import InputError, WorkError
+from recvae.nn.batches import Batch
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.ranking.alike import cosines, cosines_among
 from recvae.recommender import Recommender, popularity_for_the_unknown
@@ -56,9 +59,11 @@ class ImplicitALS(Recommender):
     """Weighted matrix factorisation by alternating least squares; new users are folded in exactly."""
 
     name = "implicit-als"
+    no_start = "is fitted by the implicit library in a few alternations, from factors that it draws itself"
     introduced = True
     model_defaults = ImplicitALSOptions()
     follows: ClassVar[defaults.Rule] = defaults.IMPLICIT_ALS
+    _system: tuple[Tensor, Tensor] | None = None
 
     @takes(ImplicitALSArguments)
     def __init__(self, **options: Any) -> None:
@@ -73,6 +78,31 @@ class ImplicitALS(Recommender):
 
     def scores(self, histories: csr_array) -> Tensor:
         return popularity_for_the_unknown(self._folded_in(histories) @ self.factors.T, histories, self.counts)
+
+    def scores_of(self, batch: Batch) -> Tensor:
+        scores = torch.nn.functional.linear(self._solved(batch), self.factors)
+        return popularity_where_empty(scores, batch.lengths, self.counts)
+
+    def vectors(self) -> Vectors:
+        """Return the factors, and one dimension more: an item's popularity, and 1 for a user without a history."""
+
+        def of_users(batch: Batch) -> Tensor:
+            return torch.cat((self._solved(batch), (batch.lengths == 0).float()[:, None]), dim=1)
+
+        return Vectors(torch.cat((self.factors, self.counts[:, None]), dim=1), of_users)
+
+    def _solved(self, batch: Batch) -> Tensor:
+        """Return the factors of users, (B, factors), as a graph finds them."""
+        alpha = self.config.options(ImplicitALSOptions).alpha
+        return solved(batch, self.factors, *self._systems(), alpha, steps_for(alpha)).float()
+
+    def _systems(self) -> tuple[Tensor, Tensor]:
+        """Return Y'Y + regularization I and its inverse, float64 (factors, factors); computed once."""
+        if self._system is None:
+            gram = torch.from_numpy(self.als.YtY).double()
+            gram += self.config.options(ImplicitALSOptions).regularization * torch.eye(len(gram), dtype=torch.float64)
+            self._system = gram, torch.linalg.inv(gram)
+        return self._system
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         scores = self._folded_in(histories) @ self.factors[items].T
@@ -130,6 +160,62 @@ class ImplicitALS(Recommender):
     def _hold(self, als: "AlternatingLeastSquares", item_factors: NDArray[np.float32]) -> None:
         als.item_factors = item_factors
         self.als, self.factors = als, torch.from_numpy(item_factors)
+        self._system = None
+
+
+MOST_STEPS = 200  # of conjugate gradients in a graph
+_ERROR = 1e-9  # of the factors that they find, in the norm of the equations
+
+
+def steps_for(alpha: float) -> int:
+    """Return the number of steps in which :func:`solved` finds the factors to rounding, from its theorem.
+
+    Raises :class:`InputError` where a graph would be too long for it.
+    """
+    root = math.sqrt(max(alpha, 1 / alpha))
+    steps = 1 if root == 1 else math.ceil(math.log(2 / _ERROR) / -math.log((root - 1) / (root + 1)))
+    if steps > MOST_STEPS:
+        raise InputError(
+            f"implicit ALS with model.alpha={alpha:g} cannot be exported: a graph has no solver of linear equations, "
+            f"and conjugate gradients would need {steps:,} steps. Serve the run itself."
+        )
+    return steps
+
+
+def solved(batch: Batch, factors: Tensor, gram: Tensor, inverse: Tensor, alpha: float, steps: int) -> Tensor:
+    """Return the factors of users, float64 (B, f), by conjugate gradients, for a graph has no solver of equations.
+
+    The equations of a user are (G + (alpha - 1) Y_u' Y_u) x = alpha Y_u' 1, with ``gram`` G = Y'Y + regularization I,
+    (f, f), and Y_u the rows of ``factors`` Y (n_items, f) that were clicked. They are multiplied with ``inverse``, that
+    of G. Since Y_u' Y_u <= Y'Y <= G, all eigenvalues then lie between 1 and alpha, whatever the user clicked, so that
+    each step makes the error smaller by (sqrt(c) - 1) / (sqrt(c) + 1) at least, c = max(alpha, 1 / alpha): Hestenes and
+    Stiefel 1952; Saad, "Iterative Methods for Sparse Linear Systems", 2003, section 6.11.
+    """
+    clicked = factors.index_select(0, batch.columns).double()  # (N, f)
+    zeros = clicked.new_zeros(batch.lengths.shape[0], gram.shape[0])
+
+    def summed(each: Tensor) -> Tensor:
+        return zeros.index_add(0, batch.rows, each)
+
+    x = zeros
+    residual = alpha * summed(clicked)
+    direction = better = residual @ inverse
+    length = (residual * better).sum(1, keepdim=True)  # (B, 1)
+    for _ in range(steps):
+        along = (clicked * direction.index_select(0, batch.rows)).sum(1, keepdim=True)
+        image = direction @ gram + (alpha - 1) * summed(clicked * along)
+        step = _ratio(length, (direction * image).sum(1, keepdim=True))
+        x = x + step * direction
+        residual = residual - step * image
+        better = residual @ inverse
+        before, length = length, (residual * better).sum(1, keepdim=True)
+        direction = better + _ratio(length, before) * direction
+    return x
+
+
+def _ratio(one: Tensor, other: Tensor) -> Tensor:
+    """Return one / other, and 0 where ``other`` is 0: the user has no history, or nothing is left to be found."""
+    return torch.where(other > 0, one / torch.where(other > 0, other, 1.0), 0.0)
 
 
 def _clicks(matrix: csr_array) -> csr_matrix:

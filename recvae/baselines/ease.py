@@ -12,10 +12,10 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae import defaults
-from recvae.baselines.popularity import item_counts
+from recvae.baselines.popularity import item_counts, popularity_where_empty
 from recvae.errors import WorkError
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import gathered_sum, gathered_sum_at
+from recvae.nn.kernels import gathered_sum_at
 from recvae.options import Between, OfEveryModel, OptionSet, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
@@ -44,6 +44,7 @@ class EASE(Recommender):
     """
 
     name = "ease"
+    no_start = "is computed from all clicks in closed form"
     introduced = True
     model_defaults: ClassVar[OptionSet] = EASEOptions()
     follows: ClassVar[defaults.Rule] = defaults.EASE
@@ -58,8 +59,11 @@ class EASE(Recommender):
 
     def scores(self, histories: csr_array) -> Tensor:
         batch = Batch.of(histories)
-        scores = gathered_sum(self.weights, batch.columns, batch.offsets, batch.values)
-        return popularity_for_the_unknown(scores, histories, self.counts)
+        return popularity_for_the_unknown(batch.row_sums(self.weights, batch.values), histories, self.counts)
+
+    def scores_of(self, batch: Batch) -> Tensor:
+        scores = batch.row_sums(self.weights, torch.ones_like(batch.values))
+        return popularity_where_empty(scores, batch.lengths, self.counts)
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         batch = Batch.of(histories)
@@ -76,7 +80,12 @@ class EASE(Recommender):
         self.weights, self.counts = tensors["weights"], tensors["counts"]
 
     def similarity(self, items: Tensor) -> Tensor:
-        return self.weights[items]
+        return self.weights.index_select(0, items)
+
+    def alike_of(self, items: Tensor) -> Tensor:
+        every = torch.arange(self.n_items)
+        there, back = self.weights.index_select(0, items), self.weights[every, items[:, None]]
+        return there.sign() * (there * back).clamp(min=0).sqrt()
 
     def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the partial correlations of items: what two of them share beyond all others, from -1 to 1.

@@ -40,6 +40,7 @@ class EDLAE(EASE):
     """Linear item-item model with a zero diagonal, regularised by dropout, in closed form. Memory as for EASE."""
 
     name = "edlae"
+    no_start = "is computed from all clicks in closed form"
     model_defaults = EDLAEOptions()
     follows: ClassVar[defaults.Rule] = defaults.EDLAE
 

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.baselines.popularity import item_counts
+from recvae.baselines.popularity import item_counts, popularity_where_empty
+from recvae.nn.batches import Batch
+from recvae.nn.ragged import entries_of_rows
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.recommender import Recommender, popularity_for_the_unknown
 from recvae.training.tensors import Expected
@@ -66,6 +68,7 @@ class ItemKNN(Recommender):
     """Nearest neighbours among items. Memory: 16 bytes for each item and neighbour."""
 
     name = "item-knn"
+    no_start = "counts the clicks of all users anew"
     model_defaults = ItemKNNOptions()
 
     @takes(ItemKNNArguments)
@@ -88,6 +91,14 @@ class ItemKNN(Recommender):
     def scores(self, histories: csr_array) -> Tensor:
         scores = torch.from_numpy((_ones(histories) @ self.weights).toarray())
         return popularity_for_the_unknown(scores, histories, self.counts)
+
+    def scores_of(self, batch: Batch) -> Tensor:
+        offsets, scored, similarities = self.by_clicked
+        click, places = entries_of_rows(offsets, batch.columns)
+        cells = batch.rows.index_select(0, click) * self.n_items + scored.index_select(0, places).long()
+        flat = similarities.new_zeros(batch.lengths.shape[0] * self.n_items)
+        scores = flat.index_add(0, cells, similarities.index_select(0, places)).view(-1, self.n_items)
+        return popularity_where_empty(scores, batch.lengths, self.counts)
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         scores = torch.from_numpy((_ones(histories) @ self.neighbours[items.numpy()].T.tocsr()).toarray())
@@ -116,10 +127,11 @@ class ItemKNN(Recommender):
 
     def similarity(self, items: Tensor) -> Tensor:
         """Return the similarities of the neighbours, and -inf for other items."""
-        rows = self.neighbours[items.numpy()]
-        found = torch.full((len(items), self.n_items), -torch.inf)
-        found[np.repeat(np.arange(len(items)), np.diff(rows.indptr)), rows.indices] = torch.from_numpy(rows.data)
-        return found
+        offsets, nearest, similarities = _tensors(self.neighbours)
+        row, places = entries_of_rows(offsets, items)
+        cells = row * self.n_items + nearest.index_select(0, places).long()
+        found = torch.full((items.shape[0] * self.n_items,), -torch.inf)
+        return found.index_put((cells,), similarities.index_select(0, places)).view(-1, self.n_items)
 
     def similarity_among(self, items: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the similarities of the neighbours, and 0 for other items."""
@@ -140,6 +152,13 @@ class ItemKNN(Recommender):
     def _hold(self, neighbours: csr_array) -> None:
         self.neighbours = neighbours
         self.weights = neighbours.T.tocsr()  # by clicked item, as a history needs them
+        self.by_clicked = _tensors(self.weights)
+
+
+def _tensors(matrix: csr_array) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a CSR's row pointers int64, columns int32 and values; the values share its memory."""
+    pointers = torch.from_numpy(matrix.indptr.astype(np.int64))
+    return pointers, torch.from_numpy(matrix.indices.astype(np.int32, copy=False)), torch.from_numpy(matrix.data)
 
 
 def _ones(histories: csr_array) -> csr_array:

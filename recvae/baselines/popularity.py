@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.errors import InputError
+from recvae.nn.batches import Batch
 from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender
 from recvae.training.tensors import Expected
@@ -29,6 +30,7 @@ class Popularity(Recommender):
     """Ranks items by their number of clicks in the training matrix, for all users alike."""
 
     name = "popularity"
+    no_start = "counts the clicks of all users anew"
     introduced = True
     model_defaults = PopularityOptions()
 
@@ -41,6 +43,9 @@ class Popularity(Recommender):
 
     def scores(self, histories: csr_array) -> Tensor:
         return self.counts.repeat(histories.shape[0], 1)
+
+    def scores_of(self, batch: Batch) -> Tensor:
+        return self.counts + torch.zeros_like(batch.lengths, dtype=torch.float32)[:, None]
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         return self.counts[items].repeat(histories.shape[0], 1)
@@ -56,6 +61,11 @@ class Popularity(Recommender):
 
     def similarity(self, items: Tensor) -> Tensor:
         raise InputError("Popularity knows how often items were clicked, not which are alike. Use another model.")
+
+
+def popularity_where_empty(scores: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+    """Return scores (B, n_items), and popularity for users of ``lengths`` 0, as a graph computes it; new memory."""
+    return torch.where((lengths == 0)[:, None], counts, scores)
 
 
 def item_counts(matrix: csr_array) -> Tensor:

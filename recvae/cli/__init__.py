@@ -15,10 +15,12 @@ from recvae.cli.benchmark import benchmark
 from recvae.cli.blend import blend
 from recvae.cli.diagnose import diagnose
 from recvae.cli.evaluate import evaluate
+from recvae.cli.export import export
 from recvae.cli.info import info
 from recvae.cli.output import HELD
 from recvae.cli.prepare import prepare
 from recvae.cli.process import drop_stdout, ended_by_signals, leave_streams, prepare_streams
+from recvae.cli.promote import promote
 from recvae.cli.quickstart import quickstart
 from recvae.cli.recommend import recommend
 from recvae.cli.serve import serve
@@ -42,7 +44,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (quickstart, prepare, train, evaluate, diagnose, recommend, similar, serve, blend, benchmark, tune, info):
+_VERBS = (
+    quickstart,
+    prepare,
+    train,
+    evaluate,
+    diagnose,
+    recommend,
+    similar,
+    serve,
+    export,
+    promote,
+    blend,
+    benchmark,
+    tune,
+    info,
+)
+for _verb in _VERBS:
     app.command()(_verb)
 
 _SMALLER_MODEL = (
@@ -57,6 +75,7 @@ _FOR_LESS_MEMORY = {  # the remedy, by verb
     "benchmark": f"{_SMALLER_MODEL} --models leaves some out.",
     "evaluate": "Close other programs, or use a machine with more memory: the model has to be in it whole.",
     "recommend": "Ask for a smaller -k, or for some of the histories at a time; the model has to be in memory whole.",
+    "export": "Close other programs, or use a machine with more memory: the model has to be in it about three times.",
     "diagnose": "Use fewer --users or --samples, or a machine with more memory: the model has to be in it whole.",
 }
 
@@ -83,8 +102,8 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on ``arguments`` (default: the process's) and return the exit status.
 
-    0: done. 1: the work failed. 2: the input cannot be used. 130: Ctrl-C. 143: SIGTERM, and 129: SIGHUP, after the same
-    tidying up. Every failure is one sentence on stderr.
+    0: done. 1: the work failed. 2: the input cannot be used. 3: ``promote`` refused the new run. 130: Ctrl-C. 143:
+    SIGTERM, and 129: SIGHUP, after the same tidying up. Every failure is one sentence on stderr.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     prepare_streams()

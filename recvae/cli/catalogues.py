@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from recvae.recommender import Recommender
+    from recvae.serving.model import Model
 
 
 def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
@@ -21,7 +22,7 @@ def refuse_other_data(model: "Recommender", run: Path, data: "Dataset", folder: 
         )
 
 
-def refuse_other_catalogue(model: "Recommender", run: Path, data: "Dataset", folder: Path) -> None:
+def refuse_other_catalogue(model: "Model", run: Path, data: "Dataset", folder: Path) -> None:
     """Raise :class:`InputError` naming both folders unless the columns mean the same items."""
     from recvae.errors import InputError
 

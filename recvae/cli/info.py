@@ -7,6 +7,7 @@ import typer
 
 from recvae.cli.options import Debug, Json, Quiet
 from recvae.cli.terminal import Terminal, share
+from recvae.errors import listed
 from recvae.files import Document
 
 
@@ -15,7 +16,7 @@ def info(
         Path | None,
         typer.Argument(
             metavar="[PATH|MODEL]",
-            help="A dataset or run folder, or a model's name; without it, what recvae knows.",
+            help="A dataset folder, run folder or export, or a model's name; without it, what recvae knows.",
             show_default=False,
         ),
     ] = None,
@@ -32,6 +33,7 @@ def info(
     from recvae.errors import InputError, did_you_mean
     from recvae.files import recover
     from recvae.registry import models
+    from recvae.training.export_folder import is_export
 
     terminal = Terminal(json=json, quiet=quiet)
     if path is not None:
@@ -42,6 +44,8 @@ def info(
         _catalogue(terminal)
     elif (path / "manifest.json").is_file():
         _dataset(terminal, path, verify=verify)
+    elif is_export(path):
+        _export(terminal, path, verify=verify)
     elif (path / "run.json").is_file():
         _run(terminal, path, verify=verify)
     elif str(path) in models():
@@ -52,7 +56,8 @@ def info(
         raise InputError(f"{path} does not exist, and no model is called so.{did_you_mean(path.name, models())}")
     else:
         raise InputError(
-            f"{path} is neither a dataset folder ('recvae prepare' writes those) nor a run folder ('recvae train')."
+            f"{path} is neither a dataset folder ('recvae prepare' writes those) nor a run folder ('recvae train') nor "
+            "an export ('recvae export')."
         )
 
 
@@ -171,7 +176,7 @@ def _described(about: Document) -> list[str]:
 
 def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     """Print the facts of a run folder."""
-    from recvae.cli.train import settings_line
+    from recvae.cli.train import settings_line, started
     from recvae.recommender import load
     from recvae.registry import entry
     from recvae.training import run_folder
@@ -192,6 +197,8 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
     if refit := run.dataset.get("refit"):
         again = f" for {refit['epoch']} epochs" if refit["epoch"] else ""
         terminal.lines(f"  {'refitted':<10} on all {refit['clicks']:,} clicks but the test part{again}")
+    if run.start is not None:
+        terminal.lines(f"  {'warm start':<10} {started(run.start)}")
     if "validation" in run.metrics:
         terminal.lines(f"  {'validation':<10} {metric} {share(run.metrics['validation'])}")
     terminal.lines(f"  {'versions':<10} " + ", ".join(f"{name} {version}" for name, version in run.versions.items()))
@@ -213,8 +220,43 @@ def _run(terminal: Terminal, path: Path, *, verify: bool) -> None:
             "folder": str(path),
             "verified": verify,
             **({"sealed": sealed} if verify else {}),
-            "run": run.model_dump(exclude={"sealed"}),
+            "run": {key: value for key, value in run.to_dict().items() if key != "sealed"},
             "epochs": len(rows),
+            "bytes": sizes,
+        }
+    )
+
+
+def _export(terminal: Terminal, path: Path, *, verify: bool) -> None:
+    """Print the facts of an export; torch is not needed."""
+    from recvae.serving import onnx_runtime
+    from recvae.training import export_folder
+
+    manifest, version = export_folder.read_manifest(path), export_folder.version_of(path)
+    if verify:
+        onnx_runtime.load(path)
+    name = manifest.dataset.get("name", "unnamed data")
+    sizes = {file: facts.bytes for file, facts in manifest.files.items()}
+    similar = "yes" if manifest.similarity else "no"
+    terminal.lines(f"{manifest.title}, exported, trained on {name}: {manifest.n_items:,} items", "")
+    terminal.lines(f"  {'version':<10} {version[:12]}", f"  {'run':<10} {manifest.run[:12]}")
+    terminal.lines(f"  {'weights':<10} {manifest.weights}", f"  {'similar':<10} {similar}")
+    if manifest.conditions:
+        terminal.lines(f"  {'conditions':<10} {listed(manifest.conditions)}")
+    metric = manifest.dataset.get("validation_metric", "metric")
+    if "validation" in manifest.metrics:
+        terminal.lines(f"  {'validation':<10} {metric} {share(manifest.metrics['validation'])}")
+    terminal.lines(f"  {'made by':<10} recvae {manifest.recvae}")
+    terminal.lines(f"  {'files':<10} " + ", ".join(f"{file} {_size(size)}" for file, size in sizes.items()))
+    if verify:
+        terminal.lines("  Verified: the model loads, and every file is as it was written.")
+    terminal.document(
+        {
+            "kind": "export",
+            "folder": str(path),
+            "verified": verify,
+            "version": version,
+            "export": manifest.model_dump(exclude={"files"}),
             "bytes": sizes,
         }
     )

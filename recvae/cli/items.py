@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from recvae.queries import Reasons
-    from recvae.recommender import Recommender
+    from recvae.serving.model import Model
 
 _LEADING = re.compile(r"^(the|a|an|les?|la|das|der|die|el|il)\s+")
 _NAMED = 4  # candidates or unknown items named in a sentence
@@ -26,7 +26,7 @@ def _bare(title: str) -> str:
     return _LEADING.sub("", plain_title(title))
 
 
-def find_item(model: "Recommender", asked: str) -> int | None:
+def find_item(model: "Model", asked: str) -> int | None:
     """Return the column of an id or title, or None where there is none.
 
     Compared in turn until something matches: the id; the title; the title in any case; without its year; its beginning;
@@ -56,7 +56,7 @@ def find_item(model: "Recommender", asked: str) -> int | None:
     return None
 
 
-def find_items(model: "Recommender", asked: Sequence[str]) -> tuple[list[int], list[str]]:
+def find_items(model: "Model", asked: Sequence[str]) -> tuple[list[int], list[str]]:
     """Return the columns of ids or titles, each once, and the unknown ones."""
     columns: dict[int, None] = {}
     unknown = []
@@ -69,20 +69,20 @@ def find_items(model: "Recommender", asked: Sequence[str]) -> tuple[list[int], l
     return list(columns), unknown
 
 
-def unknown_items(model: "Recommender", unknown: Sequence[str]) -> str:
+def unknown_items(model: "Model", unknown: Sequence[str]) -> str:
     """Return the sentence about items that the model does not know."""
     names = listed([f"'{name}'" for name in unknown])
     what = "This item is" if len(unknown) == 1 else f"These {len(unknown):,} items are"
     return f"{what} not in the model's catalogue: {names}.{suggestion(model, unknown[0])}"
 
 
-def suggestion(model: "Recommender", asked: str) -> str:
+def suggestion(model: "Model", asked: str) -> str:
     """Return a question with the nearest title, whatever its case, year and article, else with the nearest id."""
     titles = {_bare(title): title for title in reversed(model.items.titles) if title}  # the first of equal ones is kept
     return nearest(_bare(asked), titles) or did_you_mean(asked, model.items.ids)
 
 
-def nearest_id(model: "Recommender", asked: str) -> str:
+def nearest_id(model: "Model", asked: str) -> str:
     """Return a question with the id of the nearest title, else with the nearest id."""
     pairs = zip(model.items.titles, model.items.ids, strict=True)
     titles = {_bare(title): item for title, item in reversed([*pairs]) if title}  # of equals the first
@@ -97,7 +97,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def item_rows(
-    model: "Recommender",
+    model: "Model",
     ids: "NDArray[np.int32]",
     scores: "NDArray[np.float32]",
     reasons: "Reasons | None" = None,
@@ -124,7 +124,7 @@ def item_rows(
     return rows
 
 
-def _named(model: "Recommender", column: int) -> JsonObject:
+def _named(model: "Model", column: int) -> JsonObject:
     return {"item_id": model.items.ids[column], "title": model.items.titles[column]}
 
 

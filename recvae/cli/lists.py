@@ -15,7 +15,7 @@ from recvae.files import JsonObject
 from recvae.files.swap import next_of
 
 if TYPE_CHECKING:
-    from recvae.recommender import Recommender
+    from recvae.serving.model import Model
 
 EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 
@@ -67,7 +67,7 @@ class Parts:
 
 def write_parts(
     terminal: Terminal,
-    model: "Recommender",
+    model: "Model",
     run: Path,
     options: Parts,
     asked: JsonObject,

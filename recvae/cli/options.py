@@ -56,6 +56,14 @@ DatasetFolder = Annotated[
 RunFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run folder that 'recvae train' wrote.", show_default=False)
 ]
+ModelFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN|EXPORT",
+        help="A run folder that 'recvae train' wrote, or an export of 'recvae export'.",
+        show_default=False,
+    ),
+]
 K = Annotated[int, typer.Option("-k", metavar="K", help="How many items.")]
 
 _RULES = "Rules (each narrows the lists further; names may be repeated)"

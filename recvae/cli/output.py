@@ -8,10 +8,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recvae.cli.blocks import Block
+from recvae.cli.plain_lists import write_plain
 from recvae.errors import InputError, WorkError
 
 if TYPE_CHECKING:
@@ -19,21 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from recvae.queries import Reasons
     from recvae.training.vocabulary import Vocabulary
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 HELD = ExitStack()  # the outputs of the command under way; closed where it ends
-
-
-@dataclass(frozen=True)
-class Block:
-    """Ranked lists of some users: ids int32 and scores float32, (b, k), padded with -1 and -inf, and their reasons."""
-
-    users: Sequence[str | None]
-    ids: "NDArray[np.int32]"
-    scores: "NDArray[np.float32]"
-    reasons: "Reasons | None" = None
 
 
 def hold(out: Path, *inputs: str | Path | None, marker: str | None = None) -> None:
@@ -91,6 +82,8 @@ def write_blocks(path: Path, items: "Vocabulary", blocks: Iterable[Block], reaso
     """
     from recvae.files import whole_file
 
+    if find_spec("pyarrow") is None:  # where exported models are served
+        return write_plain(path, items, blocks, reasons)
     schema = _schema(reasons, flat=path.suffix == ".csv")
     rows = 0
     with whole_file(path) as temporary, _writer(temporary, path.suffix, schema) as write:

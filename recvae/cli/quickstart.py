@@ -162,7 +162,7 @@ def _ceiling(data: "Dataset") -> "Evaluation":
     from data_prep import planted_scores
     from eval import evaluate
     from recvae.queries import Answer, Query
-    from recvae.ranking import rank
+    from recvae.ranking.lists import rank
 
     rows = np.flatnonzero(np.diff(data.test_out.indptr))
     truth = torch.from_numpy(planted_scores(data)[rows])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recvae.cli.blocks import Block
 from recvae.cli.items import find_items, item_rows, items_table, unknown_items
 from recvae.cli.lists import Parts, begun_with, by_parts, write_parts
 from recvae.cli.options import (
@@ -20,21 +21,21 @@ from recvae.cli.options import (
     Diversity,
     Json,
     K,
+    ModelFolder,
     MostPerTag,
     Overwrite,
     Quiet,
-    RunFolder,
     TagsFrom,
     Threads,
 )
-from recvae.cli.output import Block, check_output, hold, write_blocks
+from recvae.cli.output import check_output, hold, write_blocks
 from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal, amount
-from recvae.cli.threads import use_threads
+from recvae.cli.threads import use_threads_of
 
 if TYPE_CHECKING:
     from recvae.queries import Query
-    from recvae.recommender import Recommender
+    from recvae.serving.model import Model
 
 _BLOCK = 16_384  # users ranked at a time: bounds memory and gives progress something to show
 _EXPLAINED = 128  # users at a time with reasons, which take longer
@@ -43,7 +44,7 @@ _PARTS = "Lists in a folder (histories of any size; a file of lists for each fil
 
 
 def recommend(
-    run: RunFolder,
+    run: ModelFolder,
     histories: Annotated[
         Path | None,
         typer.Option(
@@ -128,10 +129,11 @@ def recommend(
     """
     parts = by_parts(histories, out)
     begun = begun_with(out) if parts and resume and threads == "auto" and out is not None else threads
-    used = use_threads(begun)  # before torch is loaded
+    number = use_threads_of(run, begun)  # before torch is loaded
     from recvae.errors import InputError
+    from recvae.matrices import Rows
     from recvae.queries import MOST_REASONS, Query
-    from recvae.recommender import load
+    from recvae.serving.model import load_model
 
     terminal = Terminal(json=json, quiet=quiet)
     words = Words(allow, deny, allow_tag, deny_tag, dataset, most_per_tag, diversity, allow_each, deny_each)
@@ -151,7 +153,7 @@ def recommend(
         hold(out, run, histories, *words.inputs())
         if not parts:
             check_output(out, overwrite=overwrite)
-    model = load(run, device)
+    model = load_model(run, device, number)
     _check_ratings(model, run, histories, rating_column)
     if condition:
         model.encode_conditions([condition])  # said before a file is read: a condition that there is not
@@ -162,7 +164,7 @@ def recommend(
         found, each = words.tables(terminal, model, rules, user_column, item_column)
         more = {**found, **words.reranking(), "each": each, "conditions": condition or None}
         more |= {"exclude_seen": not include_seen, "reasons": reasons}
-        write_parts(terminal, model, run, options, rules.asked, more, used)
+        write_parts(terminal, model, run, options, rules.asked, more, number)
         return
     users: Sequence[str | None] = [None]
     if histories is not None:
@@ -171,7 +173,7 @@ def recommend(
         columns, unknown = find_items(model, item or [])
         if not columns:
             raise InputError(unknown_items(model, unknown))
-        clicks, _ = model.encode([[model.items.ids[column] for column in columns]])
+        clicks = Rows.of_lists([sorted(columns)], model.n_items, model.named_value)
     if unknown:
         terminal.warn(f"{unknown_items(model, unknown)} Skipped.")
     asked = {**({"conditions": condition} if condition else {}), **rules.asked}
@@ -196,7 +198,7 @@ def recommend(
     _show(terminal, model, users, clicks, next(blocks), condition or [])
 
 
-def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rating_column: str | None) -> None:
+def _check_ratings(model: "Model", run: Path, histories: Path | None, rating_column: str | None) -> None:
     """Raise :class:`InputError` where a column of ratings is missing or means nothing."""
     from recvae.errors import InputError
 
@@ -210,7 +212,7 @@ def _check_ratings(model: "Recommender", run: Path, histories: Path | None, rati
 
 def _read(
     terminal: Terminal,
-    model: "Recommender",
+    model: "Model",
     file: Path,
     user_column: str,
     item_column: str,
@@ -218,10 +220,10 @@ def _read(
 ) -> tuple[list[str], Any, list[str]]:
     """Return a file's users in order of first appearance, their clicks or ratings (CSR), and the items not known."""
     import numpy as np
-    from scipy.sparse import csr_array
 
     from data_prep import read_interactions
     from recvae.errors import DataError
+    from recvae.matrices import Rows
 
     with terminal.amounts(bytes=True) as progress:
         data, _ = read_interactions(
@@ -235,12 +237,12 @@ def _read(
     column_of = np.array([model.items.columns.get(item, -1) for item in data.item_ids], dtype=np.int64)
     columns = column_of[data.item]
     known = columns >= 0
-    entries = values[known].astype(np.float32), (data.user[known], columns[known])
-    clicks = csr_array(entries, shape=(len(data.user_ids), model.n_items))
+    entries = values[known].astype(np.float32), data.user[known], columns[known]
+    clicks = Rows.of_entries(*entries, shape=(len(data.user_ids), model.n_items))
     return data.user_ids.tolist(), clicks, data.item_ids[column_of < 0].tolist()
 
 
-def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | None], query: "Query") -> Iterator[Block]:
+def _answered(terminal: Terminal, model: "Model", users: Sequence[str | None], query: "Query") -> Iterator[Block]:
     """Answer a query, a block of users at a time."""
     with terminal.amounts() as progress:
         at_once = _EXPLAINED if query.reasons else _BLOCK
@@ -254,7 +256,7 @@ def _answered(terminal: Terminal, model: "Recommender", users: Sequence[str | No
 
 def _show(
     terminal: Terminal,
-    model: "Recommender",
+    model: "Model",
     users: Sequence[str | None],
     clicks: Any,
     block: Block,

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recvae.arguments import need_packages
 from recvae.cli.items import nearest_id
 from recvae.cli.terminal import Terminal
 from recvae.errors import InputError, did_you_mean, listed
 from recvae.files import JsonObject
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-    from recvae.recommender import Recommender
+    from recvae.matrices import Rows
     from recvae.serving.lists.asked import UserTable
+    from recvae.serving.model import Model
 
 COLUMNS = ("item", "item_id")  # of a file of ids: as in histories, and as in the lists and folders that recvae writes
 
@@ -52,7 +52,7 @@ class Words:
         """Return the paths that are read, and ids, which are no files."""
         return [*(self.allow or ()), *(self.deny or ()), self.dataset, self.allow_each, self.deny_each]
 
-    def rules(self, terminal: Terminal, model: "Recommender", run: Path, *columns: str) -> Rules:
+    def rules(self, terminal: Terminal, model: "Model", run: Path, *columns: str) -> Rules:
         """Return the rules that these options are for a model, the model of the folder ``run``.
 
         An item is listed that --allow names, where it is given, and that has a tag of --allow-tag, where it is given,
@@ -69,8 +69,8 @@ class Words:
                 sets[option].append(_named(terminal, model, option, asked[option], columns))
         for option in ("allow_tag", "deny_tag"):
             if option in asked:
-                table = model.items.tag_table[:, _tag_columns(model, asked[option])]
-                sets[option.removesuffix("_tag")].append(set(table.sum(axis=1).nonzero()[0].tolist()))
+                tagged = model.items.tagged_with(_tag_columns(model, asked[option]))
+                sets[option.removesuffix("_tag")].append(set(tagged.tolist()))
         asked |= {name: value for name, value in self.reranking().items() if value}
         asked |= {name: str(file) for name, file in self._each().items()}
         return Rules(
@@ -84,7 +84,7 @@ class Words:
         return {"most_per_tag": self.most_per_tag, "diversity": self.diversity}
 
     def each(
-        self, terminal: Terminal, model: "Recommender", users: Sequence[str], rules: Rules, user: str, item: str
+        self, terminal: Terminal, model: "Model", users: Sequence[str], rules: Rules, user: str, item: str
     ) -> JsonObject:
         """Return ``allow``, ``deny`` and tags of a query about ``users``: the rules for all, and those for each."""
         found, tables = self.tables(terminal, model, rules, user, item)
@@ -99,7 +99,7 @@ class Words:
         return found
 
     def tables(
-        self, terminal: Terminal, model: "Recommender", rules: Rules, user: str, item: str
+        self, terminal: Terminal, model: "Model", rules: Rules, user: str, item: str
     ) -> "tuple[JsonObject, dict[str, UserTable]]":
         """Return ``allow`` and ``deny`` for all users, and by the query's field the rules that differ by user.
 
@@ -128,16 +128,17 @@ class Words:
         files = {"allow_each": self.allow_each, "deny_each": self.deny_each}
         return {option: file for option, file in files.items() if file is not None}
 
-    def _learn_tags(self, model: "Recommender", run: Path) -> None:
+    def _learn_tags(self, model: "Model", run: Path) -> None:
         """Give the model's items the tags of --dataset; raise :class:`InputError` where a rule lacks tags."""
-        from data_prep.dataset import Dataset
-        from recvae.cli.catalogues import refuse_other_catalogue
-
         given = {"allow_tag": self.allow_tag, "deny_tag": self.deny_tag, "most_per_tag": self.most_per_tag}
         wanted = [option for option, value in given.items() if value]
         if self.dataset is not None:
             if not wanted and not self._each():
                 raise InputError("--dataset is read for the tags of rules such as --allow-tag alone: leave it out.")
+            need_packages("--dataset", "scipy", "pandas", "pyarrow", install="recvae")
+            from data_prep.dataset import Dataset
+            from recvae.cli.catalogues import refuse_other_catalogue
+
             data = Dataset.load(self.dataset)
             refuse_other_catalogue(model, run, data, self.dataset)
             if not data.item_tags:
@@ -153,7 +154,7 @@ class Words:
             )
 
 
-def _tag_columns(model: "Recommender", tags: Sequence[str]) -> list[int]:
+def _tag_columns(model: "Model", tags: Sequence[str]) -> list[int]:
     """Return the columns of tags; raise :class:`InputError` for one that no item has, with the nearest."""
     places = {tag: place for place, tag in enumerate(model.items.tag_names)}
     for tag in tags:
@@ -164,14 +165,14 @@ def _tag_columns(model: "Recommender", tags: Sequence[str]) -> list[int]:
 
 
 def _of_each(
-    terminal: Terminal, model: "Recommender", option: str, file: Path, user: str, item: str
+    terminal: Terminal, model: "Model", option: str, file: Path, user: str, item: str
 ) -> "tuple[str, UserTable]":
     """Return "item" or "tag", and the items or tags of each user in a file."""
     import numpy as np
-    from scipy.sparse import csr_array
 
     from data_prep import column_names, read_interactions
     from data_prep.spool import rereadable
+    from recvae.matrices import Rows
     from recvae.serving.lists.asked import UserTable
 
     name = f"--{option.replace('_', '-')} {file}"
@@ -188,22 +189,21 @@ def _of_each(
     at = data.user, columns[data.item]
     kept = at[1] >= 0
     shape = len(data.user_ids) + 1, len(model.items.tag_names) if kind == "tag" else model.n_items
-    table = csr_array((np.ones(int(kept.sum()), np.float32), (at[0][kept], at[1][kept])), shape=shape)
+    table = Rows.of_entries(np.ones(int(kept.sum()), np.float32), at[0][kept], at[1][kept], shape=shape)
     return kind, UserTable(data.user_ids.tolist(), table)
 
 
-def _only(table: "csr_array", columns: Sequence[int]) -> "csr_array":
-    """Return the entries of a CSR in some columns."""
+def _only(table: "Rows", columns: Sequence[int]) -> "Rows":
+    """Return the entries of rows in some columns."""
     import numpy as np
 
-    table = table.copy()
-    table.data[~np.isin(table.indices, columns)] = 0
-    return table
+    from recvae.matrices import Rows
+
+    kept = np.isin(table.indices, columns)
+    return Rows.of_entries(table.data[kept], table.row_numbers()[kept], table.indices[kept], shape=table.shape)
 
 
-def _named(
-    terminal: Terminal, model: "Recommender", option: str, values: Sequence[str], columns: Sequence[str]
-) -> set[int]:
+def _named(terminal: Terminal, model: "Model", option: str, values: Sequence[str], columns: Sequence[str]) -> set[int]:
     """Return the columns of the items that ids and files name; an id that the model knows is no file."""
     found: set[int] = set()
     for value in values:
@@ -227,7 +227,7 @@ def _is_file(value: str) -> bool:
         return False
 
 
-def _of_file(terminal: Terminal, model: "Recommender", option: str, file: str, columns: Sequence[str]) -> Sequence[int]:
+def _of_file(terminal: Terminal, model: "Model", option: str, file: str, columns: Sequence[str]) -> Sequence[int]:
     """Return the columns of a file's items, and warn of ids that the model does not know."""
     from data_prep import read_ids
 

@@ -1,6 +1,7 @@
 """``recvae serve``: a trained model that answers over HTTP, with a page to try it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 
 from recvae.cli.options import Debug, Device, Quiet, Threads
 from recvae.cli.terminal import Terminal
-from recvae.cli.threads import use_threads
+from recvae.cli.threads import use_threads, use_without_torch
 
 _LIMITS = "Limits"
 _EXTRA = ("fastapi", "uvicorn", "httptools", "prometheus_client")
@@ -17,7 +18,11 @@ _EXTRA = ("fastapi", "uvicorn", "httptools", "prometheus_client")
 def serve(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="[NAME=]RUN...", help="Run folders that 'recvae train' wrote.", show_default=False),
+        typer.Argument(
+            metavar="[NAME=]RUN|EXPORT...",
+            help="Run folders that 'recvae train' wrote, or exports of 'recvae export'.",
+            show_default=False,
+        ),
     ],
     host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", help="Port to listen at; 0: a free one.")] = 8000,
@@ -52,6 +57,7 @@ def serve(
     """Serve trained models over HTTP, and a page to try them, until Ctrl-C or SIGTERM.
 
     [dim]recvae serve runs/ml-1m-recvae[/]
+    [dim]recvae serve exports/ml-1m-recvae[/]
     [dim]recvae serve films=runs/ml-1m-recvae books=runs/books-ease --port 8080[/]
     [dim]recvae serve runs/ml-1m-recvae --host 0.0.0.0 --token-file token.txt --workers 2[/]
     """
@@ -60,9 +66,9 @@ def serve(
 
     if workers > 1 and os.name != "posix":
         raise InputError("--workers needs a POSIX system; here one process serves. Leave the option out.")
-    number = _threads(threads, workers)
+    number, folders = _threads(threads, workers), named(runs)
     if workers == 1:
-        use_threads(str(number))  # before torch is loaded
+        _use_threads(number, folders.values())  # before torch is loaded
     from recvae.serving.logs import Log
     from recvae.serving.server import listen, url
     from recvae.serving.server import serve as serve_here
@@ -71,11 +77,12 @@ def serve(
 
     terminal = Terminal(quiet=quiet)
     settings = Settings(
-        runs=named(runs),
+        runs=folders,
         host=host,
         port=port,
         workers=workers,
         device=device,
+        threads=number,
         token=None if token_file is None else read_token(token_file),
         no_auth=no_auth,
         watch=watch,
@@ -100,7 +107,7 @@ def serve(
 
     with listener:
         if workers > 1:
-            raise typer.Exit(Workers(settings, listener, number, log).run(said))
+            raise typer.Exit(Workers(settings, listener, log).run(said))
         raise typer.Exit(serve_here(settings, listener, log, lambda service: said(service.facts())))
 
 
@@ -116,18 +123,25 @@ def _threads(asked: str, workers: int) -> int:
     return max(1, threads.cores() // workers - 1)
 
 
+def _use_threads(number: int, folders: Iterable[Path]) -> None:
+    """Set the number of threads; torch is imported where one of the folders is a run's."""
+    from recvae.serving.model import need_torch
+    from recvae.training.export_folder import is_export
+
+    runs = [folder for folder in folders if not is_export(folder)]
+    for run in runs:
+        need_torch(run)
+    if runs:
+        use_threads(str(number))
+    else:
+        use_without_torch(number)
+
+
 def need_extra() -> None:
     """Raise :class:`InputError` where the packages of the service are not installed."""
-    from importlib.util import find_spec
+    from recvae.arguments import need_packages
 
-    from recvae.errors import InputError
-
-    missing = [name for name in _EXTRA if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"The service needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed. "
-            "Install it with: pip install 'recvae[serve]'"
-        )
+    need_packages("The service", *_EXTRA, install="'recvae[serve]'")
 
 
 def named(runs: list[str]) -> dict[str, Path]:

@@ -14,19 +14,19 @@ from recvae.cli.options import (
     Device,
     Json,
     K,
+    ModelFolder,
     Quiet,
-    RunFolder,
     TagsFrom,
     Threads,
 )
 from recvae.cli.rules import Words
 from recvae.cli.terminal import Terminal
-from recvae.cli.threads import use_threads
+from recvae.cli.threads import use_threads_of
 from recvae.files import JsonObject
 
 
 def similar(
-    run: RunFolder,
+    run: ModelFolder,
     item: Annotated[
         list[str], typer.Option(metavar="ID_OR_TITLE", help="An item; may be repeated.", show_default=False)
     ],
@@ -46,12 +46,12 @@ def similar(
 
     [dim]recvae similar runs/ml-1m-recvae --item 'toy story' --item 'matrix, the'[/]
     """
-    use_threads(threads)  # before torch is loaded
+    number = use_threads_of(run, threads)  # before torch is loaded
     from recvae.errors import InputError
-    from recvae.recommender import load
+    from recvae.serving.model import load_model
 
     terminal = Terminal(json=json, quiet=quiet)
-    model = load(run, device)
+    model = load_model(run, device, number)
     columns, unknown = find_items(model, item)
     if not columns:
         raise InputError(unknown_items(model, unknown))

@@ -36,6 +36,31 @@ def use_threads(asked: str, *, run: Path | None = None) -> int:
     return number
 
 
+def use_threads_of(folder: Path, asked: str) -> int:
+    """Set the number of threads as :func:`use_threads` does, for the model in ``folder``, and return it.
+
+    torch is imported for a run folder alone; ``auto`` for an export is the number of free cores, or OMP_NUM_THREADS.
+    """
+    from recvae.serving.model import need_torch
+    from recvae.training.export_folder import is_export
+
+    if not is_export(folder):
+        need_torch(folder)
+        return use_threads(asked)
+    number = threads.parse(asked)
+    if number is None:
+        set_here = os.environ.get("OMP_NUM_THREADS", "")
+        number = max(1, int(set_here)) if set_here.isdigit() else threads.choose(threads.cores(), _others())
+    use_without_torch(number)
+    return number
+
+
+def use_without_torch(number: int) -> None:
+    """Set the number of threads of all libraries but torch until :func:`back_to_before`."""
+    back_to_before()
+    _until_done.enter_context(threads.limited(number, torch=False))
+
+
 def _torch_threads() -> int:
     import torch
 
@@ -48,7 +73,6 @@ def _others() -> float | None:
     if before.busy is None:
         return None
     import numpy  # noqa: F401 - every verb needs it: no time is lost while the load is measured
-    import scipy.sparse  # noqa: F401
 
     time.sleep(max(0.0, threads.SAMPLE_SECONDS - (time.monotonic() - began)))
     return before.others(threads.Moment.now())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recvae.experiments.measure import Fit
     from recvae.experiments.refit import Refit
     from recvae.recommender import Recommender
+    from recvae.training.records import Started
 
 
 def train(
@@ -45,6 +46,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Begin with the weights of RUN, the same model on other clicks or items, and with its settings.",
+            show_default=False,
+        ),
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -63,25 +72,40 @@ def train(
 
     [dim]recvae train ml-1m --model recvae --out runs/ml-1m-recvae --set train.epochs=100[/]
     [dim]recvae train ml-1m --refit runs/ml-1m-recvae --out runs/ml-1m-recvae-all[/]
+    [dim]recvae train tonight --warm-start runs/yesterday --out runs/tonight[/]
     """
     used = use_threads(threads, run=out if resume else None)  # before torch is loaded
     from data_prep.dataset import Dataset
+    from recvae.experiments.facts import doubt_about_start
     from recvae.experiments.measure import begin
     from recvae.training.keepers import under_way
+    from recvae.training.run_folder import read_run
 
     terminal = Terminal(json=json, quiet=quiet)
-    hold(out, folder, refit, config, marker="run.json")
+    hold(out, folder, refit, warm_start, config, marker="run.json")
     begun = under_way(out)  # a run that is to replace another one is not in its place from the start
     continued = resume and (begun / "run.json").is_file()
     plan = None if refit is None else _plan(refit, model, config, settings, seed, metric)
-    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, begun if continued else None)
+    of_runs = {"run": begun if continued else None, "start": warm_start}
+    chosen = plan.config if plan else _configuration(model, config, settings or [], seed, **of_runs)
     data = Dataset.load(folder)
     fit = begin(
-        *(chosen, data), metric=metric, refit=plan, device=device, folder=out, resume=resume, overwrite=overwrite
+        chosen,
+        data,
+        metric=metric,
+        refit=plan,
+        device=device,
+        folder=out,
+        resume=resume,
+        overwrite=overwrite,
+        start=warm_start,
     )
     recommender, is_refit = fit.model, fit.validation is None
     terminal.note(*_introduction(fit, data, recommender.follow(fit.clicks), used))
-    if config is None and not continued and not is_refit:
+    if warm_start is not None and not is_refit:
+        if doubt := doubt_about_start(warm_start, read_run(warm_start).dataset, data):
+            terminal.warn(doubt)
+    elif config is None and not continued and not is_refit:
         _mention_shipped(terminal, data, chosen.name)
     began = time.perf_counter()
     if chosen.train is not None:
@@ -100,6 +124,8 @@ def train(
         terminal.note(
             f"Refitted on the training and validation clicks{length}, {seconds:.1f} s. The model is in {out}."
         )
+    if warm_start is not None and recommender.start is not None:
+        terminal.note(f"It started from {warm_start}: {started(recommender.start)}.")
     run, dataset = shlex.quote(str(out)), shlex.quote(str(folder))
     if (
         score is not None
@@ -114,6 +140,7 @@ def train(
             "run": str(out),
             "model": chosen.name,
             "dataset": recommender.dataset,
+            **({} if recommender.start is None else {"start": recommender.start.model_dump()}),
             "best_epoch": recommender.best_epoch,
             "epochs": epochs,
             "metrics": {} if is_refit else {fit.metric: score},
@@ -144,22 +171,37 @@ def _plan(
 
 
 def _configuration(
-    model: str | None, config: str | None, settings: list[str], seed: int | None, run: Path | None
+    model: str | None,
+    config: str | None,
+    settings: list[str],
+    seed: int | None,
+    *,
+    run: Path | None,
+    start: Path | None,
 ) -> "RunConfig":
-    """Return the configuration that the arguments describe; ``run``, a run to be resumed, brings its own."""
+    """Return the configuration that the arguments describe.
+
+    ``run``, a run to be resumed, brings its own, and so does ``start``, from which a new one starts, but for the epoch
+    at which a refitted run ends.
+    """
     from recvae.config import resolve
     from recvae.errors import InputError
     from recvae.training.run_folder import read_run
+    from recvae.training.start import check_kind
 
-    if run is None or config is not None:
+    folder = start if run is None else run
+    if folder is None or config is not None:
         return resolve(model, config, settings, seed)
-    before = read_run(run)
-    if model not in (None, before.model):
+    before = read_run(folder)
+    if run is None:
+        check_kind(str(folder), before.model, model or before.model)
+    elif model not in (None, before.model):
         raise InputError(f"{run} holds a '{before.model}' run, not a '{model}' one. Leave --model out to resume it.")
     kept = [f"seed={before.config.get('seed', 0)}"]
     for section in ("model", "train"):
         for key, value in before.config.get(section, {}).items():
-            if value is not None:  # None is a default, and TOML has no word for it
+            of_refit = run is None and key == "stop_after" and "refit" in before.dataset
+            if value is not None and not of_refit:  # None is a default, and TOML has no word for it
                 kept.append(f"{section}.{key}={dumps(value)}")
     return resolve(before.model, None, [*kept, *settings], seed)
 
@@ -227,6 +269,12 @@ def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> s
         f"The best epoch was the last one, so more may be better. {tied[0]} goes over all epochs, so train again "
         f"as now with {more} --overwrite."
     )
+
+
+def started(start: "Started") -> str:
+    """Return the facts about a warm start, for a line."""
+    counts = f"{amount(start.kept_items, 'item')} kept, {start.new_items:,} new, {start.dropped_items:,} left out"
+    return f"version {start.version}, {counts}"
 
 
 def settings_line(options: Document) -> str:

@@ -4,6 +4,8 @@ import re
 
 _OPTIONS = (
     (re.compile(r"\b(overwrite|resume)=True\b"), r"--\1"),
+    (re.compile(r"\bother_data=True\b"), "--other-data"),
+    (re.compile(r"\bweights='(\w+)'"), r"--weights \1"),
     (re.compile(r"\bdevice='([\w:]+)'"), r"--device \1"),
 )
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from recvae.files import Document, JsonObject
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from data_prep.dataset import Dataset
 
 
@@ -27,3 +29,23 @@ def other_split(told: Document, data: "Dataset") -> bool:
     """
     ours = facts(data)
     return any(told[key] != ours.get(key) for key in ("filters", "protocol", "counts") if key in told)
+
+
+def doubt_about_start(run: "Path", told: Document, data: "Dataset") -> str:
+    """Return a sentence where ``run``, by its facts, may have learned from held-out clicks of ``data``; else ''.
+
+    A model that starts from such a run has a validation score that is too good.
+    """
+    if "refit" in told:
+        why = "it was refitted on validation clicks too. Start from the run that it was refitted from"
+    elif other_split(told, data) and data.manifest.get("protocol", {}).get("split") == "strong":
+        why = (
+            "a strong split draws its held-out users anew where the data have changed. A split by time holds out what "
+            "no earlier run has seen (recvae prepare --split temporal)"
+        )
+    else:
+        return ""
+    return (
+        f"{run} may have learned from held-out clicks of {data.path or data.name}, so that scores are too good and the "
+        f"epoch that they choose may be too early: {why}."
+    )

@@ -21,9 +21,11 @@ from recvae.experiments.refit import Refit
 from recvae.files import Document, JsonObject, refuse_existing
 from recvae.queries import Query
 from recvae.recommender import Validation, build
+from recvae.registry import entry
 from recvae.reports.results import ModelResult
 from recvae.training.keepers import under_way
 from recvae.training.run_folder import RUN, read_run
+from recvae.training.start import check_kind
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -41,7 +43,7 @@ class Fit:
 
     ``inputs``: the arguments of :meth:`Recommender.fit` that come from the dataset. ``validation``, by ``metric``, is
     None for a model that is refitted. ``folder``: the run folder to write; None keeps the model in memory. ``resume``
-    goes on with the run in it, and ``overwrite`` replaces an earlier one.
+    goes on with the run in it, and ``overwrite`` replaces an earlier one. ``start``: the run folder of a warm start.
     """
 
     model: "Recommender"
@@ -51,6 +53,7 @@ class Fit:
     folder: Path | None
     resume: bool
     overwrite: bool
+    start: Path | None = None
 
     @property
     def clicks(self) -> csr_array:
@@ -67,6 +70,7 @@ class Fit:
         by_epochs = model.config.train is not None
         if by_epochs:
             more = {"folder": self.folder, "resume": self.resume, "overwrite": self.overwrite, "on_step": on_step}
+            more |= {} if self.start is None else {"start": self.start}
             more["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
         began = time.perf_counter()
         model.fit(**self.inputs, validation=self.validation, **more)
@@ -89,13 +93,15 @@ def begin(
     folder: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    start: Path | None = None,
 ) -> Fit:
     """Return a fit of a configuration on a dataset, with everything checked and read.
 
-    ``metric``, on the validation users, chooses the epoch that is kept; by default the model's own, or the one of the
-    run that is resumed. ``validation``: its function, for a caller that has it already. ``refit``: the run whose model
-    is trained again, on the validation users' clicks too and without validation. ``folder``, ``resume`` and
-    ``overwrite`` as in :class:`Fit`; where there is no run in the folder yet, ``resume`` begins one.
+    ``metric``, on the validation users, chooses the epoch that is kept; by default that of the run that is resumed or
+    that training starts from, or else the model's own. ``validation``: its function, for a caller that has it already.
+    ``refit``: the run whose model is trained again, on the validation users' clicks too and without validation.
+    ``folder``, ``resume`` and ``overwrite`` as in :class:`Fit`; where there is no run in the folder yet, ``resume``
+    begins one. ``start``: the run folder from whose parameters training begins; the model checks it before it trains.
 
     Raises :class:`InputError` for arguments that do not go together, a folder that may not be replaced and a dataset
     that the model cannot use, and :class:`FormatError` for a damaged file.
@@ -105,6 +111,9 @@ def begin(
     if resume and config.train is None:
         raise InputError(f"'{config.name}' is not trained by epochs, so there is nothing to resume.")
     model = build(config, device)
+    earlier = None if start is None else _checked_start(start, model, folder)
+    if refit is not None:
+        refit.check_start(start)
     before: Document | None = None  # the dataset facts of the run that is resumed
     if folder is not None and resume:
         begun = under_way(folder)
@@ -117,7 +126,7 @@ def begin(
         refuse_existing(folder, marker=RUN, overwrite=overwrite)
     if refit is not None:
         refit.check_catalogue(data)
-    metric = metric or (before or {}).get("validation_metric") or model.default_metric
+    metric = metric or (before or earlier or {}).get("validation_metric") or model.default_metric
     inputs = model.training_inputs(data, refit=is_refit)
     if is_refit:
         validation = None
@@ -125,7 +134,22 @@ def begin(
     else:
         validation = validation or validate_with(data, metric, model)
         model.dataset = facts(data, validation_metric=metric)
-    return Fit(model, inputs, metric, validation, folder, resume, overwrite)
+    return Fit(model, inputs, metric, validation, folder, resume, overwrite, start)
+
+
+def _checked_start(start: Path, model: "Recommender", folder: Path | None) -> Document:
+    """Return the dataset facts of a run from which a model starts.
+
+    Raises :class:`InputError` where it cannot, as far as this shows before the weights are read.
+    """
+    if model.no_start:
+        title = entry(model.name).title
+        raise InputError(f"{title} has no warm start: it {model.no_start}. Train it without one.")
+    if folder is not None and folder.resolve() == start.resolve():
+        raise InputError(f"A run cannot start from {start} and be written there. Name another folder to write.")
+    run = read_run(start)
+    check_kind(str(start), run.model, model.name)
+    return run.dataset
 
 
 def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = None) -> Validation:

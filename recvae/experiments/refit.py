@@ -16,7 +16,7 @@ from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError
 from recvae.experiments.facts import other_split
 from recvae.files import Document, JsonObject
-from recvae.training.run_folder import RUN, read_metrics, read_run
+from recvae.training.run_folder import RUN, read_metrics, read_run, version_of
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -27,7 +27,8 @@ class Refit:
     """The settings with which a run is trained again.
 
     ``config`` ends after the best epoch; ``epoch`` is that epoch (None for models without any), ``score`` what
-    ``metric`` was in it; ``vocabulary`` is the hash of the items that the run was trained on.
+    ``metric`` was in it; ``vocabulary`` is the hash of the items that the run was trained on, ``start`` the version of
+    the run that it started from, if any.
     """
 
     run: Path
@@ -37,6 +38,7 @@ class Refit:
     score: float | None
     vocabulary: str
     dataset: Document
+    start: str | None = None
 
     def facts(self, clicks: csr_array) -> JsonObject:
         """Return the facts in run.json about a refit on ``clicks`` (n_users, n_items), as plain values."""
@@ -47,6 +49,17 @@ class Refit:
             "users": int(clicks.shape[0]),
             "clicks": int(clicks.nnz),
         }
+
+    def check_start(self, start: Path | None) -> None:
+        """Raise :class:`InputError` unless ``start`` is the run that this one started from: epochs count from there."""
+        if self.start is None and start is not None:
+            raise InputError(f"{self.run} had no warm start, and a refit trains as it did: leave the warm start out.")
+        if self.start is not None and (start is None or version_of(start) != self.start):
+            named = "" if start is None else f", which {start} is not"
+            raise InputError(
+                f"{self.run} started from the run of version {self.start}{named}. A refit trains as it did: name that "
+                "run with --warm-start."
+            )
 
     def check_catalogue(self, data: "Dataset") -> None:
         """Raise :class:`InputError` where the run was trained on other items than ``data`` has, or another split."""
@@ -88,6 +101,7 @@ def plan_refit(run: Path) -> Refit:
         score=before.metrics.get("validation"),
         vocabulary=before.vocabulary,
         dataset=before.dataset,
+        start=None if before.start is None else before.start.version,
     )
 
 

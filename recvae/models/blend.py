@@ -21,12 +21,14 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, items, path_of, shown
+from recvae.capabilities import Vectors
 from recvae.config import RunConfig
 from recvae.errors import FormatError, InputError, WorkError
 from recvae.files import file_hash, whole_folder
 from recvae.matrices import canonical
+from recvae.nn.batches import Batch
 from recvae.options import option
-from recvae.ranking import NOT_NUMBERS, SCORES_IN_MEMORY
+from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY
 from recvae.recommender import Recommender, Validation, load
 from recvae.training.run_folder import (
     RUN,
@@ -73,6 +75,7 @@ class Blend(Recommender):
     """
 
     name = "blend"
+    no_start = "is not trained itself: its models are"
     model_defaults = BlendOptions()
     components: Sequence[Recommender] = ()
     spreads: Sequence[float] = ()
@@ -168,6 +171,11 @@ class Blend(Recommender):
         assert total is not None  # weights sum to 1
         return total
 
+    def scores_of(self, batch: Batch) -> Tensor:
+        parts = zip(self.components, self.weights, self.spreads, strict=True)
+        weighted = [component.scores_of(batch) * (weight / spread) for component, weight, spread in parts if weight]
+        return sum(weighted[1:], weighted[0])
+
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         """Return :meth:`scores` of some items, float32 (b, m), from the components' scores of these."""
         total = torch.zeros(histories.shape[0], len(items), device=self.device)
@@ -196,6 +204,19 @@ class Blend(Recommender):
                 total.add_(part, alpha=weight * mean / spreads[place] if spreads[place] else 0.0)
                 nowhere &= none
         return total.masked_fill_(nowhere, -torch.inf)
+
+    def alike_of(self, items: Tensor) -> Tensor:
+        parts = [w * c.alike_of(items) for c, w in zip(self.components, self.weights, strict=True) if w]
+        return sum(parts[1:], parts[0])
+
+    def vectors(self) -> Vectors:
+        """Return the components' vectors side by side, each item's times the component's weight over its spread."""
+        parts = zip(self.components, self.weights, self.spreads, strict=True)
+        found = [(component.vectors(), weight / spread) for component, weight, spread in parts if weight]
+        return Vectors(
+            torch.cat([part.items * factor for part, factor in found], dim=1),
+            lambda batch: torch.cat([part.of_users(batch) for part, _ in found], dim=1),
+        )
 
     def hold(self) -> None:
         for component in self.components:

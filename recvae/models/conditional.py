@@ -74,6 +74,9 @@ class ConditionalVAENetwork(MultVAENetwork):
             self.of_input = nn.Parameter(torch.zeros(n_conditions, self.first.weight.shape[1]))  # E
             self.of_items = nn.Parameter(torch.zeros(n_items, n_conditions))  # V' / STEP
 
+    def item_axes(self) -> dict[str, int]:
+        return super().item_axes() | ({"of_items": 0} if self.n_conditions else {})
+
     def learn_from(self, item_tags: tuple[Tensor, Tensor] | None, user_attributes: Tensor | None) -> None:
         """Set the conditions of items and of training users, which are freed after training.
 
@@ -109,6 +112,14 @@ class ConditionalVAENetwork(MultVAENetwork):
     def logits_at(self, batch: Batch, items: Tensor) -> Tensor:
         logits = super().logits_at(batch, items)
         return logits if batch.conditions is None else logits + self._asked(batch, logits) @ self.of_items[items].T
+
+    def item_vectors(self) -> Tensor:
+        own = MultVAENetwork.item_vectors(self)
+        return torch.cat((own, self.of_items), dim=1) if self.n_conditions else own
+
+    def user_vectors(self, batch: Batch) -> Tensor:
+        own = super().user_vectors(batch)
+        return own if batch.conditions is None else torch.cat((own, self._asked(batch, own)), dim=1)
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
         if batch.conditions is None:
@@ -291,19 +302,10 @@ class ConditionalVAE(NeuralRecommender):
             return users
         return users._replace(query=users.query.under(conditions=self.conditions_of(attributes)))
 
-    def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
-        """Return lists of condition names as CSR (n, C) of ones.
-
-        Raises :class:`InputError` for a name that the model does not have, and for two values of one attribute.
-        """
-        encoded = super().encode_conditions(names)
-        for attribute in self.options.user_attributes:
-            for of_user in names:
-                values = [name for name in dict.fromkeys(of_user) if name.startswith(f"{attribute}=")]
-                if len(values) > 1:
-                    both = f"'{values[0]}' and '{values[1]}'"
-                    raise InputError(f"A user has one '{attribute}', not both {both}. Ask under one of them.")
-        return encoded
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes of users that the model has conditions of."""
+        return tuple(self.options.user_attributes)
 
     def conditions_of(self, user_attributes: Attributes) -> csr_array | None:
         """Return users' attributes as conditions, CSR (n, C); None for a model without attributes.

@@ -9,8 +9,10 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.arguments import flag, function, path_of
+from recvae.capabilities import Vectors
 from recvae.config import value_of
 from recvae.errors import InputError
+from recvae.models.start import Source, start_of
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.layers import Linear
 from recvae.nn.network import Network
@@ -26,6 +28,7 @@ class NeuralRecommender(Recommender):
 
     build: ClassVar[Callable[..., Network]]  # (n_items, options, seed)
     network: Network
+    no_start = ""
     fixed: ClassVar[tuple[str, ...]] = ()  # tensors that no epoch changes, made and written once a run
 
     def fit(
@@ -41,6 +44,7 @@ class NeuralRecommender(Recommender):
         overwrite: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        start: Source | None = None,
     ) -> Self:
         """Train, and keep the weights of the epoch that validated best (the last one without ``validation``).
 
@@ -49,6 +53,10 @@ class NeuralRecommender(Recommender):
         instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
         continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
         so far and KeyboardInterrupt reaches the caller. ``on_epoch`` and ``on_step`` report progress.
+
+        ``start``, a fitted model of this kind or its run folder, is an earlier run from whose parameters training
+        begins (:mod:`recvae.training.start`): its catalogue may be another one, and items are matched by id. A resumed
+        run goes on from its own state; it needs no ``start``, and refuses another than it began from.
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
@@ -57,8 +65,12 @@ class NeuralRecommender(Recommender):
             raise InputError("resume and overwrite are about a run's folder; name it.")
         from recvae.training.keepers import InFolder, InMemory
 
+        earlier = None if start is None else start_of(start, self.name)
         matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags))
         self.network = self._network()
+        if earlier is not None:
+            earlier.check(self.config, self.condition_names, self.network)
+            self.start = earlier.record(self.items)
         keeper: InMemory | InFolder = InMemory(self)
         if folder is not None:
             keeper = InFolder(self, path_of(folder), matrix, resume=resume, overwrite=overwrite)
@@ -75,6 +87,8 @@ class NeuralRecommender(Recommender):
             if not keeper.has_fixed:
                 self._fix(matrix)
             self._prepare(matrix)
+            if earlier is not None and state is None:
+                earlier.put_into(self.network, self.items)
             run_training(
                 self.network, clicks, self.config.options(TrainOptions), seed=self.config.seed, hooks=hooks, state=state
             )
@@ -112,6 +126,15 @@ class NeuralRecommender(Recommender):
 
     def scores(self, histories: csr_array, *conditions: csr_array) -> Tensor:
         return self.network.logits(self.batch(histories, *conditions))
+
+    def scores_of(self, batch: Batch) -> Tensor:
+        return self.network.logits(batch if self.weighted else batch.of_ones())
+
+    def vectors(self) -> Vectors:
+        return Vectors(
+            self.network.item_vectors(),
+            lambda batch: self.network.user_vectors(batch if self.weighted else batch.of_ones()),
+        )
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         return self.network.logits_at(self.batch(histories, *conditions).sharing(), items.to(self.device))

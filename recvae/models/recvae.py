@@ -167,7 +167,7 @@ class RecVAENetwork(Network):
         passes, and a resumed run, which computes it again, gets the same bits.
         """
         encoder, first = self.encoder, phase == "encoder" and epoch == 0
-        if first and self.options.variant == "released":
+        if first and self.options.variant == "released" and not self.started:
             other = torch.Generator().manual_seed(self._seed + 1)
             encoder = RecVAEEncoder(self.n_items, self.options, other).to(clicks.device)
         trained = phase == "encoder"

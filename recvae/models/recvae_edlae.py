@@ -19,7 +19,7 @@ from recvae.baselines.edlae import edlae_weights
 from recvae.models.neural import NeuralRecommender
 from recvae.models.recvae import RecVAENetwork, RecVAEOptions
 from recvae.nn.batches import Batch
-from recvae.nn.kernels import gathered_sum, gathered_sum_at
+from recvae.nn.kernels import gathered_sum_at
 from recvae.options import Between, OfEveryModel, option, takes
 from recvae.training.loop import TrainOptions
 
@@ -55,7 +55,7 @@ class RecVAEEDLAENetwork(RecVAENetwork):
 
     def logits(self, batch: Batch) -> Tensor:
         clicks = torch.ones_like(batch.values)  # the path is learned from clicks without weights
-        linear = gathered_sum(self.path, batch.columns, batch.offsets, clicks)  # (B, I)
+        linear = batch.row_sums(self.path, clicks)  # (B, I)
         return super().logits(batch).add_(linear, alpha=self.path_weight)
 
     def logits_at(self, batch: Batch, items: Tensor) -> Tensor:

@@ -237,6 +237,21 @@ class VAEACNetwork(Network):
         of_users = self.user_offset(batch, torch.ones_like(batch.values))
         return logits + (self.mean + self.item_offset[items]) + of_users[:, None]
 
+    def item_vectors(self) -> Tensor:
+        """Return the last layer's weights and biases, and of ratings a 1 for the user's offset."""
+        weight, bias = self.last.weight, self.last.bias
+        if self.options.likelihood == "multinomial":
+            return torch.cat((weight, bias[:, None]), dim=1)
+        offset = bias + self.mean + self.item_offset
+        return torch.cat((weight, offset[:, None], torch.ones_like(offset)[:, None]), dim=1)
+
+    def user_vectors(self, batch: Batch) -> Tensor:
+        own = super().user_vectors(batch)
+        if self.options.likelihood == "multinomial":
+            return own
+        of_users = self.user_offset(batch, torch.ones_like(batch.values))
+        return torch.cat((own, of_users[:, None]), dim=1)
+
     def expected(self, batch: Batch, where: Batch, code: Tensor) -> Tensor:
         """Return the expected ratings, (M,), of the entries of ``where``, the same users, from ``code`` (B, H)."""
         of_users = self.user_offset(batch, torch.ones_like(batch.values))

@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.matrices import Matrix, canonical, refuse_weights
+from recvae.nn.kernels import gathered_sum
 from recvae.nn.noise import Noise
 
 
@@ -89,6 +90,13 @@ class Batch:
         """Sum one value per click (N,) into one per user (B,); a user without clicks gets 0."""
         return torch.segment_reduce(per_click, "sum", lengths=self.lengths, initial=0.0, unsafe=True)
 
+    def row_sums(self, table: Tensor, values: Tensor) -> Tensor:
+        """Sum, for each user, the rows of a table (n_items, H) that belong to the clicked items: (B, H).
+
+        Each row is multiplied with the click's value, (N,). Not differentiable in the table.
+        """
+        return gathered_sum(table, self.columns, self.offsets, values)
+
     def normalised(self) -> Tensor:
         """Click values of x / ||x||_2, float32 (N,). A user without clicks has none, so there is no 0 / 0."""
         norms = self.row_sum(self.values.square()).sqrt()  # (B,)
@@ -125,6 +133,10 @@ class Batch:
         """Return the batch under conditions, a sparse matrix (B, C) of 0 and 1."""
         dense = torch.from_numpy(conditions.toarray().astype(np.float32))
         return replace(self, conditions=dense.to(self.values.device))
+
+    def of_ones(self) -> "Batch":
+        """Return the same clicks, each with the value 1."""
+        return replace(self, values=torch.ones_like(self.values))
 
     def repeated(self, times: int) -> "Batch":
         """Return the batch repeated ``times`` times, one copy after the other."""

@@ -48,6 +48,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, rounded: bool |
     taken: it uses AVX-512 on the processors of every maker, and the BLAS of torch does not (docs/performance.md).
     ``rounded`` overrides the context's :func:`precision`.
     """
+    if torch.compiler.is_exporting():  # a graph holds the product alone, whatever machine it is made on
+        return torch.nn.functional.linear(a, b, bias)
     if a.dtype == torch.float32 and (rounding() if rounded is None else rounded):
         return _rounded_product(a, b, bias)
     if a.device.type == "cpu" and a.dtype == torch.float32:

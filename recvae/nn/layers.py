@@ -39,7 +39,7 @@ class ClickLinear(nn.Module):
     def gathered(self, batch: Batch, values: Tensor) -> Tensor:
         """Sum the clicked rows of the table."""
         if not torch.is_grad_enabled():
-            return gathered_sum(self.weight, batch.columns, batch.offsets, values) + self.bias
+            return batch.row_sums(self.weight, values) + self.bias
         summed: Tensor = _GatheredSum.apply(self.weight, batch, values, self.memory)  # type: ignore[no-untyped-call]  # torch ships it without types
         return summed + self.bias
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from recvae.errors import InputError
@@ -52,11 +53,14 @@ class Network(nn.Module, ABC):
         super().__init_subclass__(**more)
         if "logits" in vars(cls) and "logits_at" not in vars(cls):
             cls.logits_at = _of_all_logits  # type: ignore[method-assign]
+        if "logits" in vars(cls) and "item_vectors" not in vars(cls):
+            cls.item_vectors = _no_vectors  # type: ignore[method-assign, assignment]
 
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)
     latent_prior: Prior = StandardNormal()
     pseudo_inputs: nn.Parameter  # only where the prior is the VampPrior
+    started: bool = False  # whether the parameters are those of an earlier run, from which training begins
 
     @property
     @abstractmethod
@@ -84,6 +88,19 @@ class Network(nn.Module, ABC):
         """Return :meth:`logits` of ``items`` alone, int64 (m,) on the batch's device: (B, m), equal to rounding."""
         last = self.output
         return product(self.code(batch), last.weight[items], last.bias[items])
+
+    def item_vectors(self) -> Tensor:
+        """Return a vector of each item, (n_items, D), whose inner products with users' vectors are the logits.
+
+        Raises :class:`InputError` for a network whose logits are not such products.
+        """
+        last = self.output
+        return torch.cat((last.weight, last.bias[:, None]), dim=1)
+
+    def user_vectors(self, batch: Batch) -> Tensor:
+        """Return a vector of each user, (B, D): the input of the last layer, and 1 for the items' biases."""
+        code = self.code(batch)
+        return torch.cat((code, torch.ones_like(code[:, :1])), dim=1)
 
     def log_likelihood(self, code: Tensor, batch: Batch) -> Tensor:
         """Return the log-likelihood of the batch's clicks, (B,), from the input of the last layer."""
@@ -147,6 +164,20 @@ class Network(nn.Module, ABC):
         matrices = (name for name, value in self.named_parameters() if name.endswith("weight") and value.dim() > 1)
         return dict.fromkeys(matrices, lambda_) if lambda_ else {}
 
+    def item_axes(self) -> dict[str, int]:
+        """Return the axis of the items in each parameter that has one, by the parameter's name.
+
+        Here of the first layers on clicks, the last layer and the VampPrior's pseudo-inputs; a network with others adds
+        them. A warm start matches these parameters by item id.
+        """
+        axes: dict[str, int] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, ClickLinear):
+                axes[f"{name}.weight"] = 0
+            elif module is self.output:
+                axes |= {f"{name}.weight": 0, f"{name}.bias": 0}
+        return axes | ({"pseudo_inputs": 1} if "pseudo_inputs" in self._parameters else {})
+
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
         del phase, epoch, clicks, batch_size
@@ -163,6 +194,14 @@ class Network(nn.Module, ABC):
     def gradient_memories(self) -> list[GradientMemory]:
         """Return the memory of every gradient that is kept from step to step."""
         return [module.memory for module in self.modules() if isinstance(module, ClickLinear | Linear)]
+
+
+def _no_vectors(network: Network) -> Tensor:
+    """Raise :class:`InputError`: what a network adds to the last layer's output may be no inner product."""
+    raise InputError(
+        "The scores of this model are more than the output of its last layer, and no inner products of a user's vector "
+        "and an item's, so that an index of vectors cannot find its lists. Export without vectors."
+    )
 
 
 def _of_all_logits(self: Network, batch: Batch, items: Tensor) -> Tensor:

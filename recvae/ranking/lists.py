@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 
+from recvae.matrices import Rows
 from recvae.queries import Answer, Query
+from recvae.ranking.best import SCORES_IN_MEMORY
+from recvae.ranking.masks import admitting, places
 from recvae.ranking.rerank import Alike, reranker
 from recvae.ranking.selection import top_k
 
-# Scores per block: few enough on a CPU to stay in its cache while they are masked and selected from.
-SCORES_IN_MEMORY = 1 << 22
 SCORES_ON_A_DEVICE = 1 << 27
 
 
@@ -27,7 +27,7 @@ def rank(
     query: Query,
     *,
     batch_size: int | None = None,
-    item_tags: csr_array | None = None,
+    item_tags: Rows | None = None,
     alike: Alike | None = None,
 ) -> Answer:
     """Return the answer to a query: the best items of each history, after its rules are applied.
@@ -35,7 +35,7 @@ def rank(
     ``score`` maps some rows of the histories, CSR (b, n_items), to scores (b, n_items) that this function may
     overwrite; where the query has conditions, CSR (n, C), ``score`` gets their rows as a second argument.
     ``batch_size``: rows scored at once; as many as memory is meant for where None. ``item_tags``: the tags of the
-    items, CSR (n_items, T), and ``alike``: how alike items are, as :meth:`Recommender.similarity_among` says, for a
+    items, rows (n_items, T), and ``alike``: how alike items are, as :meth:`Recommender.similarity_among` says, for a
     query that has rules about tags or asks for diversity. Raises :class:`WorkError` for NaN scores.
     """
     rerank = reranker(query, item_tags, alike)
@@ -61,37 +61,35 @@ def rank(
     return Answer(ids, scores)
 
 
-def keep_admissible(block: Tensor, query: Query, item_tags: csr_array | None = None) -> None:
+def keep_admissible(block: Tensor, query: Query, item_tags: Rows | None = None) -> None:
     """Set scores (b, n_items) to -inf where the query's rules leave an item out, in place.
 
-    The query is about these b users. Tags for all users are columns of items in it, and tags of each user CSR (b, T) of
-    columns of ``item_tags``, CSR (n_items, T).
+    The query is about these b users. Tags for all users are columns of items in it, and tags of each user rows (b, T)
+    of columns of ``item_tags``, rows (n_items, T).
     """
-    for allowed in (query.allow, _tagged(query.allow_tags, item_tags)):
-        if allowed is not None:
-            keep = torch.zeros_like(block, dtype=torch.bool)
-            _fill(keep, allowed, True)
-            block.masked_fill_(~keep, -torch.inf)
-    for denied in (query.deny, _tagged(query.deny_tags, item_tags), query.histories if query.exclude_seen else None):
-        if denied is not None:
-            _fill(block, denied, -torch.inf)
+    allowed, denied = admitting(query, item_tags)
+    for mask in allowed:
+        keep = torch.zeros_like(block, dtype=torch.bool)
+        _fill(keep, mask, True)
+        block.masked_fill_(~keep, -torch.inf)
+    for mask in [*denied, *([query.histories] if query.exclude_seen else [])]:
+        _fill(block, mask, -torch.inf)
 
 
-def _tagged(
-    tags: NDArray[np.int64] | csr_array | None, item_tags: csr_array | None
-) -> NDArray[np.int64] | csr_array | None:
-    """Return the items that have one of a query's tags: columns for all users, or a CSR (b, n_items)."""
-    if tags is None or isinstance(tags, np.ndarray):
-        return tags
-    assert item_tags is not None, "a query with tags for each user is ranked with the items' tags"
-    return tags @ item_tags.T
+def in_numpy(score: Callable[..., Tensor]) -> Callable[..., NDArray[np.float32]]:
+    """Return a function of scores that returns them as an array, which shares memory with a tensor on the CPU."""
+
+    @torch.no_grad()
+    def numbers(*arguments: object) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = score(*arguments).float().cpu().numpy()
+        return found
+
+    return numbers
 
 
 def _fill(block: Tensor, mask: Any, value: float | bool) -> None:
-    """Set ``block`` to ``value`` where ``mask`` (item indices, or a CSR of the same shape) has an entry."""
+    """Set ``block`` to ``value`` where ``mask`` (:mod:`recvae.ranking.masks`) has an entry."""
     if isinstance(mask, np.ndarray):
         block[:, torch.from_numpy(mask).to(block.device)] = value
-        return
-    starts = np.arange(0, mask.shape[0] * mask.shape[1], mask.shape[1], dtype=np.int64)
-    where = np.repeat(starts, np.diff(mask.indptr)) + mask.indices
-    block.view(-1).index_fill_(0, torch.from_numpy(where).to(block.device), value)
+    else:
+        block.view(-1).index_fill_(0, torch.from_numpy(places(mask)).to(block.device), value)

@@ -10,33 +10,36 @@ The items that a list may hold are the same with and without i: i, where seen it
 Histories without one item are rows as any others to a model, so that the definition holds for every model to rounding.
 There are as many rows as a history has items. All are scored at the listed items only, which says which items are
 reasons; those rows alone, far fewer where histories are long, are then scored in full for the ranks. Rows are made and
-scored in blocks, of one user or of several, whose size does not depend on the histories.
+scored in blocks, of one user or of several, whose size does not depend on the histories. NumPy alone: a score is a
+function that returns an array, whatever computes it.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from torch import Tensor
 
 from recvae.errors import WorkError
+from recvae.matrices import Rows
 from recvae.queries import Query, Reasons
-from recvae.ranking.lists import SCORES_IN_MEMORY, keep_admissible
-from recvae.ranking.selection import NOT_NUMBERS
+from recvae.ranking.best import NOT_NUMBERS, SCORES_IN_MEMORY, tiles
+from recvae.ranking.masks import keep_admissible
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 ENTRIES_IN_MEMORY = 1 << 19  # of the rows of a block: some 40 MB with all that is computed from an entry
 ROWS_AT_ONCE = 512  # more are not faster
 WHOLE, NONE = -1, -2  # in place of a position in a history: nothing is left out; there is no reason
 
 Places = NDArray[np.int64]
+Score = Callable[..., NDArray[np.float32]]
 Number = TypeVar("Number", np.int32, np.float32)
 
 
-class _Rows(NamedTuple):
+class _Part(NamedTuple):
     """A user's rows ``start`` to ``stop``: row 0 is the whole history, row p + 1 the history without its p-th item."""
 
     user: int
@@ -44,20 +47,19 @@ class _Rows(NamedTuple):
     stop: int
 
 
-@torch.no_grad()
 def find_reasons(
-    score: Callable[..., Tensor],
-    score_at: Callable[..., Tensor],
+    score: Score,
+    score_at: Score,
     query: Query,
     ids: NDArray[np.int32],
     *,
-    item_tags: csr_array | None = None,
+    item_tags: Rows | None = None,
 ) -> Reasons:
     """Return the reasons of the lists ``ids``, int32 (n, k), that answer a query which asks for some.
 
-    ``score`` as for :func:`recvae.ranking.rank`. ``score_at`` maps rows (b, n_items) and items, int64 (m,), to these
-    items' scores, float32 (b, m); it gets conditions after the items where the query has some. ``item_tags`` as for
-    :func:`recvae.ranking.rank`. Raises :class:`WorkError` for NaN scores.
+    ``score`` and ``item_tags`` as for :func:`recvae.ranking.lists.rank`, but scores are arrays. ``score_at`` maps rows
+    (b, n_items) and items, int64 (m,), to these items' scores, float32 (b, m); it gets conditions after the items where
+    the query has some. Raises :class:`WorkError` for NaN scores.
     """
     k = ids.shape[1]
     width = min(k, query.histories.shape[1])
@@ -81,9 +83,7 @@ def find_reasons(
     )
 
 
-def _chosen(
-    score_at: Callable[..., Tensor], query: Query, listed: NDArray[np.int32]
-) -> tuple[Places, NDArray[np.float32]]:
+def _chosen(score_at: Score, query: Query, listed: NDArray[np.int32]) -> tuple[Places, NDArray[np.float32]]:
     """Return positions in the histories of the reasons, (n, width, r), the first reason first, and the scores without.
 
     :data:`NONE` and -inf stand where there is no reason.
@@ -101,7 +101,7 @@ def _chosen(
         rows = np.repeat(users, [part.stop - part.start for part in block])
         left_out = np.concatenate([np.arange(part.start, part.stop) for part in block]) - 1
         histories, conditions = _without(query.of(rows), left_out)
-        found = score_at(histories, torch.from_numpy(items.astype(np.int64)), *conditions).float().cpu().numpy()
+        found = score_at(histories, items.astype(np.int64), *conditions)
         if np.isnan(found).any():
             raise WorkError(NOT_NUMBERS)
         end = 0
@@ -122,11 +122,11 @@ def _chosen(
 
 
 def _places(
-    score: Callable[..., Tensor],
+    score: Score,
     query: Query,
     listed: NDArray[np.int32],
     positions: Places,
-    item_tags: csr_array | None,
+    item_tags: Rows | None,
 ) -> Places:
     """Return the listed items' places by score, (n, width, r), in the history without each of ``positions``.
 
@@ -143,14 +143,15 @@ def _places(
     order = np.argsort(of_row, kind="stable")
     ends = np.searchsorted(of_row[order], np.arange(len(rows)), side="right")
     found = np.zeros(len(items), dtype=np.int64)
-    for start, stop in _tiles(lengths[users], max(1, SCORES_IN_MEMORY // max(1, query.histories.shape[1]))):
+    for start, stop in tiles(
+        lengths[users], max(1, SCORES_IN_MEMORY // max(1, query.histories.shape[1])), ENTRIES_IN_MEMORY
+    ):
         part = query.of(users[start:stop])
         histories, conditions = _without(part, left_out[start:stop])
-        block = score(histories, *conditions).float()
-        if block.isnan().any():
+        values = score(histories, *conditions)
+        if np.isnan(values).any():
             raise WorkError(NOT_NUMBERS)
-        keep_admissible(block, part, item_tags)
-        values = block.cpu().numpy()
+        keep_admissible(values, part, item_tags)
         for row in range(start, stop):
             for pair in order[ends[row - 1] if row else 0 : ends[row]]:
                 found[pair] = _place(values[row - start], int(items[pair]))
@@ -164,7 +165,7 @@ def _place(scores: NDArray[np.float32], item: int) -> int:
     return 1 + int(np.count_nonzero(scores > own)) + int(np.count_nonzero(scores[:item] == own))
 
 
-def _without(query: Query, left_out: Places) -> tuple[csr_array, tuple[csr_array, ...]]:
+def _without(query: Query, left_out: Places) -> "tuple[csr_array | Rows, tuple[csr_array | Rows, ...]]":
     """Return a query's histories, each without its entry at a position, or :data:`WHOLE`, and its conditions."""
     histories = query.histories
     fewer = left_out != WHOLE
@@ -172,7 +173,7 @@ def _without(query: Query, left_out: Places) -> tuple[csr_array, tuple[csr_array
     kept[histories.indptr[:-1][fewer] + left_out[fewer]] = False
     indptr = histories.indptr.copy()
     indptr[1:] -= np.cumsum(fewer, dtype=indptr.dtype)
-    rows = csr_array((histories.data[kept], histories.indices[kept], indptr), shape=histories.shape)
+    rows = type(histories)((histories.data[kept], histories.indices[kept], indptr), shape=histories.shape)
     return rows, () if query.conditions is None else (query.conditions,)
 
 
@@ -182,9 +183,9 @@ def _rows_at_once(width: int, n_items: int) -> int:
     return min(ROWS_AT_ONCE, max(1, scores // max(1, n_items), math.isqrt(2 * scores // max(1, width))))
 
 
-def _blocks(lengths: Places, most: int) -> Iterator[list[_Rows]]:
+def _blocks(lengths: Places, most: int) -> Iterator[list[_Part]]:
     """Yield all rows of all users who have any clicks, in order, in blocks of at most ``most`` rows."""
-    block: list[_Rows] = []
+    block: list[_Part] = []
     rows = entries = 0
     for user in np.flatnonzero(lengths):
         start, length = 0, int(lengths[user])
@@ -195,22 +196,10 @@ def _blocks(lengths: Places, most: int) -> Iterator[list[_Rows]]:
                 block, rows, entries = [], 0, 0
                 continue
             stop = min(length + 1, start + max(1, room))
-            block.append(_Rows(int(user), start, stop))
+            block.append(_Part(int(user), start, stop))
             rows, entries, start = rows + stop - start, entries + (stop - start) * length, stop
     if block:
         yield block
-
-
-def _tiles(lengths: Places, most: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of at most ``most`` rows whose entries fit into memory, or of a single row."""
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(lengths):
-        before = ends[start - 1] if start else 0
-        stop = int(np.searchsorted(ends, before + ENTRIES_IN_MEMORY, side="right"))
-        stop = max(start + 1, min(stop, start + most))
-        yield start, stop
-        start = stop
 
 
 def _padded(values: NDArray[np.generic], k: int, fill: float, kind: type[Number]) -> NDArray[Number]:

@@ -19,21 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.errors import InputError
+from recvae.matrices import Rows
 from recvae.queries import Query
+from recvae.ranking.mixing import CANDIDATES, WIDER, WITH_TAGS, first_by_tags, limit_of_tags
 from recvae.ranking.selection import top_k
-
-CANDIDATES = 5
-"""Candidates for each place of a list."""
-
-WITH_TAGS = 10
-"""The same where tags may leave candidates out: enough for most lists of films with 3 of a genre."""
-
-WIDER = 2
-"""So many times more candidates there are where a list is not full."""
 
 _AT_ONCE = 1 << 12  # candidates of the users that are treated together on a CPU: their vectors stay in its cache
 _AT_ONCE_ON_A_DEVICE = 1 << 20
@@ -111,12 +103,12 @@ class Reranker:
         return places
 
 
-def reranker(query: Query, item_tags: csr_array | None, alike: Alike | None) -> Reranker | None:
+def reranker(query: Query, item_tags: Rows | None, alike: Alike | None) -> Reranker | None:
     """Return the function that chooses the lists of a query, None where its lists are the best scores alone.
 
-    ``item_tags`` CSR (n_items, T). Raises :class:`InputError` where the query asks for a rule without what it needs.
+    ``item_tags`` rows (n_items, T). Raises :class:`InputError` where the query asks for a rule without what it needs.
     """
-    most = query.most_per_tag if query.most_per_tag is not None and query.most_per_tag < query.k else None
+    most = limit_of_tags(query)
     if most is None and not query.diversity:
         return None
     if most is not None and item_tags is None:
@@ -135,43 +127,20 @@ def _relevance(scores: Tensor) -> Tensor:
 
 
 class _Tags:
-    """The tags of all items, CSR (n_items, T), as tensors."""
+    """The tags of all items, rows (n_items, T), as tensors."""
 
-    def __init__(self, item_tags: csr_array | None) -> None:
+    def __init__(self, item_tags: Rows | None) -> None:
         assert item_tags is not None
+        self.table = item_tags
         self.n_words = -(-item_tags.shape[1] // _BITS)
         self.starts = torch.from_numpy(item_tags.indptr).long()
         self.tags = torch.from_numpy(item_tags.indices).long()
 
     def first(self, scores: Tensor, items: Tensor, most: int, k: int) -> Tensor:
-        """Return the places of the first candidates, up to k, that leave no tag on more than ``most`` of them.
-
-        ``scores`` float32 and ``items`` int64 (b, P), best first; int64 (b, k), -1 where there are none left. Few
-        candidates of a user are looked at, so that this takes less time than steps over all of them.
-        """
+        """Return :func:`recvae.ranking.mixing.first_by_tags` of scores float32 and items int64 (b, P), best first."""
         lengths = (scores > -torch.inf).sum(1).tolist()
-        starts, tags = self.starts.numpy(), self.tags.numpy()
-        words: dict[int, int] = {}  # the tags of an item, a bit each
-        places = []
-        for candidates, length in zip(items.tolist(), lengths, strict=True):
-            seen = [0] * most  # the tags on one chosen item, on two and so on
-            chosen: list[int] = []
-            for place in range(length):
-                item = candidates[place]
-                word = words.get(item)
-                if word is None:
-                    word = words[item] = sum(1 << tag for tag in tags[starts[item] : starts[item + 1]].tolist())
-                if word & seen[-1]:
-                    continue
-                chosen.append(place)
-                if len(chosen) == k:
-                    break
-                for times in range(most):
-                    word, seen[times] = word & seen[times], word | seen[times]
-                    if not word:
-                        break
-            places.append(chosen + [-1] * (k - len(chosen)))
-        return torch.tensor(places, dtype=torch.int64, device=items.device)
+        places = first_by_tags(items.tolist(), lengths, self.table, most, k)
+        return torch.from_numpy(places).to(items.device)
 
     def counter(self, items: Tensor, most: int) -> "_Counter":
         """Return the counter of the tags of candidates, int64 (b, P)."""

@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.errors import WorkError
+from recvae.ranking.best import NOT_NUMBERS, top_k_of_one
 
 FEW_ROWS = 4  # a request or two: the number of operations takes time there, not their size
-NOT_NUMBERS = "The model gives scores that are not numbers; it cannot rank. Train it again."
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -20,7 +19,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     :class:`WorkError` where a score is NaN.
     """
     if 0 < len(scores) < FEW_ROWS and scores.device.type == "cpu":
-        rows = [_top_k_of_one(row, k) for row in scores.numpy()]
+        rows = [top_k_of_one(row, k) for row in scores.numpy()]
         return tuple(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))  # type: ignore[return-value]
     candidates, columns, bound = _candidates(scores, k + 1)
     values, columns = _values_and_columns(_first(_keys(candidates, columns), k))
@@ -30,20 +29,6 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         every = torch.arange(scores.shape[1], device=scores.device)
         values[torn], columns[torn] = _values_and_columns(_first(_keys(scores[torn], every), k))
     return values, columns
-
-
-def _top_k_of_one(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """:func:`top_k` of a single row (I,), in as few operations as there can be."""
-    columns = np.argpartition(scores, -k - 1)[-k - 1 :] if k < len(scores) else np.arange(len(scores))
-    values = scores[columns]
-    if np.isnan(values).any():  # a NaN counts as the largest
-        raise WorkError(NOT_NUMBERS)
-    order = np.lexsort((columns, -values))
-    if k < len(scores) and values[order[k - 1]] == values[order[k]]:  # others may have the same value
-        columns = np.flatnonzero(scores >= values[order[k]])
-        values = scores[columns]
-        order = np.argsort(-values, kind="stable")
-    return values[order[:k]], columns[order[:k]]
 
 
 def _candidates(scores: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from recvae.arguments import shown
 from recvae.errors import InputError, listed
+from recvae.matrices import Rows
 from recvae.queries import Answer, Query
 from recvae.serving.problems import FieldError, Refusal, of_field
 from recvae.serving.schema import Recommend, Similar
@@ -222,16 +221,16 @@ def query(questions: Sequence[Question], k: int) -> Query:
     """Return the Query of questions of one group."""
     first, n_items = questions[0], questions[0].served.model.n_items
     value = first.served.named_value
-    histories = _matrix([question.columns for question in questions], n_items, value)
+    histories = Rows.of_lists([question.columns for question in questions], n_items, value)
     if any(question.values is not None for question in questions):
         values = [question.values or [value] * len(question.columns) for question in questions]
         histories.data[:] = [number for row in values for number in row]
     alone = len(questions) == 1
 
-    def items(rows: list[list[int] | None]) -> csr_array | NDArray[np.int64] | None:
+    def items(rows: list[list[int] | None]) -> Rows | NDArray[np.int64] | None:
         if all(row is None for row in rows):
             return None
-        return np.array(rows[0], np.int64) if alone else _matrix([row or [] for row in rows], n_items)
+        return np.array(rows[0], np.int64) if alone else Rows.of_lists([row or [] for row in rows], n_items)
 
     def names(rows: list[tuple[str, ...] | None]) -> Sequence[object] | None:
         if not any(rows):
@@ -251,14 +250,6 @@ def query(questions: Sequence[Question], k: int) -> Query:
         first.diversity,
         first.reasons,
     )
-
-
-def _matrix(rows: Sequence[Sequence[int]], n_items: int, value: float = 1.0) -> csr_array:
-    """Return lists of columns, each ascending, as CSR (n, n_items) of ``value``."""
-    indices = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-    indptr = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=indptr[1:])
-    return csr_array((np.full(len(indices), value, np.float32), indices, indptr), shape=(len(rows), n_items))
 
 
 def _listings(answer: Answer, widths: Sequence[int]) -> list[Listing]:

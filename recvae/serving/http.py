@@ -42,7 +42,7 @@ class Service:
     def __init__(self, settings: Settings, log: Log) -> None:
         self.settings, self.log = settings, log
         self.metrics = Metrics()
-        self.shelf = Shelf(settings.runs, settings.device, self)
+        self.shelf = Shelf(settings.runs, settings.device, settings.threads, self)
         self.ready = False
         self.token = None if settings.token is None else _digest(settings.token.encode())
 

@@ -1,4 +1,4 @@
-"""The served models by name, and the exchange of one for a new run folder that was put in its folder's place.
+"""The served models by name, and the exchange of one for a new run or export that was put in its folder's place.
 
 The folder is read at the start and for an exchange; in between its identity alone is looked at. A new run is loaded and
 tried beside the old one, in a thread of its own, and takes its place between two batches: a request keeps the model
@@ -6,7 +6,6 @@ that it came to, so that no answer is of two versions. A run that cannot be used
 """
 
 import gc
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Protocol
 
 from recvae.errors import RecvaeError, WorkError
 from recvae.files.swap import one_version
-from recvae.recommender import load
+from recvae.serving.model import load_model
 from recvae.serving.served import Served
-from recvae.training import seals
-from recvae.training.run_folder import METRICS, RUN, files_of
+from recvae.training import export_folder, seals
 
+RUN = "run.json"  # of recvae.training.run_folder, which needs torch
+VERSION_DIGITS = 12  # hexadecimal
 POLL_EVERY = 1.0  # seconds
 
 Identity = tuple[tuple[int, ...] | None, ...]
@@ -38,8 +38,8 @@ class Reporter(Protocol):
 class Shelf:
     """The served models by name, each with the run folder that it came from; the first is the default."""
 
-    def __init__(self, runs: Mapping[str, Path], device: str, reporter: Reporter) -> None:
-        self._runs, self._device, self._reporter = runs, device, reporter
+    def __init__(self, runs: Mapping[str, Path], device: str, threads: int, reporter: Reporter) -> None:
+        self._runs, self._device, self._threads, self._reporter = runs, device, threads, reporter
         self._served: dict[str, Served] = {}
         self._seen: dict[str, Identity] = {}
         self._turn = Lock()  # one exchange at a time
@@ -60,7 +60,7 @@ class Shelf:
         """Load every run; raise the errors of :func:`read_served`."""
         for name, folder in self._runs.items():
             self._seen[name] = identity(folder)
-            self._put(read_served(name, folder, self._device))
+            self._put(read_served(name, folder, self._device, self._threads))
         # From now on Python looks for garbage among new objects alone: a look at all those of the imported packages
         # holds up every request for a tenth of a second.
         gc.collect()
@@ -73,7 +73,7 @@ class Shelf:
         with self._turn:
             for name, folder in self._runs.items():
                 seen = identity(folder)
-                if seen[1] is None and not again:
+                if seen[1] is None and seen[2] is None and not again:
                     continue  # a folder between two renames, or removed: the model serves on
                 if seen == self._seen[name] and not again:
                     continue
@@ -84,7 +84,7 @@ class Shelf:
         try:
             if version_of(folder) == self._served[name].version:
                 return  # touched, and not changed
-            self._put(read_served(name, folder, self._device))
+            self._put(read_served(name, folder, self._device, self._threads))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a new run, the old one must serve on
             reason = str(error) if isinstance(error, RecvaeError) else f"{type(error).__name__}: {error}"
             self._reporter.refused(name, folder, " ".join(reason.split()))
@@ -95,16 +95,17 @@ class Shelf:
         self._reporter.swapped(served, before)
 
 
-def read_served(name: str, folder: Path, device: str) -> Served:
-    """Return the model of a run folder, loaded, checked against the folder's seal and asked once.
+def read_served(name: str, folder: Path, device: str, threads: int = 1) -> Served:
+    """Return the model of a run folder or export, loaded, checked against the folder's digests and asked once.
 
-    Raises :class:`FormatError` where the folder is damaged, of another version or none, and :class:`WorkError` where
-    the model cannot rank.
+    ``threads``: of an export; those of torch are the process's. Raises :class:`FormatError` where the folder is
+    damaged, of another version or none, and :class:`WorkError` where the model cannot rank.
     """
 
     def read() -> Served:
-        model = load(folder, device)
-        seals.verify(folder)
+        model = load_model(folder, device, threads)
+        if not export_folder.is_export(folder):  # whose files were checked before they were used
+            seals.verify(folder)
         return Served(name, model, version_of(folder))
 
     served = one_version(folder, read)
@@ -116,17 +117,20 @@ def read_served(name: str, folder: Path, device: str) -> Served:
 
 
 def version_of(folder: Path) -> str:
-    """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``."""
-    forms = seals.read_seal(folder)
-    if forms is None:
-        forms = seals.found(folder, files_of(folder))
-    kept = {name: digests for name, digests in forms.items() if name != METRICS and not name.startswith("resume/")}
-    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:12]
+    """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``, a run or an export."""
+    if export_folder.is_export(folder):
+        return export_folder.version_of(folder)[:VERSION_DIGITS]
+    from recvae.training import run_folder
+
+    return run_folder.version_of(folder)
 
 
 def identity(folder: Path) -> Identity:
-    """Return which folder and files a run is made of at present, without reading them; None for each missing one."""
-    return tuple(_told_apart(path) for path in (folder, folder / RUN, folder / seals.SEAL))
+    """Return which folder, and which run.json, manifest of an export and seal in it, are there; None for a missing one.
+
+    No file is read.
+    """
+    return tuple(_told_apart(folder / name) for name in ("", RUN, export_folder.MANIFEST, seals.SEAL))
 
 
 def _told_apart(path: Path) -> tuple[int, ...] | None:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 
-import numpy as np
 from pydantic_core import to_json
-from scipy.sparse import csr_array
 
 from recvae.errors import InputError, did_you_mean, listed
+from recvae.matrices import Rows
 from recvae.queries import Query
-from recvae.recommender import Recommender
-from recvae.registry import entry
+from recvae.serving.model import Model
 from recvae.serving.search import Search
 
 _SEARCHED = 20_000  # ids among which the nearest is found in a moment
@@ -24,12 +22,12 @@ class Served:
     """A loaded model under the name by which it is asked, and the version of its files."""
 
     name: str
-    model: Recommender
+    model: Model
     version: str
 
     def __post_init__(self) -> None:
         self.loaded = datetime.now(UTC)
-        self.title = entry(self.model.name).title
+        self.title = self.model.title
         self.columns: Mapping[str, int] = self.model.items.columns
         self.n_items = self.model.n_items
         self.named_value = self.model.named_value
@@ -52,10 +50,7 @@ class Served:
         n_items = self.model.n_items
         self.model.hold()
         for rows in (1, 8):
-            indices = np.arange(rows) % n_items
-            one_each = csr_array(
-                (np.full(rows, self.named_value, np.float32), indices, np.arange(rows + 1)), shape=(rows, n_items)
-            )
+            one_each = Rows.of_lists([[row % n_items] for row in range(rows)], n_items, self.named_value)
             self.model.answer(Query(one_each, min(10, n_items)))
         self.search.find("a", 1)
         try:

@@ -15,7 +15,8 @@ SHORTEST_TOKEN = 16  # characters
 class Settings:
     """How a service answers: where, whom, within which limits.
 
-    ``runs``: run folders by name, the first being the default one. ``token``: the text that a request must bring, None
+    ``runs``: run folders and exports by name, the first being the default one. ``threads``: with which an export
+    computes; torch has those of the process. ``token``: the text that a request must bring, None
     where none is asked for; it is in no repr. ``max_queue``: queries that may wait for the ranking thread, over all
     connections of a process. ``max_explained``: items of a history for which reasons are asked; their time grows with
     its square, and all others wait. Times are seconds: ``head_within`` and ``body_within`` that a client may take to
@@ -28,6 +29,7 @@ class Settings:
     port: int = 8000
     workers: int = 1
     device: str = "auto"
+    threads: int = 1
     token: str | None = field(default=None, repr=False)
     no_auth: bool = False
     watch: bool = True
@@ -47,7 +49,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise InputError("Name at least one run folder to serve.")
+            raise InputError("Name at least one run folder or export to serve.")
         for name in ("workers", "max_k", "max_history", "max_batch", "max_body", "max_queue", "rows_at_once"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, and is {getattr(self, name)}.")

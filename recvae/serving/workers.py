@@ -27,10 +27,10 @@ Facts = Sequence[tuple[str, str, int, str]]  # name, title, items and version of
 
 
 class Workers:
-    """The processes that serve from ``listener``, each computing with ``threads`` threads."""
+    """The processes that serve from ``listener``, each computing with the threads of the settings."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, threads: int, log: Log) -> None:
-        self._settings, self._listener, self._threads, self._log = settings, listener, threads, log
+    def __init__(self, settings: Settings, listener: socket.socket, log: Log) -> None:
+        self._settings, self._listener, self._log = settings, listener, log
         self._processes: dict[SpawnProcess, Connection] = {}
         self._asked_by: int | None = None
 
@@ -80,9 +80,7 @@ class Workers:
 
     def _start(self) -> None:
         here, there = _SPAWN.Pipe()
-        process = _SPAWN.Process(
-            target=_work, args=(self._settings, self._listener, self._threads, there), name="recvae-worker"
-        )
+        process = _SPAWN.Process(target=_work, args=(self._settings, self._listener, there), name="recvae-worker")
         process.start()
         there.close()
         self._processes[process] = here
@@ -131,10 +129,11 @@ def _facts(connection: Connection) -> Facts:
     return facts
 
 
-def _work(settings: Settings, listener: socket.socket, threads: int, parent: Connection) -> None:
+def _work(settings: Settings, listener: socket.socket, parent: Connection) -> None:
     """Serve, in a process of its own, until the process that started this one asks or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the first process sees to it
     from recvae.serving.server import serve
+    from recvae.training.export_folder import is_export
     from recvae.training.threads import limited
 
     def gone() -> None:
@@ -144,7 +143,8 @@ def _work(settings: Settings, listener: socket.socket, threads: int, parent: Con
             os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=gone, name="parent", daemon=True).start()
-    with limited(threads):
+    torch = not all(is_export(folder) for folder in settings.runs.values())
+    with limited(settings.threads, torch=torch):
         try:
             serve(settings, listener, Log(), lambda service: parent.send(service.facts()))
         except RecvaeError as error:

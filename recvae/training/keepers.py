@@ -17,7 +17,7 @@ from recvae.nn.network import Network
 from recvae.training import run_folder, seals, versions
 from recvae.training.fixed import Fixed
 from recvae.training.loop import EpochReport, TrainOptions, TrainState, is_scheduled
-from recvae.training.records import Later, Run
+from recvae.training.records import Later, Run, Started
 from recvae.training.tensor_files import Facts
 from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
@@ -35,6 +35,7 @@ class Trained(Protocol):
     fixed: ClassVar[tuple[str, ...]]
     versions: dict[str, str]
     resumed: tuple[Later, ...]
+    start: Started | None
 
     @property
     def weighted(self) -> bool:
@@ -144,6 +145,7 @@ class InFolder:
         run = run_folder.read_run(self.home)
         self._same_settings(run)
         found = run_folder.read_state(self.home)
+        self._same_start(run, begun=found is not None)
         if found is None:
             return None
         state, facts = found
@@ -281,6 +283,25 @@ class InFolder:
         run_folder.write_best(self.folder, self.model.run())
         run_folder.remove_aside(self.folder)
         return tensors, facts
+
+    def _same_start(self, run: Run, *, begun: bool) -> None:
+        """Take over the record of the run's warm start; raise where another one is asked for, or one is missing.
+
+        A run that has ``begun``, with an epoch or more, goes on from its own state and needs its start no more.
+        """
+        ours, theirs = self.model.start, run.start
+        if ours is None and theirs is not None and not begun:
+            raise InputError(
+                f"{self.folder} is to start from the run of version {theirs.version} and has no epoch yet; name that "
+                "run again (--warm-start)."
+            )
+        if ours is not None and ours != theirs:
+            began = f"from the run of version {theirs.version}" if theirs else "without a warm start"
+            raise InputError(
+                f"{self.folder} began {began}, and not from the one named, of version {ours.version}. Leave the warm "
+                "start out to go on, or train into another folder."
+            )
+        self.model.start = theirs
 
     def _same_settings(self, run: Run) -> None:
         """Raise unless the run has the model's settings and items; more epochs are allowed if no schedule changes."""

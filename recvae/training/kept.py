@@ -17,7 +17,7 @@ from recvae.training.tensors import Expected
 from recvae.training.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from recvae.training.records import Later, Run
+    from recvae.training.records import Later, Run, Started
 
 
 class Kept(ABC):
@@ -32,6 +32,7 @@ class Kept(ABC):
     dataset: JsonObject
     versions: dict[str, str]  # of the programs that trained it; empty for those of this process
     resumed: "tuple[Later, ...]"
+    start: "Started | None"  # where training began from an earlier run's parameters
 
     @classmethod
     @abstractmethod
@@ -100,7 +101,7 @@ class Kept(ABC):
 
         tensors, facts = read_weights(folder, expected)
         model.best_epoch, model.metrics, model.dataset = facts["best_epoch"], facts["metrics"], run.dataset
-        model.versions, model.resumed = run.versions, run.resumed
+        model.versions, model.resumed, model.start = run.versions, run.resumed, run.start
         model.load_tensors(tensors)
         return model
 
@@ -120,6 +121,7 @@ class Kept(ABC):
             metrics=self.metrics,
             dataset=self.dataset,
             resumed=self.resumed,
+            start=self.start,
             sealed=True,
         )
 

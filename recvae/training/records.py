@@ -42,6 +42,15 @@ class Later(Record):
     versions: dict[str, str]
 
 
+class Started(Record):
+    """The warm start of a run: the version of the earlier run, and how many items were in both, new, and left out."""
+
+    version: str
+    kept_items: Count
+    new_items: Count
+    dropped_items: Count
+
+
 class Run(Record):
     """The content of run.json."""
 
@@ -56,7 +65,12 @@ class Run(Record):
     metrics: dict[str, float]
     dataset: JsonObject
     resumed: tuple[Later, ...] = Field((), strict=False)  # each time with other versions
+    start: Started | None = None  # where it began from an earlier run's parameters
     sealed: bool = False  # whether the folder has a seal; older versions made none
+
+    def to_dict(self) -> JsonObject:
+        """Return plain values, without ``start`` where there was none."""
+        return self.model_dump(exclude={"start"} if self.start is None else set())
 
 
 class ConfigShape(Record):

@@ -28,15 +28,15 @@ from recvae.files import (
     Document,
     JsonObject,
     fill_json,
-    fill_table,
     from_json,
     read_json,
-    read_table,
     recover,
     same_vocabulary,
 )
 from recvae.files.swap import clear_inside, remove, remove_empty
-from recvae.training import seals
+from recvae.training import item_files, seals
+from recvae.training.export_folder import is_export
+from recvae.training.item_files import ITEMS, TAGS, fill_items, fill_tags
 from recvae.training.loop import TrainState
 from recvae.training.records import (
     ConfigShape,
@@ -64,24 +64,30 @@ from recvae.training.tensor_files import (
 from recvae.training.vocabulary import Vocabulary
 
 FORMAT = 1
-_ITEM_COLUMNS = ("index", "item_id", "title")
+_REMEDY = "Train again, or copy it from the dataset folder."
 
-_TAG_COLUMNS = ("item_id", "tag")
-
-RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST = FILES = (
+RUN, WEIGHTS, METRICS, STATE, BEST = (
     "run.json",
     "model.safetensors",
-    "items.csv",
-    "item_tags.csv",
     "metrics.jsonl",
     "resume/state.safetensors",
     "resume/best.safetensors",
 )
+FILES = (RUN, WEIGHTS, ITEMS, TAGS, METRICS, STATE, BEST)
 
 
 def files_of(folder: Path) -> tuple[str, ...]:
     """Return the names of the files that a run's seal covers, where they are there."""
     return (*FILES, *sorted(path.name for path in folder.glob(FIXED_FILES)))
+
+
+def version_of(folder: Path) -> str:
+    """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``."""
+    forms = seals.read_seal(folder)
+    if forms is None:
+        forms = seals.found(folder, files_of(folder))
+    kept = {name: digests for name, digests in forms.items() if name != METRICS and not name.startswith("resume/")}
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:12]
 
 
 def write_run(folder: Path, run: Run) -> None:
@@ -91,7 +97,7 @@ def write_run(folder: Path, run: Run) -> None:
 
 
 def _fill_run(path: Path, run: Run) -> None:
-    fill_json(path, {"kind": "recvae-run", "format": FORMAT, **run.model_dump(), "sealed": True}, RUN)
+    fill_json(path, {"kind": "recvae-run", "format": FORMAT, **run.to_dict(), "sealed": True}, RUN)
 
 
 def read_run(folder: Path) -> Run:
@@ -104,6 +110,11 @@ def read_run(folder: Path) -> Run:
         if (folder / "manifest.json").is_file():
             raise FormatError(
                 f"{folder} is a dataset folder, not a run folder. Name a folder that 'recvae train' wrote."
+            )
+        if is_export(folder):
+            raise FormatError(
+                f"{folder} is an export, which 'recvae serve', 'recommend', 'similar' and 'info' read. Name the run "
+                "folder that it was made of."
             )
         raise FormatError(f"{folder} is not a run folder: it has no {RUN}. Name a folder that 'recvae train' wrote.")
     record = read_json(path)
@@ -124,22 +135,19 @@ def read_run(folder: Path) -> Run:
 
 def write_items(folder: Path, items: Vocabulary) -> None:
     """Write items.csv, and item_tags.csv where items have tags."""
-    rows = ((i, *item) for i, item in enumerate(zip(items.ids, items.titles, strict=True)))
     with seals.sealed_files(folder, ITEMS, beside=files_of(folder)) as (temporary,):
-        fill_table(temporary, _ITEM_COLUMNS, rows, ITEMS)
+        fill_items(temporary, items)
     if not items.tag_names:
         seals.remove(folder, TAGS, beside=files_of(folder))  # of a run that is continued without
         return
     with seals.sealed_files(folder, TAGS, beside=files_of(folder)) as (temporary,):
-        fill_table(temporary, _TAG_COLUMNS, items.tag_pairs(), TAGS)
+        fill_tags(temporary, items)
 
 
 def read_items(folder: Path, run: Run) -> Vocabulary:
     """Read items.csv and item_tags.csv; raise :class:`FormatError` where one is not that of the model's training."""
     path = folder / ITEMS
-    rows = read_table(path, _ITEM_COLUMNS, "Train again, or copy it from the dataset folder.")
-    seals.check(folder, ITEMS)
-    items = Vocabulary([row[1] for row in rows], [row[2] for row in rows])
+    items = item_files.read_items(folder, seals.check, _REMEDY)
     same = same_vocabulary(items.ids, run.vocabulary) and same_vocabulary(items.titles, run.titles)
     if not same or len(items) != run.n_items:
         raise FormatError(f"{path} was altered: its items are not the ones the model was trained with. Train again.")
@@ -148,14 +156,9 @@ def read_items(folder: Path, run: Run) -> Vocabulary:
 
 def _tagged(folder: Path, run: Run, items: Vocabulary) -> Vocabulary:
     """Return the items with the tags in item_tags.csv; raise :class:`FormatError` where it was altered."""
-    path = folder / TAGS
-    rows = read_table(path, _TAG_COLUMNS, "Train again, or copy it from the dataset folder.")
-    seals.check(folder, TAGS)
-    tags: dict[str, list[str]] = {}
-    for item, tag in rows:
-        tags.setdefault(item, []).append(tag)
-    items = items.tagged(tags)
+    items = item_files.read_tags(folder, items, seals.check, _REMEDY)
     if items.tags_hash() != run.tags:
+        path = folder / TAGS
         raise FormatError(f"{path} was altered: its tags are not the ones the model was trained with. Train again.")
     return items
 

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ SLOW = 2.0  # an epoch is slow from so many times the quickest one's length on
 SPINS = "1000"  # turns before a waiting thread sleeps; libgomp's own number is 300,000
 _SPIN_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _LATER_BLAS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # a BLAS library reads them when it is loaded
+_LATER_TORCH = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -153,27 +154,44 @@ def spin_briefly(environment: "os._Environ[str]") -> None:
 
 
 @contextmanager
-def limited(number: int) -> Iterator[None]:
-    """Give torch and BLAS, also a BLAS that is loaded only later, this number of threads within the context."""
-    import torch
+def limited(number: int, *, torch: bool = True) -> Iterator[None]:
+    """Give torch and BLAS, also a library that is loaded only later, this number of threads within the context.
+
+    Without ``torch`` it is not imported; it has this number where it is imported later.
+    """
     from threadpoolctl import threadpool_limits
 
+    variables = _LATER_BLAS if torch else (*_LATER_BLAS, _LATER_TORCH)
+    with ExitStack() as stack:
+        if torch:
+            stack.enter_context(_torch_limited(number))  # first: where it is loaded here, it has its own default before
+        stack.callback(_put_back, {name: os.environ.get(name) for name in variables})
+        os.environ.update(dict.fromkeys(variables, str(number)))
+        stack.enter_context(threadpool_limits(number, "blas"))
+        yield
+
+
+@contextmanager
+def _torch_limited(number: int) -> Iterator[None]:
+    import torch
+
     before = torch.get_num_threads()
-    later = {name: os.environ.get(name) for name in _LATER_BLAS}
-    os.environ.update(dict.fromkeys(_LATER_BLAS, str(number)))
+    if number != before:
+        torch.set_num_threads(number)
     try:
-        if number != before:
-            torch.set_num_threads(number)
-        with threadpool_limits(number, "blas"):
-            yield
+        yield
     finally:
         if number != before:
             torch.set_num_threads(before)
-        for name, value in later.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+
+
+def _put_back(variables: Mapping[str, str | None]) -> None:
+    """Give variables of the environment the values that they had, None for one that was not there."""
+    for name, value in variables.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
 
 
 class SlowEpochs:

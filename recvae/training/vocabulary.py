@@ -10,11 +10,11 @@ import numpy as np
 from recvae.arguments import items, shown
 from recvae.errors import DataError, InputError, did_you_mean, listed
 from recvae.files import JsonObject, vocabulary_hash
+from recvae.matrices import Rows
 from recvae.queries import ALLOWED_TAGS, DENIED_TAGS, TAGS, Query, encoded, of_each, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
 
 Tags = Mapping[str, Sequence[str]]
 """Tags by item id."""
@@ -86,19 +86,21 @@ class Vocabulary:
         return tuple(sorted({tag for tags in self.tags for tag in tags}))
 
     @cached_property
-    def tag_table(self) -> "csr_array":
-        """The tags of the items: canonical CSR (n_items, T) of ones, its columns as in :attr:`tag_names`."""
+    def tag_table(self) -> Rows:
+        """The tags of the items: rows of ones (n_items, T), whose columns are as in :attr:`tag_names`."""
         return encoded(self.tags, self.tag_names, TAGS)
 
-    def encode(self, histories: Iterable[Iterable[str]], value: float = 1.0) -> "tuple[csr_array, list[str]]":
-        """Return lists of raw item ids as CSR (n, n_items) of ``value``, and the ids that are not known, each once.
+    def tagged_with(self, tags: "Sequence[int] | NDArray[np.integer[Any]]") -> "NDArray[np.int64]":
+        """Return the columns of the items that have one of ``tags``, columns of :attr:`tag_table`; ascending int64."""
+        return np.unique(self.tag_table.by_column[tags].indices)
+
+    def encode(self, histories: Iterable[Iterable[str]], value: float = 1.0) -> tuple[Rows, list[str]]:
+        """Return lists of raw item ids as rows (n, n_items) of ``value``, and the ids that are not known, each once.
 
         Raises :class:`InputError` for anything else than lists of ids.
         """
-        from scipy.sparse import csr_array
-
         unknown: dict[str, None] = {}
-        indptr, indices = [0], []  # type: tuple[list[int], list[int]]
+        rows = []
         for history in items("The histories", histories):
             if isinstance(history, str | bytes):
                 raise InputError(
@@ -113,17 +115,15 @@ class Vocabulary:
                     unknown[named] = None
                 else:
                     row.add(column)
-            indices += sorted(row)
-            indptr.append(len(indices))
-        values = np.full(len(indices), value, dtype=np.float32)
-        return csr_array((values, indices, indptr), shape=(len(indptr) - 1, len(self))), list(unknown)
+            rows.append(sorted(row))
+        return Rows.of_lists(rows, len(self), value), list(unknown)
 
     def encode_mask(
         self, name: str, named: Iterable[str] | Iterable[Iterable[str]]
-    ) -> "tuple[NDArray[np.int32] | csr_array, list[str]]":
+    ) -> "tuple[NDArray[np.integer[Any]] | Rows, list[str]]":
         """Return ``allow`` or ``deny``, as ``name`` says, in columns, and the ids that are not known.
 
-        Raw item ids for all users become an array of columns, a list of them for each user CSR (n, n_items).
+        Raw item ids for all users become an array of columns, a list of them for each user rows (n, n_items).
         """
         lists = items(f"'{name}'", named)
         each = [isinstance(of_user, Iterable) and not isinstance(of_user, str | bytes) for of_user in lists]
@@ -135,8 +135,8 @@ class Vocabulary:
     def with_columns(self, query: Query) -> Query:
         """Return a query with its allowed and denied tags as ranking reads them.
 
-        Tags for all users become the columns of the items that have one of them, int64, and tags of each user CSR
-        (n, T) of ones. Raises :class:`InputError` for a tag that no item has, and where no item has any.
+        Tags for all users become the columns of the items that have one of them, int64, and tags of each user rows of
+        ones (n, T). Raises :class:`InputError` for a tag that no item has, and where no item has any.
         """
         if query.about_tags and not self.tag_names:
             raise InputError(
@@ -150,7 +150,7 @@ class Vocabulary:
                 for_all = isinstance(asked, tuple) and not of_each(asked)
                 n, names = (1, tuple(asked)) if for_all else (query.n_users, asked)
                 tags = rows_of(word, names, n, len(self.tag_names), lambda lists: encoded(lists, self.tag_names, TAGS))
-                found[name] = np.flatnonzero(self.tag_table @ tags.toarray()[0]) if for_all else tags
+                found[name] = self.tagged_with(tags.indices) if for_all else tags
         return query.under(**found) if found else query
 
     def refuse_unknown(self, unknown: Sequence[str]) -> None:

@@ -152,6 +152,8 @@ def scenarios(*, long: bool) -> list[Scenario]:
     tune = ["tune", "data", "--model", "ease", "--trials", "2", "--out", "out", "--quiet", "--device", "cpu"]
     benchmark = ["benchmark", "data", "--models", "ease,popularity", "--out", "out", "--quiet", "--device", "cpu"]
     refit = ["train", "data", "--refit", "run", "--out", "out", "--quiet", "--device", "cpu"]
+    promote = ["promote", "run", "out", "data", "--keep-previous", "previous", "--quiet", "--device", "cpu"]
+    new = {**data, "run": "runs/blend"}
     page = ["diagnose", "run", "data", "--samples", "20", "--out", "page.html", "--quiet", "--device", "cpu"]
 
     def fresh(name: str, needs: dict[str, str], command: list[str], check: Check, *again: str) -> Scenario:
@@ -176,6 +178,7 @@ def scenarios(*, long: bool) -> list[Scenario]:
         network("mult-dae"),
         over("train mult-dae", data, train("mult-dae", "out"), "runs/mult-vae", _verify),
         file("lists.csv", old=True),
+        Scenario("promote", {**new, "out": "runs/popularity"}, promote, [*promote, "--margin", "1"]),
     ]
     if not long:
         return short
@@ -196,6 +199,7 @@ def scenarios(*, long: bool) -> list[Scenario]:
         over("blend", joined, blend, "runs/blend", _verify),
         file("lists.parquet"),
         file("lists.jsonl", old=True),
+        Scenario("promote, the first", new, promote, promote),
         fresh("tune", data, tune, _read_study, "--resume"),
         over("tune", data, tune, "study", _read_study),
         fresh("benchmark", data, benchmark, _read_results),

@@ -57,13 +57,14 @@ def warm_up() -> None:
     import eval
     import recvae
     from recvae import cli
-    from recvae.experiments import benchmark, diagnose, measure, refit, study, tune
+    from recvae.experiments import benchmark, diagnose, measure, promote, refit, study, tune
     from recvae.models import blend
     from recvae.registry import MODELS
     from recvae.reports import diagnosis_page, tables
     from recvae.training import run_folder
 
-    del pyarrow, benchmark, blend, cli, diagnosis_page, diagnose, measure, refit, tables, study, tune, run_folder
+    del pyarrow, benchmark, blend, cli, diagnosis_page, diagnose, measure, promote, refit, tables, study, tune
+    del run_folder
     for package in (data_prep, eval, recvae):
         for name in package.__all__:
             getattr(package, name)

@@ -22,7 +22,7 @@ from .scenarios import Tree, difference, tree
 from .tracing import Tracer
 from .world import PREPARE, World, train, verb
 
-SHORT, LONG = 10, 60  # pairs
+SHORT, LONG = 11, 66  # pairs
 PATIENCE = 2.0  # seconds until a second writer is taken to wait for the first, whatever it does
 ASLEEP = 0.25  # seconds of sleep after which it evidently waits: work sleeps for no longer than an fsync
 READS, WRITES = 10, 3  # at least so many reads beside so many writes
@@ -195,6 +195,7 @@ def _pairs() -> list[Pair]:
     resume = train("mult-dae", "out", "--resume", "--set", "train.epochs=3")
     tune = ["tune", "data", "--model", "ease", "--trials", "2", "--out", "out", "--quiet", "--device", "cpu"]
     runs = {"one": "runs/ease", "two": "runs/popularity"}
+    promote = ["out", "data", "--margin", "1", "--quiet", "--device", "cpu"]
 
     def pair(name: str, needs: dict[str, str], one: list[str], two: list[str] | None = None) -> Pair:
         return Pair(name, needs, command(one), command(two or one))
@@ -222,6 +223,12 @@ def _pairs() -> list[Pair]:
             [*prepare, "--overwrite", "--ratings"],
         ),
         Pair("save twice", {**runs, "out": "runs/edlae"}, saved("one"), saved("two")),
+        pair(
+            "promote two runs",
+            {**data, **runs, "out": "runs/edlae"},
+            ["promote", "one", *promote],
+            ["promote", "two", *promote],
+        ),
         pair("recommend --overwrite twice", {**ranked, "out.csv": "histories.csv"}, [*listed, "--overwrite"]),
         pair("tune twice", data, tune),
     ]

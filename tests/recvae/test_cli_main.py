@@ -16,7 +16,7 @@ from recvae.cli.options import METRICS
 
 VERBS = (
     *("quickstart", "prepare", "train", "evaluate", "diagnose", "recommend"),
-    *("similar", "benchmark", "tune", "blend", "info"),
+    *("similar", "promote", "benchmark", "tune", "blend", "info"),
 )
 
 

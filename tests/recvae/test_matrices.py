@@ -16,7 +16,7 @@ from scipy.sparse import bsr_array, coo_array, csc_array, csr_array, csr_matrix,
 import recvae
 from eval import ListCounts, evaluate
 from recvae.errors import DataError, InputError
-from recvae.matrices import canonical
+from recvae.matrices import Rows, canonical
 from recvae.nn.batches import Clicks
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -132,3 +132,45 @@ def test_forms_without_indices_and_empty_ones_are_taken():
 def test_counts_of_lists_take_no_list_beyond_the_catalogue():
     with pytest.raises(InputError, match="outside the catalogue"):
         ListCounts("coverage@1", 3).add(np.array([[3]], np.int32))
+
+
+@given(
+    seed=st.integers(0, 10_000), n=st.integers(0, 6), width=st.integers(1, 9), density=st.sampled_from([0.0, 0.3, 1.0])
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_without_scipy_are_those_of_scipy(seed, n, width, density):
+    rng = np.random.default_rng(seed)
+    dense = ((rng.random((n, width)) < density) * rng.integers(1, 5, (n, width))).astype(np.float32)
+    of_scipy = csr_array(dense)
+    places = rng.permutation(of_scipy.nnz)
+    at = of_scipy.tocoo()
+    rows = Rows.of_entries(at.data[places], at.coords[0][places], at.coords[1][places], shape=dense.shape)
+    assert canonical(rows) is rows
+    np.testing.assert_array_equal(rows.in_scipy().toarray(), dense)
+    np.testing.assert_array_equal(rows.by_column.in_scipy().toarray(), dense.T)
+    start, stop = sorted(rng.integers(0, n + 1, 2))
+    chosen = rng.integers(0, n, 5) if n else np.zeros(0, np.int64)
+    for part in (slice(start, stop), slice(stop, start), slice(None), chosen):
+        taken = rows[part]
+        assert taken.shape == of_scipy[part].shape
+        np.testing.assert_array_equal(taken.in_scipy().toarray(), dense[part])
+    lists = [np.flatnonzero(row).tolist() for row in dense]
+    np.testing.assert_array_equal(Rows.of_lists(lists, width, 2.0).in_scipy().toarray(), (dense > 0) * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        (([1.0, 1.0], [1, 0], [0, 2]), "row 0 of the matrix do not ascend"),
+        (([1.0, 1.0], [1, 1], [0, 2]), "row 0 of the matrix do not ascend"),
+        (([1.0, 0.0], [0, 1], [0, 2]), "weight 0.0"),
+        (([1.0, np.nan], [0, 1], [0, 2]), "weight nan"),
+        (([1.0, 1.0], [0, 3], [0, 2]), "names column 3"),
+        (([1.0], [0], [0, 2]), "row pointers"),
+    ],
+)
+def test_rows_that_are_not_canonical_are_refused(arrays, said):
+    data, indices, indptr = arrays
+    rows = Rows((np.array(data, np.float32), np.array(indices), np.array(indptr)), shape=(1, 3))
+    with pytest.raises(DataError, match=said):
+        canonical(rows)

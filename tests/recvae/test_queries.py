@@ -17,7 +17,7 @@ from eval import evaluate, per_user_metrics, validator
 from recvae.errors import DataError, InputError
 from recvae.experiments.groups import recall_by_group
 from recvae.queries import Answer, Query
-from recvae.ranking import rank
+from recvae.ranking.lists import rank
 from recvae.registry import MODELS
 
 BOARD = checkerboard()

@@ -11,7 +11,8 @@ from scipy.sparse import csr_array
 
 from recvae.errors import InputError, WorkError
 from recvae.queries import Query
-from recvae.ranking import rank, top_k
+from recvae.ranking.lists import rank
+from recvae.ranking.selection import top_k
 
 
 def scorer(scores):

@@ -167,7 +167,7 @@ def test_selection_with_ties_in_blocks_of_any_size(n, items, k, r, values, densi
     query = Query(histories, k, exclude, allow, deny, reasons=r, diversity=0.5 if shuffled else 0.0)
 
     def score(rows):
-        return torch.from_numpy(rows.toarray().astype(np.float32) @ weights)
+        return rows.toarray().astype(np.float32) @ weights
 
     def of_row(row, user):
         del user
@@ -254,10 +254,10 @@ def test_scores_that_are_no_numbers_are_refused():
     ids = np.zeros((2, 2), dtype=np.int32)
 
     def good(rows):
-        return torch.from_numpy(rows.toarray() @ np.ones((8, 8), np.float32))
+        return rows.toarray() @ np.ones((8, 8), np.float32)
 
     def bad(rows, *items):
-        return torch.full((rows.shape[0], 8 if not items else len(items[0])), torch.nan)
+        return np.full((rows.shape[0], 8 if not items else len(items[0])), np.nan)
 
     for score, score_at in ((good, bad), (bad, lambda rows, items: good(rows)[:, items])):
         with pytest.raises(WorkError, match="not numbers"):

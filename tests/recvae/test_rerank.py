@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 import recvae
 from recvae.errors import InputError, WorkError
 from recvae.queries import Query
-from recvae.ranking import rank
+from recvae.ranking.lists import rank
 from recvae.registry import MODELS
 from recvae.training.vocabulary import Vocabulary
 

@@ -11,8 +11,9 @@ from serving_process import PATIENCE, here, problem
 
 from recvae.baselines.ease import EASE
 from recvae.errors import FormatError
-from recvae.serving.reload import identity, read_served, version_of
+from recvae.serving.reload import identity, read_served
 from recvae.training import seals
+from recvae.training.run_folder import version_of
 
 ASKED = {"history": IDS[:6:2], "k": 5}
 

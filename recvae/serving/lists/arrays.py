@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recvae.errors import DataError
+from recvae.matrices import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from scipy.sparse import csr_array
 
 _ID_KINDS = "ids must be text or whole numbers"
 
@@ -123,13 +123,11 @@ def as_lists(offsets: NDArray[np.int32], values: "pa.Array") -> "pa.Array":
 
 def history_matrix(
     indptr: NDArray[np.int64], columns: NDArray[np.int64], values: NDArray[np.float64] | None, n_items: int, one: float
-) -> "csr_array":
-    """Return histories as canonical CSR (n, n_items); items of column -1 are left out, and an item counts once.
+) -> Rows:
+    """Return histories as canonical rows (n, n_items); items of column -1 are left out, and an item counts once.
 
     ``values``: of each entry, of which an item keeps its first; without, each is ``one``.
     """
-    from scipy.sparse import csr_array
-
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     known = columns >= 0
     keys = rows[known] * n_items + columns[known]
@@ -146,4 +144,4 @@ def history_matrix(
     rows, columns = np.divmod(keys, n_items)
     starts = np.searchsorted(rows, np.arange(len(indptr)))
     data = np.full(len(keys), one, np.float32) if found is None else found.astype(np.float32)
-    return csr_array((data, columns, starts), shape=(len(indptr) - 1, n_items))
+    return Rows((data, columns, starts), shape=(len(indptr) - 1, n_items))

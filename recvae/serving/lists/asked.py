@@ -10,7 +10,8 @@ from recvae.queries import Mask, Names, Query
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from scipy.sparse import csr_array
+
+    from recvae.matrices import Rows
 
 SHOWN = 5  # unknown items that a sentence names
 
@@ -35,20 +36,20 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class UserTable:
-    """A rule that differs by user: CSR (len(users) + 1, n) of ones, a row for each of ``users`` and an empty last one.
+    """A rule that differs by user: rows (len(users) + 1, n) of ones, a row for each of ``users`` and an empty last one.
 
     A user who is not among ``users`` has the last row.
     """
 
     users: Sequence[str]
-    table: "csr_array"
+    table: "Rows"
     places: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.__dict__["places"] = {user: place for place, user in enumerate(self.users)}
 
-    def rows(self, users: Sequence[str]) -> "csr_array":
-        """Return the rows of some users, CSR (len(users), n)."""
+    def rows(self, users: Sequence[str]) -> "Rows":
+        """Return the rows of some users, (len(users), n)."""
         last = len(self.users)
         return self.table[np.array([self.places.get(user, last) for user in users], dtype=np.int64)]
 
@@ -104,7 +105,7 @@ class Histories(NamedTuple):
     """
 
     users: "pa.Array"
-    matrix: "csr_array"
+    matrix: "Rows"
     conditions: list[tuple[str, ...]] | None
     clicks: int
     unknown: int

@@ -6,13 +6,13 @@ row for each user and the list columns ``items`` and ``scores``. With reasons th
 ``reasons`` too.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recvae.errors import DataError, InputError
-from recvae.queries import Answer, Query, Reasons
+from recvae.queries import Reasons
 from recvae.serving.lists.arrays import (
     as_lists,
     as_text,
@@ -25,32 +25,10 @@ from recvae.serving.lists.arrays import (
     places,
 )
 from recvae.serving.lists.asked import SHOWN, Asked, Columns, Counts, Histories
+from recvae.serving.model import Model
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from recvae.training.vocabulary import Vocabulary
-
-
-class Model(Protocol):
-    """A model that answers queries: a :class:`recvae.Recommender`, or an exported one that runs without torch."""
-
-    items: "Vocabulary"
-
-    @property
-    def of_ratings(self) -> bool:
-        """Whether histories hold ratings in place of clicks."""
-
-    @property
-    def named_value(self) -> float:
-        """The value, in a history, of an item that is only named."""
-
-    @property
-    def condition_names(self) -> tuple[str, ...]:
-        """The conditions under which the model can be asked."""
-
-    def answer(self, query: Query) -> Answer:
-        """Return the lists of a query."""
 
 
 class Lister:

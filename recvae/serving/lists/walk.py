@@ -30,10 +30,11 @@ from recvae.files.swap import (
 )
 from recvae.serving.lists import ordered
 from recvae.serving.lists.asked import Asked, Columns, Counts
-from recvae.serving.lists.batch import Lister, Model
+from recvae.serving.lists.batch import Lister
 from recvae.serving.lists.ledger import LEDGER, Entry, Ledger, facts, settings_of
 from recvae.serving.lists.parts import USERS, Part, find_parts, histories, opened
 from recvae.serving.lists.users import Scanned, scan
+from recvae.serving.model import Model
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,7 @@ from eval import evaluate
 from recvae.experiments import diagnose as diagnostics
 from recvae.experiments.groups import recall_by_group
 from recvae.queries import Query
-from recvae.ranking import rank
+from recvae.ranking.lists import rank
 from recvae.reports.diagnosis_page import page
 
 # --- recall by groups -------------------------------------------------------------------------------------------------
