@@ -34,7 +34,7 @@ def ran(command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["agreement", "ranking"])
+@pytest.mark.parametrize("name", ["agreement", "ranking", "batch"])
 def test_a_program_runs_and_writes_its_record(name, tmp_path):
     out = tmp_path / f"{name}.json"
     ran([sys.executable, "-m", "benchmarks.speed", name, "--small", "--out", out])

@@ -41,7 +41,7 @@ def write_part(file: Path, number: int, users: int, items: int) -> None:
 
 
 def write_parts(folder: Path, parts: int, users: int, items: int) -> Path:
-    """Write parts with so many users each; one after the other in a process of its own, whose memory is not ours."""
+    """Write parts with so many users each."""
     folder.mkdir()
     for number in range(parts):
         write_part(folder / f"part-{number:03}.parquet", number, users, items)
@@ -132,7 +132,7 @@ def measure(arguments: Namespace) -> dict[str, Any]:
         saved_model(folder / "run", "RecVAE", items, hidden, latent)
         for parts in sizes:
             source, users = folder / f"histories-{parts}", f"{parts * part:,} users"
-            measured(write_parts, source, parts, part, items)
+            write_parts(source, parts, part, items)
             _, _, (seconds, above) = measured(in_a_folder, folder / "run", source, folder / f"lists-{parts}")
             memory.append(above)
             figures += [alone(f"{users}, peak memory above the model's", [above], "MB"), alone(users, [seconds])]
@@ -143,8 +143,8 @@ def measure(arguments: Namespace) -> dict[str, Any]:
         _, _, seconds = measured(rates, folder / "run", folder, part, items, arguments.rounds)
         rate = against(f"lists of {part:,} users, Parquet to Parquet", seconds, IN_MEMORY, floor=True)
         verdicts.append(verdict("share of the rate in memory", 1 / rate["ratio"], at_least=LEAST_SHARE))
-        killed_part, count = (200, 2) if small else (KILLED_PART, KILLS)
-        measured(write_parts, folder / "to-kill", 10, killed_part, items)
+        killed_part, count = (200, 1) if small else (KILLED_PART, KILLS)
+        write_parts(folder / "to-kill", 10, killed_part, items)
         kills, differ = killed(folder / "run", folder / "to-kill", folder, count)
         verdicts.append(verdict(f"files that differ after {kills} kills and --resume", differ, at_most=0))
     print(*map(sentence, verdicts), sep="\n", flush=True)

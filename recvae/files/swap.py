@@ -62,7 +62,7 @@ def need_utf8(path: Path) -> None:
 
 def failure(path: Path, error: OSError) -> WorkError:
     """Turn an operating-system error into a sentence that names the path and what to do."""
-    reason = error.strerror or str(error)
+    reason = os.strerror(error.errno) if error.errno else str(error)  # Arrow's own text has more words
     remedy = _REMEDIES.get(error.errno or 0, "Free some space, or choose another place to write to.")
     return WorkError(f"Cannot write {path}: {reason}. {remedy}")
 

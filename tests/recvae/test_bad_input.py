@@ -1,32 +1,15 @@
 """Bad input: one sentence that names the thing, the right exit status, nothing on stdout, nothing left behind."""
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from bad_inputs import CASES, COLUMNS, Place, prepare, train
 from conftest import checkerboard
+from disks import disk_of, resource, snapshot
 from scipy.sparse import csr_array
 
 from recvae import EASE, MultVAE, Popularity, RecvaeError
 from recvae.errors import DataError
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Everything in a folder: files by their hash, hidden ones too."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 @pytest.fixture
@@ -52,17 +35,6 @@ def test_bad_input(cli, place, name):
         assert said.count("\n") == 1
     assert answer.out == ""
     assert snapshot(place.folder) == before
-
-
-@contextmanager
-def disk_of(limit: int) -> Iterator[None]:
-    """Let no file grow beyond ``limit`` bytes, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 FULL = {

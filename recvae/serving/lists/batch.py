@@ -96,8 +96,8 @@ class Lister:
         import pyarrow.compute as pc
 
         users = as_text(batch.column(self.columns.user), self.columns.user)
-        if users.null_count:
-            raise DataError(f"The column '{self.columns.user}' has a row without a user.")
+        if users.null_count or pc.any(pc.equal(users, "")).as_py():
+            raise DataError(f"The column '{self.columns.user}' has a row whose user has no id. Correct or remove it.")
         name = self.columns.item
         indptr, values = flat_lists(batch.column(name), name)
         codes, ids = distinct(values, name)
@@ -159,7 +159,7 @@ class Lister:
 
         nothing = pa.array([[]], pa.list_(pa.string()))
         names = self.columns.names()
-        columns = [pa.array([""]), nothing, *([nothing] * (len(names) - 2))]
+        columns = [pa.array(["nobody"]), nothing, *([nothing] * (len(names) - 2))]
         if self.columns.rating is not None:
             columns[2] = pa.array([[]], pa.list_(pa.float64()))
         self.lists(self.histories(pa.record_batch(columns, names=names)))

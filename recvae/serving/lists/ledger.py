@@ -62,7 +62,8 @@ class Ledger:
 
     def write(self) -> None:
         """Write the ledger, whole or not at all."""
-        parts = {name: {"source": e.source, "lists": e.lists, **asdict(e.counts)} for name, e in self.parts.items()}
+        entries = sorted(self.parts.items())  # resumed or not, the same parts make the same ledger
+        parts = {name: {"source": e.source, "lists": e.lists, **asdict(e.counts)} for name, e in entries}
         value = {"kind": KIND, "format": FORMAT, "settings": self.settings, "sources": self.sources, "parts": parts}
         write_json(self.folder / LEDGER, value)
 

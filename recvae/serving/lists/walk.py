@@ -75,13 +75,14 @@ def write_lists(
 ) -> Written:
     """Write the ``k`` best items of every user of ``source``, Parquet or CSV files of any size, into a folder.
 
-    ``source``: a folder whose files are its parts, or one file. Its rows are long, a user and an item each, those of a
-    user together; or Parquet with a row for each user, whose item column is a list. Each part becomes a file of lists
-    of the same name in ``out``, Parquet or CSV as it was, with the columns user, rank, item and score; ``wide``
-    lists have a row for each user and the list columns items and scores. Memory holds the model and a few thousand
-    users. ``rating_column``: for a model of ratings. ``condition_columns``: columns with names of conditions, or with
-    values of a user's attribute of the column's name. ``rules``: the other arguments of :meth:`Recommender.recommend`,
-    for all users, and ``each``, rules that differ by user (:class:`recvae.serving.lists.asked.UserTable`).
+    ``source``: a folder whose files are its parts, or one file. Its rows are long, a user and an item each, and all
+    rows of a user are in one part; or it is Parquet with a row for each user, whose item column is a list. Each part
+    becomes a file of lists of the same name in ``out``, Parquet or CSV as it was, with the columns user, rank, item and
+    score; ``wide`` lists have a row for each user and the list columns items and scores. Memory holds the model and a
+    few thousand users. ``rating_column``: for a model of ratings. ``condition_columns``: columns with names of
+    conditions, or with values of a user's attribute of the column's name. ``rules``: the other arguments of
+    :meth:`Recommender.recommend`, for all users, and ``each``, rules that differ by user
+    (:class:`recvae.serving.lists.asked.UserTable`).
 
     ``out`` appears when every part is finished. Lists that are there are refused, unless ``overwrite`` replaces them in
     the end. ``resume`` goes on with work that was stopped: finished parts are kept, and the others come out with the
@@ -140,8 +141,16 @@ class _Work:
         Raises :class:`InputError` where there are lists that may neither be replaced nor be continued.
         """
         refuse_existing(self.place, marker=LEDGER, overwrite=overwrite or resume)
+        if not resume:
+            if (self.folder / LEDGER).is_file() and not overwrite:
+                raise InputError(
+                    f"Lists for {self.place} were begun and not finished. Go on with resume=True, or begin anew with "
+                    "overwrite=True."
+                )
+            remove(self.folder)
+            return None
         ready, begun = (_read(folder) for folder in (self.place, self.folder))
-        if resume and ready is not None:
+        if ready is not None:
             if ready.same(self.ledger) and ready.holds(parts):
                 clear_replaced(self.place)
                 return Written(self.place, len(ready.parts), len(ready.parts), ready.counts())
@@ -151,12 +160,7 @@ class _Work:
                     f"{self.place} has lists that were made from other histories than {parts[0].path.parent} has "
                     "now, or that were altered. Replace them with overwrite=True."
                 )
-        if begun is not None and not resume and not overwrite:
-            raise InputError(
-                f"Lists for {self.place} were begun and not finished. Go on with resume=True, or begin anew with "
-                "overwrite=True."
-            )
-        if begun is not None and resume and (begun.same(self.ledger) or not overwrite):
+        if begun is not None and (begun.same(self.ledger) or not overwrite):
             begun.refuse_others(self.ledger, self.place)
             self.ledger = begun
             clear_inside(self.folder)
@@ -194,7 +198,9 @@ class _Work:
             for users in self._write(found):
                 done += users
                 progress("rank users", done, total)
-        remove(self.folder / SORTED)
+        for path in [*self.folder.iterdir()]:  # sorted parts, and whatever killed writers left
+            if path.name != LEDGER and path.name not in self.ledger.parts:
+                remove(path)
         sync(self.folder)
         put(self.folder, target(self.place))
         clear_replaced(self.place)
