@@ -90,7 +90,7 @@ def write(folder: Path, models: Mapping[str, ir.Model]) -> None:
                 assert tensor is not None
                 if tensor.nbytes <= INLINE:
                     continue
-                data = tensor.tobytes()
+                data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data  # no copy
                 digest = hashlib.sha256(data).hexdigest()
                 if digest not in places:
                     align = PAGE if len(data) >= LARGE else 64
