@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first wor
     "conditional": ("conditional", accuracy.conditional),
     "defaults": ("defaults", accuracy.defaults),
     "rules": ("rules", accuracy.rules),
+    "exports": ("exports", accuracy.exports),
     "imputation": ("imputation", accuracy.imputation),
 }
 

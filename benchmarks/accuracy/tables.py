@@ -192,6 +192,31 @@ def rules(told: Record) -> list[str]:
     return [*table(["rule", *metrics], lines), "", *wrapped(text)]
 
 
+def exports(told: Record) -> list[str]:
+    """Return how far exports are from their models, and what smaller weights cost, in bytes and accuracy."""
+    metric, lines = told["metric"], []
+    for name, row in told["table"].items():
+        plain = row["float32"]
+        cells = ["a blend of two" if name == "blend" else row["title"]]
+        cells += [f"{plain[key]:.1e}" for key in ("difference", "relative")]
+        cells += [f"{plain['swapped']:,}", f"{plain['bytes'] / 1e6:.3g}", share(plain[metric])]
+        for smaller in (row["bf16"], row["int8"]):
+            size = "" if "refused" in smaller else f"{smaller['bytes'] / plain['bytes']:.1%}"
+            cells += [size, share(smaller[metric] - plain[metric]) if size else ""]
+        lines.append(cells)
+    users = next(iter(told["table"].values()))["float32"]["users"]
+    wrong = sum(row["float32"]["beyond_ties"] for row in told["table"].values())
+    text = (
+        f"{users} test users, {told['epochs']} epochs, lists of {told['k']}. Scores: the largest difference from "
+        "torch's, as it is, and divided by the score where that is above 1. Swapped: places of all lists with another "
+        f"item than torch's, {wrong or 'none'} of them beyond a tie within 1e-5. Size: graph and weights, in MB, and "
+        f"the share of it that smaller weights take; beside it the change of {metric}. "
+        f"[Record](../benchmarks/results/exports.json){_day(told)}."
+    )
+    heads = ["model", "scores", "relative", "swapped", "MB", metric, "bf16", "change", "int8", "change"]
+    return [*table(heads, lines), "", *wrapped(text)]
+
+
 def forest(told: Record, path: Path) -> None:
     """Draw the paired difference of each row to the reference with its interval, the best row on top."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -31,8 +32,22 @@ INLINE = 1024  # bytes of a tensor that stays in its graph
 PAGE, LARGE = 4096, 1 << 20  # large tensors begin on a page, so that they can be mapped; bytes
 CONTRIB = "com.microsoft"  # onnxruntime's own operations
 
-Quantised = tuple[ir.Value, ir.Value, ir.Value, int]
-"""A table in eight bits for products, its scales, the same table for look-ups, and the size of its blocks."""
+_PRODUCTS = ("Gemm", "MatMul")
+
+
+class Blocks(NamedTuple):
+    """A table (n, K) in eight bits, uint8 where 128 is 0, with a scale for each ``block`` values of a row.
+
+    ``numbers`` (n, blocks, block) for products, None where there are none; ``rows`` for look-ups, the same bytes as
+    (n, blocks * block), or without products (n, K); ``scales`` float32 (n, blocks); ``n_rows`` is n, ``width`` K.
+    """
+
+    numbers: ir.Value | None
+    rows: ir.Value
+    scales: ir.Value
+    block: int
+    n_rows: int
+    width: int
 
 
 def prepared(model: ir.Model) -> ir.Model:
@@ -51,8 +66,7 @@ def shrunk(model: ir.Model, precision: Precision, title: str) -> ir.Model:
         return model
     nodes = list(model.graph.all_nodes())
     if precision == "int8":
-        in_blocks: dict[str, Quantised] = {}
-        changed = [_quantise(model.graph, node, in_blocks) for node in nodes]
+        changed = [_quantise(model.graph, nodes)]
     else:
         rounded: dict[str, ir.Value] = {}
         changed = [_round(model.graph, node, rounded) for node in nodes]
@@ -76,7 +90,7 @@ def write(folder: Path, models: Mapping[str, ir.Model]) -> None:
                 assert tensor is not None
                 if tensor.nbytes <= INLINE:
                     continue
-                data = tensor.tobytes()
+                data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data  # no copy
                 digest = hashlib.sha256(data).hexdigest()
                 if digest not in places:
                     align = PAGE if len(data) >= LARGE else 64
@@ -164,52 +178,57 @@ def _round(graph: ir.Graph, node: ir.Node, kept: dict[str, ir.Value]) -> bool:
     return changed
 
 
-def _quantise(graph: ir.Graph, node: ir.Node, kept: dict[str, Quantised]) -> bool:
-    """Let a product with a table, or a look-up in one, use it in eight bits; return whether the node is such."""
-    place = {"Gemm": 1, "MatMul": 1, "Gather": 0, "GatherND": 0}.get(node.op_type)
-    table = None if place is None else _table(node.inputs[place])
-    if place is None or table is None:
-        return False
-    value = node.inputs[place]
-    assert value is not None
-    if node.op_type in ("Gemm", "MatMul"):
-        turned = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-        if not turned:
-            table = np.ascontiguousarray(table.T)
-        key = f"{value.name}.{'rows' if turned else 'columns'}"
-        flat, scales, _, block = _in_blocks(graph, key, table, kept)
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        sizes = {"K": table.shape[1], "N": table.shape[0], "bits": 8, "block_size": block, "accuracy_level": 4}
-        inputs = [node.inputs[0], flat, scales] + ([] if bias is None else [None, None, bias])
-        _replace(graph, node, [ir.node("MatMulNBits", inputs, sizes, domain=CONTRIB)])
-        return True
-    _, scales, rows, block = _in_blocks(graph, f"{value.name}.rows", table, kept)
-    if node.op_type == "Gather":
-        _replace(graph, node, _looked_up(graph, node, (rows, scales, block), table.shape[1]))
-    else:
-        _replace(graph, node, _cells_looked_up(graph, node, (rows, scales, block)))
-    return True
+def _quantise(graph: ir.Graph, nodes: Sequence[ir.Node]) -> bool:
+    """Let products with tables, and look-ups in them, use the tables in eight bits; return whether there are any."""
+    in_blocks: dict[tuple[str, bool], Blocks] = {}
+    products = {(_name(node.inputs[1]), _turned(node)) for node in nodes if node.op_type in _PRODUCTS}
+    found = False
+    for node in nodes:
+        place = 1 if node.op_type in _PRODUCTS else 0
+        table = _table(node.inputs[place]) if node.op_type in (*_PRODUCTS, "Gather", "GatherND") else None
+        if table is None:
+            continue
+        found = True
+        rows = place == 0 or _turned(node)
+        key = _name(node.inputs[place]), rows
+        if key not in in_blocks:
+            in_blocks[key] = _in_blocks(
+                graph, ".".join((key[0], "rows" if rows else "columns")), table if rows else table.T, key in products
+            )
+        use = {"Gather": _looked_up, "GatherND": _cells_looked_up}.get(node.op_type, _multiplied)
+        _replace(graph, node, use(graph, node, in_blocks[key]))
+    return found
 
 
-def _in_blocks(graph: ir.Graph, name: str, table: NDArray[np.float32], kept: dict[str, Quantised]) -> Quantised:
-    """Return a table in eight bits, its scales, the table as rows, and the block size that takes least memory.
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None or value.name is None else value.name
 
-    The table is uint8 (n, blocks, block) for products and (n, blocks * block) for look-ups, the same bytes, and 128 is
-    0; the scales are float32 (n, blocks).
+
+def _turned(node: ir.Node) -> bool:
+    """Return whether a product is with the transpose of its table: a row of the table is then an output."""
+    return "transB" in node.attributes and node.attributes["transB"].as_int() == 1
+
+
+def _in_blocks(graph: ir.Graph, name: str, table: NDArray[np.float32], of_product: bool) -> Blocks:
+    """Return a table (n, K) in eight bits; for products its rows are filled up to whole blocks.
+
+    Blocks of a table for products have the size that takes least memory.
     """
-    if name not in kept:
-        block = min(BLOCKS, key=lambda size: -(-table.shape[1] // size) * (size + 4))
-        tool = _quantiser()
-        config = tool.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=True, bits=8)
-        turned = np.ascontiguousarray(table.T)
-        numbers, scales, _ = tool.DefaultWeightOnlyQuantizer(config).qbits_block_quant(turned)
-        kept[name] = (
-            _constant(graph, f"{name}.int8", numbers),
-            _constant(graph, f"{name}.scales", scales.reshape(len(table), -1)),
-            _constant(graph, f"{name}.int8.flat", numbers.reshape(len(table), -1)),
-            block,
-        )
-    return kept[name]
+    width: int = table.shape[1]
+    block = min(BLOCKS, key=lambda size: -(-width // size) * (size + 4)) if of_product else BLOCKS[1]
+    tool = _quantiser()
+    config = tool.DefaultWeightOnlyQuantConfig(block_size=block, is_symmetric=True, bits=8)
+    turned = np.ascontiguousarray(table.T)
+    numbers, scales, _ = tool.DefaultWeightOnlyQuantizer(config).qbits_block_quant(turned)
+    rows = numbers.reshape(len(table), -1)
+    kept = np.ascontiguousarray(rows if of_product else rows[:, :width])
+    return Blocks(
+        _constant(graph, f"{name}.int8", numbers) if of_product else None,
+        _constant(graph, f"{name}.int8.rows", kept),
+        _constant(graph, f"{name}.scales", scales.reshape(len(table), -1)),
+        block,
+        *table.shape,
+    )
 
 
 def _quantiser() -> ModuleType:
@@ -223,25 +242,32 @@ def _quantiser() -> ModuleType:
         root.setLevel(level)
 
 
-def _looked_up(graph: ir.Graph, node: ir.Node, table: tuple[ir.Value, ir.Value, int], width: int) -> list[ir.Node]:
+def _multiplied(graph: ir.Graph, node: ir.Node, table: Blocks) -> list[ir.Node]:
+    """Return the product of a node with a table in eight bits."""
+    del graph
+    sizes = {"K": table.width, "N": table.n_rows, "bits": 8, "block_size": table.block}
+    bias = [] if len(node.inputs) < 3 else [None, None, node.inputs[2]]
+    inputs = [node.inputs[0], table.numbers, table.scales, *bias]
+    return [ir.node("MatMulNBits", inputs, {**sizes, "accuracy_level": 4}, domain=CONTRIB)]
+
+
+def _looked_up(graph: ir.Graph, node: ir.Node, table: Blocks) -> list[ir.Node]:
     """Return nodes that look up rows and make them float32, without the values that fill up the last block."""
-    rows, scales, block = table
-    sizes = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": 8}
-    found = ir.node("GatherBlockQuantized", [rows, node.inputs[1], scales], sizes, domain=CONTRIB)
-    if width % block == 0:
+    sizes = {"gather_axis": 0, "quantize_axis": 1, "block_size": table.block, "bits": 8}
+    found = ir.node("GatherBlockQuantized", [table.rows, node.inputs[1], table.scales], sizes, domain=CONTRIB)
+    if table.numbers is None or table.width % table.block == 0:
         return [found]
-    ends = [_number(graph, number) for number in ([0], [width], [1])]
-    return [found, ir.node("Slice", [found.outputs[0], *ends[:2], ends[2]])]
+    ends = [_number(graph, number) for number in ([0], [table.width], [1])]
+    return [found, ir.node("Slice", [found.outputs[0], *ends])]
 
 
-def _cells_looked_up(graph: ir.Graph, node: ir.Node, table: tuple[ir.Value, ir.Value, int]) -> list[ir.Node]:
+def _cells_looked_up(graph: ir.Graph, node: ir.Node, table: Blocks) -> list[ir.Node]:
     """Return nodes that look up single values, of rows and columns (..., 2), and make them float32."""
-    rows, scales, block = table
-    numbers = ir.node("GatherND", [rows, node.inputs[1]])
+    numbers = ir.node("GatherND", [table.rows, node.inputs[1]])
     wide = ir.node("Cast", [numbers.outputs[0]], {"to": ir.DataType.FLOAT})
     zero = ir.node("Sub", [wide.outputs[0], _number(graph, np.float32(128))])
-    blocks = ir.node("Div", [node.inputs[1], _number(graph, [1, block])])
-    scale = ir.node("GatherND", [scales, blocks.outputs[0]])
+    blocks = ir.node("Div", [node.inputs[1], _number(graph, [1, table.block])])
+    scale = ir.node("GatherND", [table.scales, blocks.outputs[0]])
     return [numbers, wide, zero, blocks, scale, ir.node("Mul", [zero.outputs[0], scale.outputs[0]])]
 
 
