@@ -195,7 +195,7 @@ class Blend(Recommender):
         """
         spreads = self._similarity_spreads()
         mean = math.fsum(weight * spreads[place] for place, weight in enumerate(self.weights) if weight)
-        total = torch.zeros(len(items), self.n_items, device=self.device)
+        total = torch.zeros(items.shape[0], self.n_items, device=self.device)
         nowhere = torch.ones_like(total, dtype=torch.bool)
         for place, weight in enumerate(self.weights):
             if weight:

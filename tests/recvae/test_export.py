@@ -59,7 +59,9 @@ def fitted(name):
         return quick("mult-vae", weighted=True).fit(ratings(CLICKS))
     if name == "conditional-vae":
         attributes = [{"gender": "FM"[row % 2]} for row in range(CLICKS.shape[0])]
-        model = quick(name, user_attributes=("gender",)).fit(CLICKS, item_tags=TAGS, user_attributes=attributes)
+        model = quick(name, hidden=(64,), user_attributes=("gender",)).fit(
+            CLICKS, item_tags=TAGS, user_attributes=attributes
+        )
         for parameter in (model.network.of_input, model.network.of_items):  # one epoch moves them little
             torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(0))
         return model
@@ -304,14 +306,14 @@ def test_the_graphs_of_every_model_are_the_model(name, tmp_path):
 @pytest.mark.parametrize("weights", ["int8", "bf16"])
 @pytest.mark.parametrize("name", ["recvae", "ease", "recvae-edlae", "conditional-vae", "vamp-vae", "blend"])
 def test_smaller_weights_change_scores_a_little(name, weights, tmp_path):
-    wide = {"recvae": {"hidden": 128}, "recvae-edlae": {"hidden": 128}}
+    wide = {"recvae": {"hidden": 128}, "recvae-edlae": {"hidden": 128}, "vamp-vae": {"hidden": 64}}
     model = quick(name, **wide[name]).fit(CLICKS) if name in wide else fitted(name)
     report = export(model, VERSION, tmp_path / "export", weights=weights)
     assert report.manifest.weights == weights
     assert 0 < report.difference < 0.05
     plain = export(model, VERSION, tmp_path / "plain")
     sizes = [facts.manifest.files[WEIGHTS].bytes for facts in (report, plain)]
-    assert sizes[0] < (0.75 if name in ("conditional-vae", "vamp-vae") else 0.6) * sizes[1]
+    assert sizes[0] < (0.75 if name in ("conditional-vae", "vamp-vae", "blend") else 0.6) * sizes[1]
 
 
 @pytest.mark.slow
@@ -331,7 +333,7 @@ def test_export_by_the_command_line(run, tmp_path, capsys):
     assert main(["export", str(run), "--out", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["export", str(run), "--out", str(out), "--overwrite", "--vectors"]) == 0
-    assert "exactly" in capsys.readouterr().err
+    assert "exactly" in capsys.readouterr().out
     assert load(run).n_items == read_manifest(out).n_items
 
 

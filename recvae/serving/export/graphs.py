@@ -88,10 +88,26 @@ def parts_of(model: ir.Model) -> dict[str, ir.Model]:
         inputs = [value.name for value in model.graph.inputs if _belongs(value.name or "", file)]
         graph = ir.convenience.extract(model.graph, cast(list[str], inputs), list(names))
         graph.name = file.removesuffix(".onnx")
+        _in_order(graph)
         opsets = {node.domain: model.opset_imports.get(node.domain, 1) for node in graph.all_nodes()}
         graph.opset_imports.update({"": model.opset_imports[""], **opsets})
         graphs[file] = ir.Model(graph, ir_version=model.ir_version, producer_name="recvae")
     return graphs
+
+
+def _in_order(graph: ir.Graph) -> None:
+    """Put constants in the order of their use, and leave the types of inner values to the runtime.
+
+    So that the same model makes the same file: both are otherwise in the order of a set.
+    """
+    used = dict.fromkeys(value.name for node in graph for value in node.inputs if value is not None and value.name)
+    constants = dict(graph.initializers)
+    graph.initializers.clear()
+    graph.initializers.update({name: constants[name] for name in used if name in constants})
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type = None
 
 
 def _belongs(name: str, file: str) -> bool:
