@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.manifest import matrix_files
 from recvae.config import RunConfig, run_config, value_of
 from recvae.defaults import Size
 from recvae.errors import InputError, WorkError, is_out_of_memory
@@ -161,10 +162,11 @@ def _same(study: Study, plan: Plan, about: Document) -> None:
 def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
     """Return the SHA-256 of the files that trials depend on, none for a dataset that is in memory only."""
     matrices = ("train", "validation_in", "validation_out")
-    read = [f"{name}.npz" for name in matrices]
+    version = data.manifest["format_version"]
+    read = [file for name in matrices for file in matrix_files(name, version)]
     parts = plan.reads()
     for part, names in (
-        ("ratings", [f"{name}_ratings.npz" for name in matrices]),
+        ("ratings", [file for name in matrices for file in matrix_files(f"{name}_ratings", version)]),
         ("item_tags", ["item_tags.csv"]),
         ("user_tags", ["user_tags.csv", "users.csv"]),
     ):
