@@ -67,18 +67,12 @@ def make_split(
     ``test_in`` the training and validation clicks of the users with held-out clicks. Raises
     :class:`InputError` for an unknown method or option and :class:`DataError` where the data do not allow the split.
     """
-    if method not in SPLIT_METHODS:
-        hint = did_you_mean(method, SPLIT_METHODS)
-        raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
-    if not 0 < real_number("The held-out share", held_out_share) < 1:
-        raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
+    check_method(method, held_out_share, held_out_users)
     check_seed(seed)
     if not len(interactions):
         raise DataError(f"{interactions.label} has no clicks to split.")
     if method == "strong":
         return _strong(interactions, held_out_users, held_out_share, seed)
-    if held_out_users is not None:
-        raise InputError(f"A number of held-out users belongs to the strong split; '{method}' holds out clicks.")
     if method == "random":
         part = _random_parts(interactions, held_out_share, seed)
     elif method == "last-out":
@@ -86,6 +80,17 @@ def make_split(
     else:
         part = _temporal_parts(interactions, held_out_share)
     return _weak(interactions, part, method)
+
+
+def check_method(method: str, held_out_share: float, held_out_users: int | None) -> None:
+    """Raise :class:`InputError` for a split that there is not, or that does not take these options."""
+    if method not in SPLIT_METHODS:
+        hint = did_you_mean(method, SPLIT_METHODS)
+        raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
+    if not 0 < real_number("The held-out share", held_out_share) < 1:
+        raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
+    if method != "strong" and held_out_users is not None:
+        raise InputError(f"A number of held-out users belongs to the strong split; '{method}' holds out clicks.")
 
 
 def check_seed(seed: object) -> int:

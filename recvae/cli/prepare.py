@@ -30,7 +30,8 @@ def prepare(
         str | None,
         typer.Argument(
             metavar="NAME|FILE",
-            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, or - for standard input.",
+            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, a folder or a quoted pattern of such "
+            "files, or - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -153,6 +154,7 @@ def prepare(
     """
     from data_prep import prepare as read_and_split
     from data_prep import prepare_given
+    from data_prep.parts import find_parts
     from recvae.errors import InputError
 
     terminal = Terminal(json=json, quiet=quiet)
@@ -183,7 +185,8 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
-    hold(out, source_name, source, titles, user_tags, train, test)
+    parts = None if source_name is None else find_parts(source_name)
+    hold(out, source_name, source, titles, user_tags, train, test, *(parts.files if parts else ()))
     check_folder(out, marker="manifest.json", overwrite=overwrite)
     with terminal.amounts(bytes=True) as progress:
         if given is not None:
