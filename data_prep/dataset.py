@@ -25,30 +25,26 @@ from scipy.sparse import csr_array
 
 from data_prep.folder import DatasetFolder
 from data_prep.interactions import Ids
-from data_prep.manifest import AGAIN, FORMAT_VERSION, KIND, MATRICES, RATINGS, SPLITS, check_about, write_manifest
+from data_prep.manifest import AGAIN, MATRICES, RATINGS, SPLITS
 from data_prep.mapped import save_matrix
 from data_prep.matrices import check_matrix
 from data_prep.splits import Split
+from data_prep.writing import (
+    ITEM_TAGS,
+    ITEMS,
+    USER_TAGS,
+    USERS,
+    Tags,
+    UserTags,
+    new_manifest,
+    seal_folder,
+    write_items,
+    write_user_tags,
+    write_users,
+)
 from recvae.arguments import flag, path_of, shown
 from recvae.errors import FormatError, InputError
-from recvae.files import (
-    Document,
-    JsonObject,
-    file_hash,
-    recover,
-    same_vocabulary,
-    vocabulary_hash,
-    whole_folder,
-    write_table,
-)
-
-_ITEMS = ("index", "item_id", "title")
-_USERS = ("split", "row", "user_id")
-_ITEM_TAGS = ("item_id", "tag")
-_USER_TAGS = ("user_id", "name", "value")
-
-Tags = Mapping[str, Sequence[str]]
-UserTags = Mapping[str, Mapping[str, str]]
+from recvae.files import Document, JsonObject, recover, same_vocabulary, vocabulary_hash, whole_folder
 
 
 class Dataset:
@@ -108,17 +104,15 @@ class Dataset:
         """
         if not isinstance(split, Split):
             raise InputError(f"A split is what data_prep.make_split makes, and not {shown(split)}.")
-        manifest: JsonObject = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
-        manifest["counts"] = {
-            "items": len(split.item_ids),
-            "users": {part: len(split.user_ids[part]) for part in SPLITS},
-            "clicks": {matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
-        }
-        manifest["dropped"] = {**manifest.get("dropped", {}), **split.dropped}
-        if ratings:  # not among the counts: a run's dataset is the same split with and without ratings
-            manifest["ratings"] = {name: int(matrix.nnz) for name, matrix in ratings.items()}
-        manifest["vocabulary_hash"] = vocabulary_hash(split.item_ids)
-        check_about(manifest)
+        manifest = new_manifest(
+            name,
+            about or {},
+            items=split.item_ids,
+            users={part: len(split.user_ids[part]) for part in SPLITS},
+            clicks={matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
+            dropped=split.dropped,
+            ratings={name: int(matrix.nnz) for name, matrix in (ratings or {}).items()},
+        )
         dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags, ratings=ratings)
         dataset._check_shapes()
         return dataset
@@ -258,7 +252,7 @@ class Dataset:
     def item_tags(self) -> dict[str, tuple[str, ...]]:
         """Item id -> tags (genres and the like); items without tags are absent."""
         tags: dict[str, list[str]] = {}
-        for item, tag in self._optional_rows("item_tags.csv", _ITEM_TAGS):
+        for item, tag in self._optional_rows("item_tags.csv", ITEM_TAGS):
             tags.setdefault(item, []).append(tag)
         return {item: tuple(values) for item, values in tags.items()}
 
@@ -266,7 +260,7 @@ class Dataset:
     def user_tags(self) -> dict[str, dict[str, str]]:
         """User id -> attributes by name (age, gender, ...); users without any are absent."""
         tags: dict[str, dict[str, str]] = {}
-        for user, name, value in self._optional_rows("user_tags.csv", _USER_TAGS):
+        for user, name, value in self._optional_rows("user_tags.csv", USER_TAGS):
             tags.setdefault(user, {})[name] = value
         return tags
 
@@ -274,7 +268,7 @@ class Dataset:
     def _items(self) -> tuple[Ids, Ids]:
         folder = self._opened("items.csv")
         file = folder.path / "items.csv"
-        rows = folder.table("items.csv", _ITEMS)
+        rows = folder.table("items.csv", ITEMS)
         if len(rows) != self.n_items or any(row[0] != str(i) for i, row in enumerate(rows)):
             raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {AGAIN}")
         ids = np.array([row[1] for row in rows], dtype=np.object_)
@@ -289,7 +283,7 @@ class Dataset:
         folder = self._opened("users.csv")
         file = folder.path / "users.csv"
         users: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for split, row, user in folder.table("users.csv", _USERS):
+        for split, row, user in folder.table("users.csv", USERS):
             if split not in users or row != str(len(users[split])):
                 raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {AGAIN}")
             users[split].append(user)
@@ -315,24 +309,17 @@ class Dataset:
         Raises :class:`InputError` where ``path`` exists and ``overwrite`` is false, and :class:`WorkError` where it
         cannot be written (a full disk among others).
         """
-        tables: dict[str, tuple[Sequence[str], list[Sequence[object]]]] = {
-            "items.csv": (_ITEMS, list(zip(range(self.n_items), self.item_ids, self.item_titles, strict=True))),
-            "users.csv": (_USERS, [(part, i, user) for part in SPLITS for i, user in enumerate(self.user_ids(part))]),
-        }
-        if self.item_tags:
-            tables["item_tags.csv"] = (_ITEM_TAGS, [(i, tag) for i, tags in self.item_tags.items() for tag in tags])
-        if self.user_tags:
-            pairs = self.user_tags.items()
-            tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
-        matrices = {name: self._matrix(name) for name in self._names}  # read before their own folder may be replaced
+        users = [(part, self.user_ids(part)) for part in SPLITS]  # all is read before its own folder may be replaced
+        tags, people = self.item_tags, self.user_tags
+        texts = (self.item_ids, self.item_titles)
+        matrices = {name: self._matrix(name) for name in self._names}
         with whole_folder(path_of(path), marker="manifest.json", overwrite=overwrite) as folder:
-            for name, (header, rows) in tables.items():
-                write_table(folder / name, header, rows)
+            write_items(folder, *texts, tags)
+            write_users(folder, users)
+            write_user_tags(folder, people)
             for name, matrix in matrices.items():
                 save_matrix(folder, name, matrix)
-            files = {file.name: file_hash(file) for file in sorted(folder.iterdir())}
-            manifest = {**self.manifest, "format_version": FORMAT_VERSION, "files": files}
-            write_manifest(folder / "manifest.json", manifest)
+            seal_folder(folder, self.manifest)
 
     @classmethod
     def load(cls, path: str | Path) -> "Dataset":

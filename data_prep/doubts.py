@@ -56,7 +56,7 @@ def doubts_about(
         )
 
 
-def doubts_about_titles(file: object, texts: Titles, item_ids: Ids) -> Iterator[str]:
+def doubts_about_titles(file: object, texts: Titles, item_ids: Ids | Sequence[str]) -> Iterator[str]:
     """Yield a sentence where a file of titles has none for the items that the filters and the split have left."""
     if not any(texts.titles.get(item) for item in item_ids):
         yield f"{file} has no title for any of the {len(item_ids):,} items of the catalogue."

@@ -23,19 +23,24 @@ _SUFFIXES = re.compile(r"\.(parquet|parq|pq|csv|tsv|tab|txt|dat)(\.(gz|bz2|xz|zs
 
 @dataclass(frozen=True)
 class Parts:
-    """The files of one table, in order, by ``label``: the folder or pattern that was given."""
+    """The files of one table, in order, by ``label``: the folder, pattern or single file that was given."""
 
     label: str
     files: tuple[Path, ...]
 
     @property
     def name(self) -> str:
-        """A name for the dataset: that of the folder that is given, or that a pattern begins with."""
+        """A name for the dataset: that of the folder that is given, or that a pattern begins with, or of the file."""
+        if self._single:
+            return Path(ByteSource(self.files[0]).name).stem
         fixed = Path(self.label) if not _is_pattern(self.label) else _before_pattern(self.label)
         return readable(fixed.resolve().name) or "clicks"
 
     def about(self) -> JsonObject:
         """Return the source for the manifest; its digest is that of the lines that sha256sum prints for the parts."""
+        if self._single:
+            whole = ByteSource(self.files[0])
+            return {"kind": "file", "file": whole.origin, "sha256": whole.digest()}
         digest = hashlib.sha256()
         root = _before_pattern(self.label) if _is_pattern(self.label) else Path(self.label)
         for file in self.files:
@@ -43,6 +48,10 @@ class Parts:
         last = Path(self.label).parts[-2:] if _is_pattern(self.label) else Path(self.label).parts[-1:]
         shown = readable("/".join(part for part in last if part != "/"))
         return {"kind": "parts", "file": shown, "parts": len(self.files), "sha256": digest.hexdigest()}
+
+    @property
+    def _single(self) -> bool:
+        return self.label == str(self.files[0])
 
 
 def find_parts(source: object) -> Parts | None:

@@ -1,6 +1,6 @@
 """From a name or a file to a dataset: read, filter, split. ``recvae prepare NAME|FILE`` calls :func:`prepare`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import has_magic
 from pathlib import Path
@@ -254,10 +254,7 @@ def matching_user_tags(file: str | Path | ByteSource, data: Interactions) -> dic
     """Read user attributes; raise :class:`DataError` where they are of none of the users of ``data``."""
     tags = read_user_tags(file)
     if not any(user in tags for user in data.user_ids):
-        raise DataError(
-            f"{file} names none of the users of {data.label}: its first id is {next(iter(tags), '')!r}, and the data"
-            f" have {data.user_ids[0]!r}. Its first column must hold user ids."
-        )
+        raise no_users_named(file, tags, data.label, data.user_ids[0])
     return tags
 
 
@@ -265,9 +262,21 @@ def matching_titles(file: str | Path | ByteSource, data: Interactions) -> Titles
     """Read titles and tags; raise :class:`DataError` where they name none of the items of ``data``."""
     texts = read_titles(file)
     if not any(item in texts.titles for item in data.item_ids):
-        example = next(iter(texts.titles), "")
-        raise DataError(
-            f"{file} names none of the items of {data.label}: its first id is {example!r}, and the data have"
-            f" {data.item_ids[0]!r}. Its first column must hold item ids."
-        )
+        raise no_items_named(file, texts.titles, data.label, data.item_ids[0])
     return texts
+
+
+def no_users_named(file: object, tags: Mapping[str, object], label: str, first: str) -> DataError:
+    """Return the error for user attributes of none of the users; ``first`` is the first user's id."""
+    return DataError(
+        f"{file} names none of the users of {label}: its first id is {next(iter(tags), '')!r}, and the data"
+        f" have {first!r}. Its first column must hold user ids."
+    )
+
+
+def no_items_named(file: object, titles: Mapping[str, object], label: str, first: str) -> DataError:
+    """Return the error for titles of none of the items; ``first`` is the first item's id."""
+    return DataError(
+        f"{file} names none of the items of {label}: its first id is {next(iter(titles), '')!r}, and the data have"
+        f" {first!r}. Its first column must hold item ids."
+    )
