@@ -1,6 +1,6 @@
 """Facts about a column of ids that are known once all pieces were seen, without keeping the ids."""
 
-from collections.abc import Container
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ _WHOLE_FLOAT = r"^(?:0|-?[1-9][0-9]*)\.0$"
 class Seen:
     """Whether all ids are whole numbers written as floats, the first id, and whether any id is among ``named``."""
 
-    def __init__(self, named: Container[str]) -> None:
+    def __init__(self, named: Collection[str]) -> None:
         self.named = named
         self.whole = True  # so far
         self._first = ""
@@ -26,7 +26,7 @@ class Seen:
             self._first = ids[0].as_py()
         if self.whole:
             self.whole = bool(pc.all(pc.match_substring_regex(ids, _WHOLE_FLOAT)).as_py())
-        if not self._found_as_written:
+        if self.named and not self._found_as_written:
             texts = ids.to_pylist()
             self._found_as_written = any(text in self.named for text in texts)
             if self.whole and not self._found_whole:
