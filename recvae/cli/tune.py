@@ -78,6 +78,7 @@ def tune(
     """Search for the options that validate best, and write them as a configuration that 'recvae train' takes.
 
     [dim]recvae tune ml-1m --model recvae --trials 30 --out studies/ml-1m-recvae[/]
+    [dim]recvae tune ml-1m --model recvae --storage search.journal --out studies/worker-1[/]
     """
     used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
@@ -126,6 +127,10 @@ def tune(
             study = tune_shared(plan, data, out, storage, **how)
     except KeyboardInterrupt:
         show.close()
+        if storage is not None:
+            raise Interrupted(
+                "Stopped. The storage keeps the finished trials: run the same command with another --out to go on."
+            ) from None
         raise _stopped(folder, out, device, kept=before is not None or show.finished) from None
     finally:
         show.close()
