@@ -3,6 +3,7 @@
 import io
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ _PACKED = 1 << 26  # most bytes that a compressed file may unpack to (such files
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, MemoryError, OverflowError),
     *(ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, NotImplementedError, RuntimeError),
+    tokenize.TokenError,
 )
 
 

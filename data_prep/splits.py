@@ -165,7 +165,8 @@ def draw_held_out(
     starts = np.cumsum(counts) - counts
     for start, n in zip(starts.tolist(), counts.tolist(), strict=True):
         if n >= _MIN_ITEMS_TO_HOLD_OUT:
-            held[start + generator.choice(n, size=int(share * n), replace=False)] = True
+            # The draw of choice(n, size, replace=False), which the protocol names, without what it does beside.
+            held[start + generator.permutation(n)[: int(share * n)]] = True
     return held
 
 
