@@ -21,7 +21,7 @@ from recvae.experiments.jobs import Failure, Send, in_a_process, peak_memory_mb
 if TYPE_CHECKING:
     from torch import Tensor
 
-PEERS = ("irspack",)  # optional packages that only a benchmark needs
+PEERS = ("irspack", "polars")  # optional packages that only a benchmark needs
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCS = RESULTS.parent.parent / "docs"
 DRIVER = Path("/proc/driver/nvidia/version")

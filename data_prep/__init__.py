@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
     from data_prep.given_split import prepare_given, split_given
     from data_prep.interactions import Interactions
+    from data_prep.large.prepare import prepare_large
     from data_prep.pipeline import filter_interactions, prepare
     from data_prep.readers import column_names, read_ids, read_interactions
     from data_prep.sources import RELEASES, Release, find_release
@@ -34,6 +35,7 @@ _HOME = {
     "planted_scores": "synthetic",
     "prepare": "pipeline",
     "prepare_given": "given_split",
+    "prepare_large": "large.prepare",
     "read_ids": "readers",
     "read_interactions": "readers",
     "read_titles": "titles",
@@ -59,6 +61,7 @@ __all__ = [
     "planted_scores",
     "prepare",
     "prepare_given",
+    "prepare_large",
     "read_ids",
     "read_interactions",
     "read_titles",

@@ -1,16 +1,19 @@
 """The prepared dataset: matrices, ids, titles and the manifest, in memory or as a folder on disk.
 
-The folder (format version 1) is the form in which all other parts of recvae read a dataset:
+The folder (format version 2) is the form in which all other parts of recvae read a dataset:
 
     manifest.json        format version, name, source and its SHA-256, filters, protocol, counts, SHA-256 of each file,
                          and a seal over the whole manifest
     items.csv            index,item_id,title      row i is column i of every matrix; the title may be empty
     users.csv            split,row,user_id
-    train.npz            SciPy CSR, canonical, float32 ones
-    validation_in.npz  validation_out.npz  test_in.npz  test_out.npz     fold-in and held-out, same rows
+    train.indptr.npy  train.indices.npy      CSR of ones, canonical: where each row begins, and the columns
+    validation_in.*  validation_out.*  test_in.*  test_out.*     fold-in and held-out, same rows
     item_tags.csv        item_id,tag              optional: genres and the like
     user_tags.csv        user_id,name,value       optional: user attributes
-    train_ratings.npz    validation_in_ratings.npz  ...     optional: ratings of the same rows and columns, float32
+    train_ratings.indptr.npy  train_ratings.indices.npy  train_ratings.data.npy  validation_in_ratings.*  ...
+                         optional: ratings of the same rows and columns, float32
+
+Folders of version 1, with one SciPy npz file for each matrix, are read too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,37 +25,35 @@ from scipy.sparse import csr_array
 
 from data_prep.folder import DatasetFolder
 from data_prep.interactions import Ids
-from data_prep.manifest import AGAIN, FORMAT_VERSION, KIND, MATRICES, RATINGS, SPLITS, check_about, write_manifest
-from data_prep.matrices import check_matrix, save_matrix
+from data_prep.manifest import AGAIN, MATRICES, RATINGS, SPLITS
+from data_prep.mapped import save_matrix
+from data_prep.matrices import check_matrix
 from data_prep.splits import Split
+from data_prep.writing import (
+    ITEM_TAGS,
+    ITEMS,
+    USER_TAGS,
+    USERS,
+    Tags,
+    UserTags,
+    new_manifest,
+    seal_folder,
+    write_items,
+    write_user_tags,
+    write_users,
+)
 from recvae.arguments import flag, path_of, shown
 from recvae.errors import FormatError, InputError
-from recvae.files import (
-    Document,
-    JsonObject,
-    file_hash,
-    recover,
-    same_vocabulary,
-    vocabulary_hash,
-    whole_folder,
-    write_table,
-)
-
-_ITEMS = ("index", "item_id", "title")
-_USERS = ("split", "row", "user_id")
-_ITEM_TAGS = ("item_id", "tag")
-_USER_TAGS = ("user_id", "name", "value")
-
-Tags = Mapping[str, Sequence[str]]
-UserTags = Mapping[str, Mapping[str, str]]
+from recvae.files import Document, JsonObject, recover, same_vocabulary, vocabulary_hash, whole_folder
 
 
 class Dataset:
     """A prepared dataset; get one from :func:`data_prep.prepare`, :meth:`load` or :meth:`from_split`.
 
-    Matrices are users x items, canonical ``csr_array`` of float32 ones, read on first access and kept. ``manifest`` is
-    the manifest as a dict; ``path`` the folder, or None for a dataset that was not loaded from one. Files are compared
-    with the manifest's SHA-256 when they are read, so that all are of one version of the folder.
+    Matrices are users x items, canonical ``csr_array`` of float32 ones, opened on first access and kept. Those of a
+    folder are mapped files: they take memory for the rows in use, and cannot be written to. ``manifest`` is the
+    manifest as a dict; ``path`` the folder, or None for a dataset that was not loaded from one. Files are compared with
+    the manifest's SHA-256 when they are opened, so that all are of one version of the folder.
     """
 
     def __init__(
@@ -103,19 +104,15 @@ class Dataset:
         """
         if not isinstance(split, Split):
             raise InputError(f"A split is what data_prep.make_split makes, and not {shown(split)}.")
-        for matrix in MATRICES:
-            check_matrix(f"The {matrix} matrix", getattr(split, matrix))
-        manifest: JsonObject = {"kind": KIND, "format_version": FORMAT_VERSION, "name": name, **(about or {})}
-        manifest["counts"] = {
-            "items": len(split.item_ids),
-            "users": {part: len(split.user_ids[part]) for part in SPLITS},
-            "clicks": {matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
-        }
-        manifest["dropped"] = {**manifest.get("dropped", {}), **split.dropped}
-        if ratings:  # not among the counts: a run's dataset is the same split with and without ratings
-            manifest["ratings"] = {name: int(matrix.nnz) for name, matrix in ratings.items()}
-        manifest["vocabulary_hash"] = vocabulary_hash(split.item_ids)
-        check_about(manifest)
+        manifest = new_manifest(
+            name,
+            about or {},
+            items=split.item_ids,
+            users={part: len(split.user_ids[part]) for part in SPLITS},
+            clicks={matrix: int(getattr(split, matrix).nnz) for matrix in MATRICES},
+            dropped=split.dropped,
+            ratings={name: int(matrix.nnz) for name, matrix in (ratings or {}).items()},
+        )
         dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags, ratings=ratings)
         dataset._check_shapes()
         return dataset
@@ -196,9 +193,8 @@ class Dataset:
         """Return one of ``MATRICES`` or ``RATINGS``."""
         if name not in self._matrices:
             shape = (self.n_users(name.split("_")[0]), self.n_items)
-            self._matrices[name] = self._opened(f"{name}.npz").matrix(
-                f"{name}.npz", shape, self._entries(name), ratings=name in RATINGS
-            )
+            folder = self._opened(name)
+            self._matrices[name] = folder.matrix(name, shape, self._entries(name), ratings=name in RATINGS)
         return self._matrices[name]
 
     def _entries(self, name: str) -> int:
@@ -256,7 +252,7 @@ class Dataset:
     def item_tags(self) -> dict[str, tuple[str, ...]]:
         """Item id -> tags (genres and the like); items without tags are absent."""
         tags: dict[str, list[str]] = {}
-        for item, tag in self._optional_rows("item_tags.csv", _ITEM_TAGS):
+        for item, tag in self._optional_rows("item_tags.csv", ITEM_TAGS):
             tags.setdefault(item, []).append(tag)
         return {item: tuple(values) for item, values in tags.items()}
 
@@ -264,7 +260,7 @@ class Dataset:
     def user_tags(self) -> dict[str, dict[str, str]]:
         """User id -> attributes by name (age, gender, ...); users without any are absent."""
         tags: dict[str, dict[str, str]] = {}
-        for user, name, value in self._optional_rows("user_tags.csv", _USER_TAGS):
+        for user, name, value in self._optional_rows("user_tags.csv", USER_TAGS):
             tags.setdefault(user, {})[name] = value
         return tags
 
@@ -272,7 +268,7 @@ class Dataset:
     def _items(self) -> tuple[Ids, Ids]:
         folder = self._opened("items.csv")
         file = folder.path / "items.csv"
-        rows = folder.table("items.csv", _ITEMS)
+        rows = folder.table("items.csv", ITEMS)
         if len(rows) != self.n_items or any(row[0] != str(i) for i, row in enumerate(rows)):
             raise FormatError(f"{file} does not number the {self.n_items:,} items of manifest.json. {AGAIN}")
         ids = np.array([row[1] for row in rows], dtype=np.object_)
@@ -287,7 +283,7 @@ class Dataset:
         folder = self._opened("users.csv")
         file = folder.path / "users.csv"
         users: dict[str, list[str]] = {split: [] for split in SPLITS}
-        for split, row, user in folder.table("users.csv", _USERS):
+        for split, row, user in folder.table("users.csv", USERS):
             if split not in users or row != str(len(users[split])):
                 raise FormatError(f"{file} has a row out of order: {split},{row},{user}. {AGAIN}")
             users[split].append(user)
@@ -313,23 +309,17 @@ class Dataset:
         Raises :class:`InputError` where ``path`` exists and ``overwrite`` is false, and :class:`WorkError` where it
         cannot be written (a full disk among others).
         """
-        tables: dict[str, tuple[Sequence[str], list[Sequence[object]]]] = {
-            "items.csv": (_ITEMS, list(zip(range(self.n_items), self.item_ids, self.item_titles, strict=True))),
-            "users.csv": (_USERS, [(part, i, user) for part in SPLITS for i, user in enumerate(self.user_ids(part))]),
-        }
-        if self.item_tags:
-            tables["item_tags.csv"] = (_ITEM_TAGS, [(i, tag) for i, tags in self.item_tags.items() for tag in tags])
-        if self.user_tags:
-            pairs = self.user_tags.items()
-            tables["user_tags.csv"] = (_USER_TAGS, [(u, name, value) for u, t in pairs for name, value in t.items()])
-        matrices = {name: self._matrix(name) for name in self._names}  # read before their own folder may be replaced
+        users = [(part, self.user_ids(part)) for part in SPLITS]  # all is read before its own folder may be replaced
+        tags, people = self.item_tags, self.user_tags
+        texts = (self.item_ids, self.item_titles)
+        matrices = {name: self._matrix(name) for name in self._names}
         with whole_folder(path_of(path), marker="manifest.json", overwrite=overwrite) as folder:
-            for name, (header, rows) in tables.items():
-                write_table(folder / name, header, rows)
+            write_items(folder, *texts, tags)
+            write_users(folder, users)
+            write_user_tags(folder, people)
             for name, matrix in matrices.items():
-                save_matrix(folder / f"{name}.npz", matrix)
-            files = {file.name: file_hash(file) for file in sorted(folder.iterdir())}
-            write_manifest(folder / "manifest.json", {**self.manifest, "files": files})
+                save_matrix(folder, name, matrix)
+            seal_folder(folder, self.manifest)
 
     @classmethod
     def load(cls, path: str | Path) -> "Dataset":
@@ -358,12 +348,12 @@ class Dataset:
         for split in ("validation", "test"):
             shown, hidden = dataset.matrix(f"{split}_in"), dataset.matrix(f"{split}_out")
             if shown.multiply(hidden).nnz:
-                raise FormatError(f"{where}{split}_in.npz and {split}_out.npz share clicks. {AGAIN}")
+                raise FormatError(f"{where}{split}_in and {split}_out share clicks. {AGAIN}")
             if dataset.has_ratings and dataset.ratings(f"{split}_in").multiply(dataset.ratings(f"{split}_out")).nnz:
-                raise FormatError(f"{where}{split}_in_ratings.npz and {split}_out_ratings.npz share items. {AGAIN}")
+                raise FormatError(f"{where}{split}_in_ratings and {split}_out_ratings share items. {AGAIN}")
         for name in MATRICES if dataset.has_ratings else ():
             if dataset.matrix(name).multiply(dataset.ratings(name)).nnz != dataset.matrix(name).nnz:
-                raise FormatError(f"{where}{name}.npz has clicks that {name}_ratings.npz does not rate. {AGAIN}")
+                raise FormatError(f"{where}{name} has clicks that {name}_ratings does not rate. {AGAIN}")
         if not same_vocabulary(dataset.item_ids, dataset.manifest["vocabulary_hash"]):
             raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {AGAIN}")
         if dataset.manifest.get("protocol", {}).get("split") == "strong":
@@ -378,7 +368,8 @@ class Dataset:
             raise FormatError(f"There are {len(self.item_ids)} item ids for {self.n_items} items. {AGAIN}")
         for name in self._names:
             matrix, split = self._matrix(name), name.split("_")[0]
-            check_matrix(name if self.path is None else str(self.path / f"{name}.npz"), matrix, ratings=name in RATINGS)
+            if self._folder is None:  # a matrix of a folder was checked when it was opened
+                check_matrix(f"The {name} matrix", matrix, ratings=name in RATINGS)
             expected = (len(self.user_ids(split)), self.n_items)
             if matrix.shape != expected or matrix.nnz != self._entries(name):
                 raise FormatError(f"The {name} matrix is {matrix.shape}, and users and items make {expected}. {AGAIN}")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from recvae.files import JsonObject
+from recvae.matrices import item_counts
 
 _QUANTILES = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -42,7 +43,7 @@ def describe(dataset: _Described) -> JsonObject:
     left out of averages). ``popularity`` is training clicks per item and the share of clicks on the most popular tenth.
     """
     train = dataset.train
-    popularity = np.bincount(train.indices, minlength=dataset.n_items)
+    popularity = item_counts(train)
     popular = np.sort(popularity)[::-1][: -(-dataset.n_items // 10)]
     splits: JsonObject = {
         "train": {

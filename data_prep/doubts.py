@@ -7,7 +7,6 @@ import numpy as np
 
 from data_prep.interactions import CANONICAL_INTEGER, Codes, Ids, Interactions
 from data_prep.readers import column_names
-from data_prep.splits import Split
 from data_prep.streams import ByteSource
 from data_prep.titles import Titles
 
@@ -57,10 +56,10 @@ def doubts_about(
         )
 
 
-def doubts_about_titles(file: object, texts: Titles, split: Split) -> Iterator[str]:
+def doubts_about_titles(file: object, texts: Titles, item_ids: Ids | Sequence[str]) -> Iterator[str]:
     """Yield a sentence where a file of titles has none for the items that the filters and the split have left."""
-    if not any(texts.titles.get(item) for item in split.item_ids):
-        yield f"{file} has no title for any of the {len(split.item_ids):,} items of the catalogue."
+    if not any(texts.titles.get(item) for item in item_ids):
+        yield f"{file} has no title for any of the {len(item_ids):,} items of the catalogue."
 
 
 def _begins_with_header(data: Interactions, columns: Sequence[str]) -> bool:

@@ -7,13 +7,15 @@ have the digest in the manifest that was read on opening.
 import copy
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
 from scipy.sparse import csr_array
 
-from data_prep.manifest import AGAIN, OPTIONAL, REQUIRED, read_manifest
-from data_prep.matrices import read_matrix
+from data_prep.manifest import AGAIN, matrix_files, optional, read_manifest, required
+from data_prep.mapped import read_mapped
+from data_prep.matrices import read_npz
 from recvae.errors import FormatError, InputError
 from recvae.files import JsonObject, parse_table
 
@@ -41,6 +43,7 @@ class DatasetFolder:
         self.manifest: JsonObject = read_manifest(self._manifest_file)
         self._opened = copy.deepcopy(self.manifest)  # a caller may change ``manifest``
         self._digests: dict[str, str] = self._opened["files"]
+        self.version: int = self._opened["format_version"]
         for name in self.names:
             if not (path / name).is_file():
                 raise self._missing(name)
@@ -48,7 +51,7 @@ class DatasetFolder:
     @property
     def names(self) -> tuple[str, ...]:
         """The files that belong to the dataset, by name."""
-        return (*REQUIRED, *(name for name in OPTIONAL if name in self._digests))
+        return (*required(self.version), *(name for name in optional(self.version) if name in self._digests))
 
     def table(self, name: str, header: Sequence[str]) -> list[list[str]]:
         """Return the rows of a CSV file below ``header``; raise :class:`FormatError` where it was altered."""
@@ -59,11 +62,20 @@ class DatasetFolder:
         return parse_table(self.path / name, data, header, AGAIN)
 
     def matrix(self, name: str, shape: tuple[int, int], entries: int, *, ratings: bool = False) -> csr_array:
-        """Return the canonical CSR in a file, of ``shape`` with ``entries``; errors as :meth:`table`."""
-        with self._open(name) as file:
-            self._compare(name, file)
-            file.seek(0)  # the same open file: the bytes that were compared are read
-            return read_matrix(self.path / name, file, shape, entries, ratings=ratings)
+        """Return the canonical CSR called ``name``, of ``shape`` with ``entries``; errors as :meth:`table`.
+
+        The arrays of a folder of version 2 are mapped, read-only, from the files that were compared.
+        """
+        names = matrix_files(name, self.version)
+        with ExitStack() as stack:
+            files = {}
+            for file_name in names:
+                file = files[file_name] = stack.enter_context(self._open(file_name))
+                self._compare(file_name, file)
+                file.seek(0)  # the same open file: the bytes that were compared are read
+            if self.version == 1:
+                return read_npz(self.path / names[0], files[names[0]], shape, entries, ratings=ratings)
+            return read_mapped(self.path, files, shape, entries)
 
     def verify(self) -> None:
         """Compare every file with its SHA-256; raise :class:`FormatError` naming the first that differs.
@@ -73,7 +85,7 @@ class DatasetFolder:
         for name in self.names:
             with self._open(name) as file:
                 self._compare(name, file)
-        for name in OPTIONAL:
+        for name in optional(self.version):
             if name not in self._digests and (self.path / name).exists():
                 raise self._replaced() or FormatError(
                     f"{self._manifest_file} does not name {name}, which lies beside it: one of them is another "

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from data_prep.choices import check_min_rating, check_name
 from data_prep.dataset import Dataset
 from data_prep.doubts import Warn, doubts_about, doubts_about_titles
 from data_prep.interactions import Ids, Interactions
 from data_prep.lines import looks_like_lines, read_lines
-from data_prep.pipeline import check_min_rating, check_name, filter_interactions, matching_titles, matching_user_tags
+from data_prep.pipeline import filter_interactions, matching_titles, matching_user_tags
 from data_prep.readers import column_names, read_interactions
 from data_prep.splits import (
     LIANG_SEED,
@@ -116,7 +117,7 @@ def prepare_given(
     }
     split = split_given(*parts, validation_share=validation_share, seed=seed)
     if titles is not None:
-        for doubt in doubts_about_titles(titles, texts, split):
+        for doubt in doubts_about_titles(titles, texts, split.item_ids):
             warn(doubt)
     return Dataset.from_split(
         split, name=name, about=about, titles=texts.titles, item_tags=texts.tags, user_tags=people

@@ -1,7 +1,7 @@
 """The files of a dataset folder, by name, and the manifest, which is written with a seal and checked when it is read.
 
 The seal, the manifest's last entry, is the SHA-256 of the file's own bytes with 64 zeros in the seal's place. Manifests
-of the first version have none, and end with the list of files.
+of version 1 may have none, and then end with the list of files.
 """
 
 import hashlib
@@ -15,16 +15,33 @@ from recvae.errors import FormatError, InputError
 from recvae.files import Document, JsonObject, write_text
 
 KIND = "recvae-dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
 MATRICES = ("train", "validation_in", "validation_out", "test_in", "test_out")
 RATINGS = tuple(f"{name}_ratings" for name in MATRICES)
 SPLITS = ("train", "validation", "test")
-REQUIRED = ("items.csv", "users.csv", *(f"{name}.npz" for name in MATRICES))
-OPTIONAL = ("item_tags.csv", "user_tags.csv", *(f"{name}.npz" for name in RATINGS))
 AGAIN = "Prepare the dataset again."
 
 _NO_SEAL = "0" * 64
 _MOST_BYTES = 1 << 24  # a manifest has a few thousand bytes
+
+
+def matrix_files(matrix: str, version: int = FORMAT_VERSION) -> tuple[str, ...]:
+    """Return the names of the files that hold one of ``MATRICES`` or ``RATINGS`` in a folder of this version."""
+    if version == 1:
+        return (f"{matrix}.npz",)
+    parts = ("indptr", "indices", "data") if matrix in RATINGS else ("indptr", "indices")
+    return tuple(f"{matrix}.{part}.npy" for part in parts)
+
+
+def required(version: int = FORMAT_VERSION) -> tuple[str, ...]:
+    """Return the names of the files that every dataset folder of this version has."""
+    return ("items.csv", "users.csv", *(file for name in MATRICES for file in matrix_files(name, version)))
+
+
+def optional(version: int = FORMAT_VERSION) -> tuple[str, ...]:
+    """Return the names of the files that a dataset folder of this version may have beside the required ones."""
+    return ("item_tags.csv", "user_tags.csv", *(file for name in RATINGS for file in matrix_files(name, version)))
 
 
 def write_manifest(file: Path, manifest: Document) -> None:
@@ -50,7 +67,7 @@ def read_manifest(file: Path) -> JsonObject:
     _check(file, manifest)
     seal = manifest.pop("seal", None)
     if seal is None:
-        sealed = next(reversed(manifest)) == "files"  # the first version's last entry
+        sealed = manifest["format_version"] == 1 and next(reversed(manifest)) == "files"  # as the first ones were
     else:
         before, _, after = text.rpartition(str(seal))
         sealed = hashlib.sha256((before + _NO_SEAL + after).encode()).hexdigest() == seal
@@ -80,9 +97,9 @@ def _check(file: Path, manifest: object) -> None:
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise FormatError(f"{file} is not a dataset's manifest. Give the folder that recvae prepare wrote.")
     version = manifest.get("format_version")
-    if version != FORMAT_VERSION:
+    if isinstance(version, bool) or version not in READ_VERSIONS:
         raise FormatError(
-            f"{file} has format version {shown(version)}, and this recvae reads version {FORMAT_VERSION}."
+            f"{file} has format version {shown(version)}, and this recvae reads versions 1 and 2."
             " Prepare the dataset again, or install the recvae that wrote it."
         )
     counts, files = manifest.get("counts"), manifest.get("files")
@@ -92,12 +109,12 @@ def _check(file: Path, manifest: object) -> None:
         and _are_counts(counts.get("users"), SPLITS)
         and _are_counts(counts.get("clicks"), MATRICES)
         and isinstance(files, dict)
-        and set(REQUIRED) <= set(files) <= {*REQUIRED, *OPTIONAL}
+        and set(required(version)) <= set(files) <= {*required(version), *optional(version)}
         and all(isinstance(digest, str) for digest in files.values())
         and isinstance(manifest.get("vocabulary_hash"), str)
         and _about_fits(manifest)
         and ("ratings" not in manifest or _are_counts(manifest["ratings"], MATRICES))
-        and ("ratings" not in manifest or {f"{name}.npz" for name in RATINGS} <= set(files))
+        and ("ratings" not in manifest or set(optional(version)[2:]) <= set(files))
     )
     if not fits:
         raise FormatError(f"{file} is incomplete or altered. {AGAIN}")

@@ -1,28 +1,29 @@
 """From a name or a file to a dataset: read, filter, split. ``recvae prepare NAME|FILE`` calls :func:`prepare`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.choices import Choices, check_name
+from data_prep.columns import Columns
 from data_prep.dataset import Dataset
 from data_prep.doubts import Warn, doubts_about, doubts_about_titles
 from data_prep.interactions import Interactions
+from data_prep.parts import Parts, find_parts, read_parts
 from data_prep.ratings import split_ratings
 from data_prep.readers import column_names, read_interactions
 from data_prep.sources import RELEASES, Release, find_release, locate
-from data_prep.splits import LIANG_SEED, check_seed, default_held_out_users, make_split
+from data_prep.splits import LIANG_SEED, make_split
 from data_prep.spool import all_rereadable, is_stdin
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_titles, read_user_tags
-from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError
 from recvae.files import JsonObject
 
 if TYPE_CHECKING:
     from data_prep.readers import Frame
-
-_NEEDS_TIME = ("last-out", "temporal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,9 @@ def prepare(
 
     The name of a known dataset wins over a file so named; ``source`` is then a local archive or unpacked folder, and
     without it the archive is downloaded (to ``cache``). A file needs ``user_column`` and ``item_column``; it may be a
-    pipe, and ``-`` is standard input, as for ``titles`` and ``user_tags``. The dataset is called ``name``, or as its
-    source is. ``warn`` is called with a sentence about data that are probably not used as meant.
+    pipe, and ``-`` is standard input, as for ``titles`` and ``user_tags``. A folder, or a pattern such as
+    ``clicks/*.parquet``, is a table in several files (:mod:`data_prep.parts`). The dataset is called ``name``, or as
+    its source is. ``warn`` is called with a sentence about data that are probably not used as meant.
 
     Order: rating at least ``min_rating`` (known datasets: 4 unless given, the papers' "> 3.5"; files: none unless
     given); duplicate clicks collapsed to the first; then items with at least ``min_users_per_item`` users and after
@@ -80,74 +82,63 @@ def prepare(
     Raises :class:`InputError` or its child :class:`DataError` for options or data that cannot be used, and
     :class:`WorkError` for a failed download.
     """
-    min_rating = check_min_rating(min_rating)
-    min_items_per_user = whole_number("The minimum number of items per user", min_items_per_user, least=0)
-    min_users_per_item = whole_number("The minimum number of users per item", min_users_per_item, least=0)
-    if held_out_users is not None:
-        held_out_users = whole_number("The number of held-out users", held_out_users, least=1)
-    held_out_share = real_number("The held-out share", held_out_share)
-    seed = check_seed(seed)
+    choices = Choices(
+        min_rating=min_rating,
+        min_items_per_user=min_items_per_user,
+        min_users_per_item=min_users_per_item,
+        k_core=k_core,
+        split=split,
+        held_out_users=held_out_users,
+        held_out_share=held_out_share,
+        seed=seed,
+        ratings=ratings,
+    )
     check_name(name)
-    if ratings and split != "strong":
-        raise InputError(f"Ratings are kept for the strong split alone: leave --ratings or --split {split} out.")
-    release = _release(name_or_file)
+    release = find_known(name_or_file)
+    parts = None if release is not None else find_parts(name_or_file)
     if release is not None:
         if any(option is not None for option in (user_column, item_column, rating_column, time_column)):
             raise InputError(f"The columns of {release.name} are known; leave the column options out.")
         if columns is not None or separator is not None:
             raise InputError(f"The form of {release.name} is known; leave --columns and --separator out.")
-        min_rating = release.min_rating if min_rating is None else min_rating
+        if min_rating is None:
+            choices = replace(choices, min_rating=release.min_rating)
     else:
         if source is not None:
             raise InputError("--source belongs to the name of a known dataset; a file is its own source.")
-        if min_rating is not None and rating_column is None:
-            raise InputError("A minimum rating needs the column of the ratings: name it with --rating-column.")
+        check_rating_column(choices, rating_column)
     options = {"rating_column": rating_column, "time_column": time_column, "separator": separator}
-    clicks = None if release is not None else name_or_file
+    clicks = None if release is not None or parts is not None else name_or_file
     with all_rereadable((clicks, titles, user_tags), progress) as (file, titles_file, tags_file):
         if release is not None:
-            raw = _read_release(release, source, split in _NEEDS_TIME, progress, cache)
+            raw = _read_release(release, source, choices.needs_time, progress, cache)
         else:
-            raw = _read_other(file, user_column, item_column, progress, columns=columns, **options)
-            unused = min_rating is None and not ratings
-            for doubt in doubts_about(file, raw.data, columns, separator, rating_column, unused_ratings=unused):
+            raw = _read_other(parts or file, user_column, item_column, progress, columns=columns, **options)
+            unused = choices.min_rating is None and not ratings
+            first = ByteSource(parts.files[0]) if parts else file
+            for doubt in doubts_about(first, raw.data, columns, separator, rating_column, unused_ratings=unused):
                 warn(doubt)
         texts = raw.titles if titles_file is None else matching_titles(titles_file, raw.data)
         people = raw.user_tags if tags_file is None else matching_user_tags(tags_file, raw.data)
 
-    data, dropped = filter_interactions(raw.data, min_rating, min_items_per_user, min_users_per_item, k_core=k_core)
+    data, dropped = filter_interactions(
+        raw.data, choices.min_rating, choices.min_items_per_user, choices.min_users_per_item, k_core=choices.k_core
+    )
     n_users = data.n_users
-    if split == "strong" and held_out_users is None:
-        known = None if release is None else release.held_out_users
-        held_out_users = default_held_out_users(n_users) if known is None else known
-    parts = make_split(data, split, held_out_users=held_out_users, held_out_share=held_out_share, seed=seed)
-    about = {
-        "source": raw.source,
-        "filters": {
-            "min_rating": min_rating,
-            "min_items_per_user": min_items_per_user,
-            "min_users_per_item": min_users_per_item,
-            "k_core": k_core,
-        },
-        "protocol": {
-            "split": split,
-            "held_out_users": held_out_users,
-            "held_out_share": None if split == "last-out" else held_out_share,
-            "seed": seed,
-        },
-        "before_split": {"users": n_users, "items": data.n_items, "clicks": len(data)},
-        "dropped": dropped,
-    }
+    choices = choices.for_users(n_users, None if release is None else release.held_out_users)
+    share, seed = choices.held_out_share, choices.seed
+    made = make_split(data, split, held_out_users=choices.held_out_users, held_out_share=share, seed=seed)
+    before = {"users": n_users, "items": data.n_items, "clicks": len(data)}
     graded = None
     if ratings:
-        graded = split_ratings(raw.data, parts, min_rating=min_rating, held_out_share=held_out_share, seed=seed)
+        graded = split_ratings(raw.data, made, min_rating=choices.min_rating, held_out_share=share, seed=seed)
     if titles is not None:
-        for doubt in doubts_about_titles(titles, texts, parts):
+        for doubt in doubts_about_titles(titles, texts, made.item_ids):
             warn(doubt)
     return Dataset.from_split(
-        parts,
+        made,
         name=name or raw.name,
-        about=about,
+        about=choices.about(raw.source, before, dropped),
         titles=texts.titles,
         item_tags=texts.tags,
         user_tags=people,
@@ -171,6 +162,7 @@ def filter_interactions(
     start = len(data)
     if min_rating is not None:
         data = data.with_min_rating(min_rating)
+    data = replace(data, rating=None)  # of no more use: a column less to copy
     dropped["rows_below_min_rating"] = start - len(data)
     data, dropped["duplicate_clicks"] = data.without_duplicates()
     start = len(data)
@@ -182,13 +174,19 @@ def filter_interactions(
     return data, dropped
 
 
-def _release(name_or_file: object) -> Release | None:
+def check_rating_column(choices: Choices, rating_column: str | None) -> None:
+    """Raise :class:`InputError` for a minimum rating without a column of ratings."""
+    if choices.min_rating is not None and rating_column is None:
+        raise InputError("A minimum rating needs the column of the ratings: name it with --rating-column.")
+
+
+def find_known(name_or_file: object) -> Release | None:
     """Return the known dataset of this name, None for a file or frame; raise :class:`InputError` for another name."""
     if not isinstance(name_or_file, str) or is_stdin(name_or_file):
         return None
     if name_or_file.lower() in RELEASES:
         return RELEASES[name_or_file.lower()]
-    is_bare = Path(name_or_file).name == name_or_file and "." not in name_or_file
+    is_bare = Path(name_or_file).name == name_or_file and "." not in name_or_file and not has_magic(name_or_file)
     if is_bare and not Path(name_or_file).exists():
         return find_release(name_or_file)  # raises, with the nearest name
     return None  # a path: the reader raises where there is no such file
@@ -213,7 +211,7 @@ def _read_release(
 
 
 def _read_other(
-    source: "ByteSource | Frame",
+    source: "ByteSource | Parts | Frame",
     user_column: str | None,
     item_column: str | None,
     progress: Progress | None,
@@ -224,8 +222,11 @@ def _read_other(
     separator: str | None,
 ) -> _Raw:
     if user_column is None or item_column is None:
-        has = ", ".join(column_names(source, columns=columns, separator=separator))
-        raise InputError(f"Name the columns with --user-column and --item-column; the data have {has}.")
+        raise columns_missing(source, columns, separator)
+    if isinstance(source, Parts):
+        want = Columns(user_column, item_column, rating_column, time_column)
+        data = read_parts(source, want, columns=columns, separator=separator, progress=progress)
+        return _Raw(source.name, data, source.about())
     data = read_interactions(
         source,
         user_column,
@@ -241,27 +242,20 @@ def _read_other(
     return _Raw("data frame", data, {"kind": "frame", "file": None, "sha256": None})
 
 
-def check_name(name: str | None) -> None:
-    """Raise :class:`InputError` for a dataset's name that cannot be shown on a line."""
-    if name is not None and not (name.strip() and name.isprintable() and len(name) <= 200):
-        raise InputError(
-            f"The name {name[:200]!r} cannot be used: at most 200 characters that can be printed, not blank."
-        )
-
-
-def check_min_rating(min_rating: object) -> float | None:
-    """Return a minimum as a float, None where there is none; raise :class:`InputError` if it is no finite number."""
-    return None if min_rating is None else real_number("The minimum rating", min_rating)
+def columns_missing(
+    source: "ByteSource | Parts | Frame", columns: Sequence[str] | None, separator: str | None
+) -> InputError:
+    """Return the error for columns that are not named: it lists those that there are."""
+    first = ByteSource(source.files[0]) if isinstance(source, Parts) else source
+    has = ", ".join(column_names(first, columns=columns, separator=separator))
+    return InputError(f"Name the columns with --user-column and --item-column; the data have {has}.")
 
 
 def matching_user_tags(file: str | Path | ByteSource, data: Interactions) -> dict[str, dict[str, str]]:
     """Read user attributes; raise :class:`DataError` where they are of none of the users of ``data``."""
     tags = read_user_tags(file)
     if not any(user in tags for user in data.user_ids):
-        raise DataError(
-            f"{file} names none of the users of {data.label}: its first id is {next(iter(tags), '')!r}, and the data"
-            f" have {data.user_ids[0]!r}. Its first column must hold user ids."
-        )
+        raise no_users_named(file, tags, data.label, data.user_ids[0])
     return tags
 
 
@@ -269,9 +263,21 @@ def matching_titles(file: str | Path | ByteSource, data: Interactions) -> Titles
     """Read titles and tags; raise :class:`DataError` where they name none of the items of ``data``."""
     texts = read_titles(file)
     if not any(item in texts.titles for item in data.item_ids):
-        example = next(iter(texts.titles), "")
-        raise DataError(
-            f"{file} names none of the items of {data.label}: its first id is {example!r}, and the data have"
-            f" {data.item_ids[0]!r}. Its first column must hold item ids."
-        )
+        raise no_items_named(file, texts.titles, data.label, data.item_ids[0])
     return texts
+
+
+def no_users_named(file: object, tags: Mapping[str, object], label: str, first: str) -> DataError:
+    """Return the error for user attributes of none of the users; ``first`` is the first user's id."""
+    return DataError(
+        f"{file} names none of the users of {label}: its first id is {next(iter(tags), '')!r}, and the data"
+        f" have {first!r}. Its first column must hold user ids."
+    )
+
+
+def no_items_named(file: object, titles: Mapping[str, object], label: str, first: str) -> DataError:
+    """Return the error for titles of none of the items; ``first`` is the first item's id."""
+    return DataError(
+        f"{file} names none of the items of {label}: its first id is {next(iter(titles), '')!r}, and the data have"
+        f" {first!r}. Its first column must hold item ids."
+    )

@@ -6,17 +6,28 @@ than a gigabyte. Text follows the quoting rules of RFC 4180, except that separat
 no quoting. Rows are numbered from 1 in messages, any header not counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from data_prep.columns import Columns, check_columns, coded_ids, from_table, one_line, whole_ids
+from data_prep.columns import (
+    Columns,
+    Origin,
+    Rows,
+    check_columns,
+    coded_ids,
+    from_table,
+    interactions,
+    one_line,
+    rows_of,
+    whole_ids,
+)
 from data_prep.interactions import Interactions
 from data_prep.kinds import check_kind
 from data_prep.plain import from_rows
-from data_prep.separated import from_text, text_columns
+from data_prep.separated import from_text, text_columns, text_pieces
 from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import read_rows
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
     Frame: TypeAlias = pd.DataFrame | pa.Table
 
 _PARQUET = b"PAR1"
+_ROWS = 1 << 20
 
 
 def read_interactions(
@@ -60,15 +72,61 @@ def read_interactions(
             raise InputError("Column names and a separator are for text files; a data frame has its own.")
         return _from_frame(source, want, "the data frame")
     with rereadable(source, progress) as file:
-        head = checked_head(file)
-        if head.startswith(_PARQUET):
-            return _from_parquet(file, want)
-        mark = separator or guess_separator(head, file.name)
-        if _has_arrow():
-            return from_text(file, want, columns, mark, progress)
-        if columns is not None or time_column is not None:
-            need_packages("Reading times, or a file without a header,", "pyarrow", install="pyarrow")
-        return from_rows(file, want, mark)
+        if not _has_arrow():
+            head = checked_head(file)
+            if head.startswith(_PARQUET) or columns is not None or time_column is not None:
+                need_packages("Reading Parquet, times, or a file without a header,", "pyarrow", install="pyarrow")
+            return from_rows(file, want, separator or guess_separator(head, file.name))
+        rows = read_rows_of(file, want, columns=columns, separator=separator, progress=progress)
+        if rows is None:
+            raise DataError(f"{file} has no rows.")
+        return interactions([rows], str(file))
+
+
+def read_rows_of(
+    source: Path | ByteSource,
+    want: Columns,
+    *,
+    columns: Sequence[str] | None,
+    separator: str | None,
+    progress: Progress | None,
+) -> Rows | None:
+    """Read a text or Parquet file, None where it has no rows; errors as :func:`read_interactions`."""
+    file = source if isinstance(source, ByteSource) else ByteSource(source)
+    head = checked_head(file)
+    if not head.startswith(_PARQUET):
+        return from_text(file, want, columns, separator or guess_separator(head, file.name), progress)
+    with _parquet(file) as parquet:
+        check_columns(file, want, parquet.schema_arrow.names)
+        table = _read_parquet(file, parquet, want.names())
+    return rows_of(table, want, Origin(file)) if table.num_rows else None
+
+
+def read_pieces(
+    source: Path, want: Columns, columns: Sequence[str] | None, separator: str | None, progress: Progress | None
+) -> Iterator[Rows]:
+    """Yield the rows of a text or Parquet file in pieces of about a million; errors as :func:`read_interactions`."""
+    import pyarrow as pa
+
+    file = ByteSource(source)
+    head = checked_head(file)
+    if not head.startswith(_PARQUET):
+        yield from text_pieces(file, want, columns, separator or guess_separator(head, file.name), progress)
+        return
+    with _parquet(file) as parquet:
+        check_columns(file, want, parquet.schema_arrow.names)
+        before = 0
+        try:
+            for batch in parquet.iter_batches(_ROWS, columns=want.names()):
+                if not batch.num_rows:
+                    continue
+                yield rows_of(pa.Table.from_batches([batch]), want, Origin(file, before))
+                before += batch.num_rows
+                if progress is not None:
+                    size = source.stat().st_size
+                    progress(f"read {file.name}", size * before // parquet.metadata.num_rows, size)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise _damaged(file, error) from error
 
 
 def column_names(
@@ -98,7 +156,10 @@ def read_ids(source: str | Path | ByteSource, *names: str) -> list[str]:
         if checked_head(file).startswith(_PARQUET):
             with _parquet(file) as parquet:
                 name = _one_of(file, names, parquet.schema_arrow.names)
-                _, ids = coded_ids(_read_parquet(file, parquet, [name])[name], str(file), name)
+                table = _read_parquet(file, parquet, [name])
+                if not table.num_rows:
+                    raise DataError(f"{file} has no rows.")
+                _, ids = coded_ids(table[name], str(file), name)
             return [str(item) for item in ids]
         rows = read_rows(file)
         first = next(rows)
@@ -171,23 +232,14 @@ def _parquet(file: ByteSource) -> "pq.ParquetFile":
         raise _damaged(file, error) from error
 
 
-def _from_parquet(file: ByteSource, want: Columns) -> Interactions:
-    with _parquet(file) as parquet:
-        check_columns(file, want, parquet.schema_arrow.names)
-        return from_table(_read_parquet(file, parquet, want.names()), want, str(file))
-
-
 def _read_parquet(file: ByteSource, parquet: "pq.ParquetFile", columns: Sequence[str]) -> "pa.Table":
-    """Return some columns of a Parquet file; raise :class:`DataError` where it is damaged or has no rows."""
+    """Return some columns of a Parquet file; raise :class:`DataError` where it is damaged."""
     import pyarrow as pa
 
     try:
-        table = parquet.read(columns=list(columns))
+        return parquet.read(columns=list(columns))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise _damaged(file, error) from error
-    if not table.num_rows:
-        raise DataError(f"{file} has no rows.")
-    return table
 
 
 def _damaged(file: ByteSource, error: Exception) -> DataError:

@@ -1,13 +1,23 @@
 """Separated text (CSV, TSV, ``::``), read by Arrow; a second reading finds the row at fault in a refused file."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.columns import Columns, check_columns, from_table, is_number, no_number, one_line, row_error
-from data_prep.interactions import Interactions
+from data_prep.columns import (
+    Columns,
+    Origin,
+    Rows,
+    check_columns,
+    is_number,
+    no_number,
+    one_line,
+    row_error,
+    rows_of,
+)
 from data_prep.kinds import not_utf8
 from data_prep.streams import ByteSource, Progress, Separated, Stream
 from recvae.errors import DataError, InputError
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 22
 _HEAD = 1 << 20
+_PIECE = 1 << 25
 
 
 class _Text:
@@ -42,10 +53,10 @@ class _Text:
             newlines_in_values=not self.long,  # a quoted id may hold a line break
         )
 
-    def read_options(self, **options: object) -> "csv.ReadOptions":
+    def read_options(self, block: int, **options: object) -> "csv.ReadOptions":
         import pyarrow.csv as pc
 
-        return pc.ReadOptions(column_names=self.columns, block_size=_BLOCK, **options)
+        return pc.ReadOptions(column_names=self.columns, block_size=block, **options)
 
     def first_block(self) -> "pa.Schema":
         """Return the schema that Arrow infers from the first block: the columns' names and likely types."""
@@ -67,29 +78,74 @@ class _Text:
         # process if the interpreter is ending.
         try:
             table = pc.read_csv(
-                pa.BufferReader(head), read_options=self.read_options(use_threads=False), parse_options=options
+                pa.BufferReader(head), read_options=self.read_options(_BLOCK, use_threads=False), parse_options=options
             )
         except pa.ArrowInvalid as error:
             raise DataError(f"{self.file} cannot be read as separated text: {one_line(error)}") from error
         return table.schema
 
-    def read(
-        self, types: "dict[str, pa.DataType]", progress: Progress | None = None, *, threads: bool = True
-    ) -> "pa.Table":
+    def read(self, types: "dict[str, pa.DataType]", progress: Progress | None = None) -> "pa.Table":
         """Read the columns named in ``types``; Arrow's own exceptions come through."""
         import pyarrow as pa
         import pyarrow.csv as pc
 
-        convert = pc.ConvertOptions(
-            column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
-        )
         with self.file.open(progress) as stream:
             return pc.read_csv(
                 pa.PythonFile(self.stream(stream), mode="r"),
-                read_options=self.read_options(use_threads=threads),
+                read_options=self.read_options(_BLOCK),
                 parse_options=self.parse_options(),
-                convert_options=convert,
+                convert_options=_converting(types),
             )
+
+    def pieces(
+        self, types: "dict[str, pa.DataType]", progress: Progress | None = None
+    ) -> "Iterator[tuple[int, pa.Table]]":
+        """Yield the columns named in ``types`` piece by piece, each with the number of rows before it."""
+        import pyarrow as pa
+        import pyarrow.csv as pc
+
+        before = 0
+        with self.file.open(progress) as stream:
+            source = _Ending(self.stream(stream))
+            reader = pc.open_csv(
+                pa.PythonFile(source, mode="r"),
+                read_options=self.read_options(_PIECE),
+                parse_options=self.parse_options(),
+                convert_options=_converting(types),
+            )
+            try:
+                for batch in reader:
+                    if batch.num_rows:
+                        yield before, pa.Table.from_batches([batch])
+                    before += batch.num_rows
+            finally:
+                # Arrow reads ahead in a thread of its own. It has to be at the end of the file before the file is
+                # closed, and before the interpreter ends, which would abort the process.
+                source.ended = True
+                with suppress(pa.ArrowInvalid):
+                    for _ in reader:
+                        pass
+
+
+class _Ending:
+    """A stream for Arrow that can be told to be at its end."""
+
+    closed = False
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.ended = stream, False
+
+    def read(self, n: int = -1) -> bytes:
+        return b"" if self.ended else self.stream.read(n)
+
+    def close(self) -> None:
+        """Do nothing: the context manager that opened the file closes it."""
+
+
+def _converting(types: "dict[str, pa.DataType]") -> "csv.ConvertOptions":
+    import pyarrow.csv as pc
+
+    return pc.ConvertOptions(column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False)
 
 
 def _whole_rows(head: bytes, *, quoted: bool) -> bytes:
@@ -112,8 +168,52 @@ def text_columns(file: ByteSource, columns: Sequence[str] | None, separator: str
 
 def from_text(
     file: ByteSource, want: Columns, columns: Sequence[str] | None, separator: str, progress: Progress | None
-) -> Interactions:
-    """Read one separated text file; arguments and errors as in :func:`data_prep.readers.read_interactions`."""
+) -> Rows | None:
+    """Read one separated text file, None where it has no rows; errors as ``data_prep.readers.read_interactions``."""
+    import pyarrow as pa
+
+    text, types = _typed(file, want, columns, separator)
+    try:
+        try:
+            table = text.read(types, progress)
+        except pa.ArrowInvalid:
+            if want.time is None or types[want.time] != pa.int64():
+                raise
+            types[want.time] = pa.float64()  # times that begin as whole numbers may go on with fractions
+            table = text.read(types, progress)
+    except pa.ArrowInvalid as error:
+        raise _diagnose(text, want, types) or DataError(f"{file} cannot be read: {one_line(error)}") from error
+    return rows_of(table, want, Origin(file)) if table.num_rows else None
+
+
+def text_pieces(
+    file: ByteSource, want: Columns, columns: Sequence[str] | None, separator: str, progress: Progress | None
+) -> Iterator[Rows]:
+    """Yield the rows of one separated text file in pieces; arguments and errors as :func:`from_text`."""
+    import pyarrow as pa
+
+    text, types = _typed(file, want, columns, separator)
+    done = 0  # rows that are yielded
+    try:
+        try:
+            for before, table in text.pieces(types, progress):
+                yield rows_of(table, want, Origin(file, before))
+                done = before + table.num_rows
+        except pa.ArrowInvalid:
+            if want.time is None or types[want.time] != pa.int64():
+                raise
+            types[want.time] = pa.float64()  # as in from_text
+            for before, table in text.pieces(types, progress):
+                if before + table.num_rows > done:
+                    yield rows_of(table.slice(max(done - before, 0)), want, Origin(file, max(done, before)))
+    except pa.ArrowInvalid as error:
+        raise _diagnose(text, want, types) or DataError(f"{file} cannot be read: {one_line(error)}") from error
+
+
+def _typed(
+    file: ByteSource, want: Columns, columns: Sequence[str] | None, separator: str
+) -> "tuple[_Text, dict[str, pa.DataType]]":
+    """Return a file and the types of the columns that are read."""
     import pyarrow as pa
 
     text = _Text(file, columns, separator)
@@ -125,19 +225,7 @@ def from_text(
         types[want.rating] = pa.float64()
     if want.time is not None:
         types[want.time] = _time_type(schema.field(want.time).type)
-    try:
-        try:
-            table = text.read(types, progress)
-        except pa.ArrowInvalid:
-            if want.time is None or types[want.time] != pa.int64():
-                raise
-            types[want.time] = pa.float64()  # times that begin as whole numbers may go on with fractions
-            table = text.read(types, progress)
-    except pa.ArrowInvalid as error:
-        raise _diagnose(text, want, types) or DataError(f"{file} cannot be read: {one_line(error)}") from error
-    if not table.num_rows:
-        raise DataError(f"{file} has a header and no rows.")
-    return from_table(table, want, str(file))
+    return text, types
 
 
 def _diagnose(text: _Text, want: Columns, types: "dict[str, pa.DataType]") -> DataError | None:
@@ -146,29 +234,39 @@ def _diagnose(text: _Text, want: Columns, types: "dict[str, pa.DataType]") -> Da
 
     raw = pa.dictionary(pa.int32(), pa.binary())
     try:
-        table = text.read(dict.fromkeys(types, raw), threads=False)
+        for before, table in text.pieces(dict.fromkeys(types, raw)):
+            found = _wrong_value(text, want, types, table, before)
+            if found is not None:
+                return found
     except pa.ArrowInvalid as error:
-        found = _ragged_row(str(error))
-        if found is None:
+        ragged = _ragged_row(str(error))
+        if ragged is None:
             return None
-        row, expected, actual = found
+        row, expected, actual = ragged
         if text.columns is not None:
             return row_error(text.file, row, f"it has {actual} fields, and {expected} columns are named.")
         row -= 1  # Arrow counts the header
         return row_error(text.file, row, f"it has {actual} fields, and the header has {expected}.")
+    return None
 
+
+def _wrong_value(
+    text: _Text, want: Columns, types: "dict[str, pa.DataType]", table: "pa.Table", before: int
+) -> DataError | None:
+    """Return the error for the first value in a piece of a file that cannot be converted."""
     for name in types:
         row = _first_row(table[name], _is_text)
         if row:
-            return not_utf8(text.file, f"column '{name}', row {row:,}")
+            return not_utf8(text.file, f"column '{name}', row {before + row:,}")
     for column, what in ((want.rating, "rating"), (want.time, "time")):
         if column is None:
             continue
         row = _first_row(table[column], _is_time(types[column]))
         if row:
             value = table[column][row - 1].as_py().decode()
-            header = " If it is the header, leave --columns out." if row == 1 and text.columns is not None else ""
-            return row_error(text.file, row, no_number(what, value, column) + header)
+            first = before + row == 1 and text.columns is not None
+            header = " If it is the header, leave --columns out." if first else ""
+            return row_error(text.file, before + row, no_number(what, value, column) + header)
     return None
 
 

@@ -23,7 +23,7 @@ SPLIT_METHODS: tuple[str, ...] = get_args(SplitMethod)
 LIANG_SEED = 98765
 
 _MIN_ITEMS_TO_HOLD_OUT = 5  # Liang et al.: a user with fewer remaining items gives nothing to held-out
-_TRAIN, _VALIDATION, _TEST = 0, 1, 2
+TRAIN, VALIDATION, TEST = 0, 1, 2  # the parts of a split
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +67,12 @@ def make_split(
     ``test_in`` the training and validation clicks of the users with held-out clicks. Raises
     :class:`InputError` for an unknown method or option and :class:`DataError` where the data do not allow the split.
     """
-    if method not in SPLIT_METHODS:
-        hint = did_you_mean(method, SPLIT_METHODS)
-        raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
-    if not 0 < real_number("The held-out share", held_out_share) < 1:
-        raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
+    check_method(method, held_out_share, held_out_users)
     check_seed(seed)
     if not len(interactions):
         raise DataError(f"{interactions.label} has no clicks to split.")
     if method == "strong":
         return _strong(interactions, held_out_users, held_out_share, seed)
-    if held_out_users is not None:
-        raise InputError(f"A number of held-out users belongs to the strong split; '{method}' holds out clicks.")
     if method == "random":
         part = _random_parts(interactions, held_out_share, seed)
     elif method == "last-out":
@@ -86,6 +80,17 @@ def make_split(
     else:
         part = _temporal_parts(interactions, held_out_share)
     return _weak(interactions, part, method)
+
+
+def check_method(method: str, held_out_share: float, held_out_users: int | None) -> None:
+    """Raise :class:`InputError` for a split that there is not, or that does not take these options."""
+    if method not in SPLIT_METHODS:
+        hint = did_you_mean(method, SPLIT_METHODS)
+        raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
+    if not 0 < real_number("The held-out share", held_out_share) < 1:
+        raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
+    if method != "strong" and held_out_users is not None:
+        raise InputError(f"A number of held-out users belongs to the strong split; '{method}' holds out clicks.")
 
 
 def check_seed(seed: object) -> int:
@@ -103,20 +108,8 @@ def default_held_out_users(n_users: int) -> int:
 
 def _strong(data: Interactions, held_out_users: int | None, share: float, seed: int) -> Split:
     users = ascending_users(data)
-    n = users.size
-    held_out = default_held_out_users(n) if held_out_users is None else held_out_users
-    whole_number("The number of held-out users", held_out, least=1)
-    if 2 * held_out >= n:
-        raise DataError(
-            f"{data.label} has {n:,} users after the filters, too few to hold out {held_out:,} for validation and"
-            f" {held_out:,} for test. Hold out fewer users, or filter less."
-        )
-    drawn = np.random.RandomState(seed).permutation(n)
-    places = {
-        "train": np.sort(drawn[: n - 2 * held_out]),
-        "validation": np.sort(drawn[n - 2 * held_out : n - held_out]),
-        "test": np.sort(drawn[n - held_out :]),
-    }
+    places = strong_places(users.size, held_out_users, seed, data.label)
+    held_out = places["test"].size
     part_of = np.full(len(data.user_ids), -1, dtype=np.int8)
     row_of = np.zeros(len(data.user_ids), dtype=np.int32)
     for code, chosen in enumerate(places.values()):
@@ -124,14 +117,14 @@ def _strong(data: Interactions, held_out_users: int | None, share: float, seed: 
         row_of[users[chosen]] = np.arange(chosen.size)
 
     part = part_of[data.user]
-    in_train = np.flatnonzero(part == _TRAIN)
+    in_train = np.flatnonzero(part == TRAIN)
     items = data.item.take(in_train)
     catalogue, column_of = catalogue_of(data, items)
     shape = (places["train"].size, catalogue.size)
     train = clicks_matrix(row_of[data.user.take(in_train)], column_of[items], shape)
     dropped: dict[str, int] = {}
     pairs = {}
-    for code, name in ((_VALIDATION, "validation"), (_TEST, "test")):
+    for code, name in ((VALIDATION, "validation"), (TEST, "test")):
         mine = np.flatnonzero(part == code)
         rows, columns = row_of[data.user.take(mine)], column_of[data.item.take(mine)]
         known = columns >= 0
@@ -147,19 +140,44 @@ def _strong(data: Interactions, held_out_users: int | None, share: float, seed: 
     )
 
 
+def strong_places(n: int, held_out_users: int | None, seed: int, label: str) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the places of the users of "train", "validation" and "test" among ``n`` ascending ones, each ascending."""
+    held_out = default_held_out_users(n) if held_out_users is None else held_out_users
+    whole_number("The number of held-out users", held_out, least=1)
+    if 2 * held_out >= n:
+        raise DataError(
+            f"{label} has {n:,} users after the filters, too few to hold out {held_out:,} for validation and"
+            f" {held_out:,} for test. Hold out fewer users, or filter less."
+        )
+    drawn = np.random.RandomState(seed).permutation(n)
+    return {
+        "train": np.sort(drawn[: n - 2 * held_out]),
+        "validation": np.sort(drawn[n - 2 * held_out : n - held_out]),
+        "test": np.sort(drawn[n - held_out :]),
+    }
+
+
+def draw_held_out(
+    counts: npt.NDArray[np.int64], share: float, generator: np.random.RandomState
+) -> npt.NDArray[np.bool_]:
+    """Return which clicks are held out, of users with ``counts`` clicks one after the other, in file order."""
+    held = np.zeros(int(counts.sum()), dtype=bool)
+    starts = np.cumsum(counts) - counts
+    for start, n in zip(starts.tolist(), counts.tolist(), strict=True):
+        if n >= _MIN_ITEMS_TO_HOLD_OUT:
+            # The draw of choice(n, size, replace=False), which the protocol names, without what it does beside.
+            held[start + generator.permutation(n)[: int(share * n)]] = True
+    return held
+
+
 def _fold(
     rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], shape: tuple[int, int], share: float, seed: int
 ) -> tuple[csr_array, csr_array]:
     """Divide held-out users' clicks, in file order, into fold-in and held-out (step 4 of the protocol)."""
     order = np.argsort(rows, kind="stable")  # users ascending, and file order within a user
     rows, columns = rows[order], columns[order]
-    counts = np.bincount(rows, minlength=shape[0])
-    starts = np.cumsum(counts) - counts
-    held = np.zeros(rows.size, dtype=bool)
     generator = np.random.RandomState(seed)  # the authors seed again for each of validation and test
-    for start, n in zip(starts.tolist(), counts.tolist(), strict=True):
-        if n >= _MIN_ITEMS_TO_HOLD_OUT:
-            held[start + generator.choice(n, size=int(share * n), replace=False)] = True
+    held = draw_held_out(np.bincount(rows, minlength=shape[0]), share, generator)
     return _pair(rows, columns, held, shape)
 
 
@@ -167,73 +185,111 @@ def _fold(
 
 
 def _random_parts(data: Interactions, share: float, seed: int) -> npt.NDArray[np.int8]:
-    drawn, place, n = random_order(data, seed)
+    return _parts_in_order(*random_order(data, seed), share)
+
+
+def random_parts(
+    users: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], keys: npt.NDArray[np.float64], share: float
+) -> npt.NDArray[np.int8]:
+    """Return the part of each click (n,) by its random key; ``users`` ascending, with ``counts`` clicks each."""
+    drawn = np.lexsort((keys, users))
+    return _parts_in_order(drawn, ranks_within(counts), counts[users[drawn]], share)
+
+
+def _parts_in_order(
+    drawn: npt.NDArray[np.int64], place: npt.NDArray[np.int64], n: npt.NDArray[np.int64], share: float
+) -> npt.NDArray[np.int8]:
     n_test = (share * n).astype(np.int64)
     n_validation = (share * (n - n_test)).astype(np.int64)
-    part = np.zeros(len(data), dtype=np.int8)
-    part[drawn[place < n_test + n_validation]] = _VALIDATION
-    part[drawn[place < n_test]] = _TEST
+    part = np.zeros(len(drawn), dtype=np.int8)
+    part[drawn[place < n_test + n_validation]] = VALIDATION
+    part[drawn[place < n_test]] = TEST
     return part
 
 
 def _last_out_parts(data: Interactions) -> npt.NDArray[np.int8]:
     time = _time(data, "last-out")
     rows = _ranks(data)[data.user]
+    return last_out_parts(rows, np.bincount(rows), time)
+
+
+def last_out_parts(
+    rows: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    time: npt.NDArray[np.int64] | npt.NDArray[np.float64],
+) -> npt.NDArray[np.int8]:
+    """Return the part of each click (n,) of the users ``rows``, who have ``counts`` clicks each."""
     by_time = np.lexsort((time, rows))  # stable, so file order decides between equal times
-    counts = np.bincount(rows)
     enough = (counts >= 3)[rows[by_time]]
-    from_end = counts[rows[by_time]] - 1 - _ranks_within(counts)
-    part = np.zeros(len(data), dtype=np.int8)
-    part[by_time[enough & (from_end == 0)]] = _TEST
-    part[by_time[enough & (from_end == 1)]] = _VALIDATION
+    from_end = counts[rows[by_time]] - 1 - ranks_within(counts)
+    part = np.zeros(len(rows), dtype=np.int8)
+    part[by_time[enough & (from_end == 0)]] = TEST
+    part[by_time[enough & (from_end == 1)]] = VALIDATION
     return part
 
 
 def _temporal_parts(data: Interactions, share: float) -> npt.NDArray[np.int8]:
     time = _time(data, "temporal")
-    n = time.size
     ordered = np.sort(time)
+    cuts = temporal_places(time.size, share, data.label)
+    return temporal_parts(time, *(ordered[place] for place in cuts))
+
+
+def temporal_places(n: int, share: float, label: str) -> tuple[int, int]:
+    """Return the places among ``n`` ordered times at which validation and test begin."""
     n_test = int(share * n)
     n_validation = int(share * (n - n_test))
     if not n_validation:
-        raise DataError(f"{data.label} has {n:,} clicks, too few to hold out a share of {share} twice.")
-    part = np.zeros(n, dtype=np.int8)
-    part[time >= ordered[n - n_test - n_validation]] = _VALIDATION
-    part[time >= ordered[n - n_test]] = _TEST
+        raise DataError(f"{label} has {n:,} clicks, too few to hold out a share of {share} twice.")
+    return n - n_test - n_validation, n - n_test
+
+
+def temporal_parts(
+    time: npt.NDArray[np.int64] | npt.NDArray[np.float64], validation: float, test: float
+) -> npt.NDArray[np.int8]:
+    """Return the part of each click (n,) by the times from which on clicks are of validation and of test."""
+    part = np.zeros(len(time), dtype=np.int8)
+    part[time >= validation] = VALIDATION
+    part[time >= test] = TEST
     return part
 
 
 def _time(data: Interactions, method: str) -> npt.NDArray[np.int64] | npt.NDArray[np.float64]:
     if data.time is None:
-        raise InputError(f"The {method} split needs times, and {data.label} was read without a time column.")
+        raise no_times(method, data.label)
     return data.time
 
 
+def no_times(method: str, label: str) -> InputError:
+    """Return the error for a split by time of data without times."""
+    return InputError(f"The {method} split needs times, and {label} was read without a time column.")
+
+
 def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
-    in_train = part == _TRAIN
+    in_train = part == TRAIN
     if not in_train.any():
-        raise DataError(f"The {method} split leaves no training clicks of {data.label}: hold out a smaller share.")
+        raise no_training_clicks(method, data.label)
     catalogue, column_of = catalogue_of(data, data.item[in_train])
     users = ascending_users(data)
     clicks_in = {code: np.bincount(data.user[part == code], minlength=len(data.user_ids)) for code in range(3)}
-    trained = clicks_in[_TRAIN] > 0
+    trained = clicks_in[TRAIN] > 0
     members = {"train": users[trained[users]]}
     dropped: dict[str, int] = {}
     matrices: dict[str, csr_array] = {}
-    for code, name in ((_TRAIN, "train"), (_VALIDATION, "validation"), (_TEST, "test")):
-        if code != _TRAIN:
+    for code, name in ((TRAIN, "train"), (VALIDATION, "validation"), (TEST, "test")):
+        if code != TRAIN:
             active = clicks_in[code] > 0
             dropped[f"{name}_users_without_training_clicks"] = int(np.count_nonzero(active & ~trained))
             members[name] = users[(active & trained)[users]]
             if not members[name].size:
-                raise DataError(f"The {method} split leaves no {name} users of {data.label}: they click too little.")
+                raise no_users(method, name, data.label)
         row_of = np.full(len(data.user_ids), -1, dtype=np.int32)
         row_of[members[name]] = np.arange(members[name].size)
         mine = (part <= code) & (row_of >= 0)[data.user]
         rows, columns, held = row_of[data.user[mine]], column_of[data.item[mine]], part[mine] == code
         known = columns >= 0
         shape = (members[name].size, catalogue.size)
-        if code == _TRAIN:
+        if code == TRAIN:
             matrices["train"] = clicks_matrix(rows, columns, shape)
         else:
             # Only this part's own clicks: validation clicks, which are fold-in for test, are counted already.
@@ -241,6 +297,16 @@ def _weak(data: Interactions, part: npt.NDArray[np.int8], method: str) -> Split:
             matrices[f"{name}_in"], matrices[f"{name}_out"] = _pair(rows[known], columns[known], held[known], shape)
     user_ids = {name: data.user_ids[codes] for name, codes in members.items()}
     return Split(**matrices, user_ids=user_ids, item_ids=data.item_ids[catalogue], dropped=dropped)
+
+
+def no_training_clicks(method: str, label: str) -> DataError:
+    """Return the error for a split that leaves nothing to train on."""
+    return DataError(f"The {method} split leaves no training clicks of {label}: hold out a smaller share.")
+
+
+def no_users(method: str, name: str, label: str) -> DataError:
+    """Return the error for a split that leaves no validation or test users."""
+    return DataError(f"The {method} split leaves no {name} users of {label}: they click too little.")
 
 
 # --- shared ------------------------------------------------------------------------------------------------------
@@ -260,7 +326,7 @@ def random_order(
     order = np.argsort(rows, kind="stable")
     drawn = order[np.lexsort((keys, rows[order]))]
     counts = np.bincount(rows)
-    return drawn, _ranks_within(counts), counts[rows[drawn]]
+    return drawn, ranks_within(counts), counts[rows[drawn]]
 
 
 def ascending_users(data: Interactions) -> npt.NDArray[np.int64]:
@@ -277,7 +343,7 @@ def _ranks(data: Interactions) -> npt.NDArray[np.int64]:
     return ranks
 
 
-def _ranks_within(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def ranks_within(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return 0, 1, ..., n - 1 for each group of n rows, one group after another."""
     ends = np.cumsum(counts)
     return np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)

@@ -4,7 +4,8 @@ NumPy only, and SciPy where one of its matrices is given or asked for: a service
 programs make their matrices as :class:`Rows`.
 """
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +17,8 @@ from recvae.errors import DataError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array, sparray, spmatrix
+
+_PIECE = 1 << 22  # entries that are looked at together
 
 Matrix: TypeAlias = "sparray | spmatrix | NDArray[np.generic] | Rows"
 """A users x items matrix in any of the forms that :func:`as_csr` converts."""
@@ -180,13 +183,59 @@ def check_indices(matrix: "csr_array | Rows", name: str) -> None:
         problem = f"its row pointers (indptr) go from {indptr[0]} to {indptr[-1]}, not from 0 to {len(indices)}"
     elif (falls := indptr[1:] < indptr[:-1]).any():
         problem = f"its row pointers (indptr) fall after row {int(falls.argmax())}"
-    elif len(indices) and not 0 <= indices.min() <= indices.max() < n_columns:
+    elif not within(indices, n_columns):
         place = int(((indices < 0) | (indices >= n_columns)).argmax())
         row = int(np.searchsorted(indptr, place, side="right")) - 1
         problem = f"row {row} names column {indices[place]}, and there are columns 0 to {n_columns - 1}"
     else:
         return
     raise DataError(f"{name} is inconsistent: {problem}. Build it again, for example with scipy.sparse.coo_array.")
+
+
+def within(indices: "NDArray[np.integer]", n_columns: int) -> bool:
+    """Return whether all columns are from 0 to ``n_columns`` - 1; a mapped file is read in pieces."""
+    return all(part.min() >= 0 and part.max() < n_columns for part in (indices[piece] for piece in pieces_of(indices)))
+
+
+def item_counts(matrix: "csr_array") -> NDArray[np.int64]:
+    """Return the number of stored entries in each column, int64 (n_items,); a mapped file is read in pieces."""
+    counts = np.zeros(matrix.shape[1], np.int64)
+    for piece in pieces_of(matrix.indices):
+        counts += np.bincount(matrix.indices[piece], minlength=len(counts))
+    return counts
+
+
+# --- arrays that are files
+
+
+def pieces_of(array: "NDArray[np.generic]") -> Iterator[slice]:
+    """Yield slices that cover a one-dimensional array, so that no copy of the whole is made.
+
+    Where the array is a mapped file, the memory of a piece's pages is given back when the next piece is asked for.
+    """
+    for start in range(0, len(array), _PIECE):
+        yield slice(start, start + _PIECE)
+        release(array)
+
+
+def mapping_of(array: object) -> mmap.mmap | None:
+    """Return the mapped file in whose pages an array lies, None for an array in memory of its own."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, memoryview):
+        array = array.obj
+    return array if isinstance(array, mmap.mmap) else None
+
+
+def release(array: "NDArray[np.generic]") -> None:
+    """Give back the memory of a mapped file's pages; they come again when they are read. Other arrays stay as they are.
+
+    A page that was read counts as the process's memory until the system wants it back. Given back at once, the memory
+    that a process shows is the memory that it needs. Only for files that are mapped to be read.
+    """
+    mapping = mapping_of(array)
+    if mapping is not None and hasattr(mapping, "madvise"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _converted(matrix: "sparray") -> "csr_array":

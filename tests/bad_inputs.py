@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.sparse import load_npz, save_npz
-from small_datasets import rehash
+from small_datasets import as_version_1, rehash
 
 COLUMNS = ("--user-column", "user", "--item-column", "item")
 RATED = (*COLUMNS, "--rating-column", "rating", "--min-rating", "4")
@@ -98,6 +98,7 @@ def other_item(run: Path) -> None:
 
 
 def nan_weights(folder: Path) -> None:
+    as_version_1(folder)  # in which clicks have values
     matrix = load_npz(folder / "train.npz")
     matrix.data[3] = np.nan
     save_npz(folder / "train.npz", matrix)
@@ -181,9 +182,9 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], int, tuple[str, ...]]] =
     ),
     "unknown split": (lambda p: prepare(p, p.clicks, *COLUMNS, "--split", "strng"), 2, ("Did you mean 'strong'?",)),
     "dataset truncated": (
-        lambda p: broken_dataset(p, lambda d: cut(d / "train.npz")),
+        lambda p: broken_dataset(p, lambda d: cut(d / "train.indices.npy")),
         2,
-        ("train.npz was altered or is truncated",),
+        ("train.indices.npy was altered or is truncated",),
     ),
     "dataset altered": (
         lambda p: ["info", broken_dataset(p, lambda d: flip(d / "users.csv"))[1], "--verify"],
@@ -206,9 +207,9 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], int, tuple[str, ...]]] =
         ("manifest.json has format version 99",),
     ),
     "dataset with a file missing": (
-        lambda p: broken_dataset(p, lambda d: (d / "test_in.npz").unlink()),
+        lambda p: broken_dataset(p, lambda d: (d / "test_in.indptr.npy").unlink()),
         2,
-        ("test_in.npz is missing",),
+        ("test_in.indptr.npy is missing",),
     ),
     "a run for a dataset": (
         lambda p: ["train", p.run, "--model", "ease", "--out", p.out],

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import save_npz
 
 from data_prep import Dataset, Interactions, Split, make_split
-from data_prep.manifest import MATRICES, SPLITS
+from data_prep.manifest import MATRICES, RATINGS, SPLITS, write_manifest
 
 ITEM_IDS = ["007", "7", "a,b", 'say "hi"', " x ", "é", "line\nbreak", "cr\rhere", "10", "11", "12", "13"]
 
@@ -37,9 +38,25 @@ def split_of(data: Dataset) -> Split:
 
 
 def rehash(folder: Path, **changes: object) -> None:
-    """Make a change look genuine: hashes are those of the altered files, and there is no seal, as in old folders."""
+    """Make a change look genuine: the hashes and the seal are those of the altered files."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest.pop("seal", None)
-    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
-    files = manifest.pop("files")
-    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes, "files": files}))
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    try:
+        write_manifest(folder / "manifest.json", {**manifest, **changes, "files": files})
+    except UnicodeEncodeError:  # a lone surrogate, which no seal can be taken of
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **changes, "files": files}))
+
+
+def as_version_1(folder: Path) -> None:
+    """Turn a folder into one of format version 1: an npz file for each matrix, and no seal."""
+    data = Dataset.load(folder)
+    manifest = {**data.manifest, "format_version": 1}
+    names = [*MATRICES, *(RATINGS if data.has_ratings else ())]
+    for name in names:
+        matrix = data.ratings(name.removesuffix("_ratings")) if name in RATINGS else data.matrix(name)
+        save_npz(folder / f"{name}.npz", matrix, compressed=False)
+    for file in folder.glob("*.npy"):
+        file.unlink()
+    files = sorted(file.name for file in folder.iterdir() if file.name != "manifest.json")
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))

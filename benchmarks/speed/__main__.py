@@ -16,7 +16,7 @@ from benchmarks.harness import markdown, parser, write_record
 
 PROGRAMS = (
     "agreement", "training", "precision", "large", "memory", "ranking", "evaluation", "serving", "exported", "soak",
-    "reasons", "page", "preparing", "processes", "startup", "threads", "batch",
+    "reasons", "page", "preparing", "parts", "mapped", "processes", "startup", "threads", "batch",
 )  # fmt: skip
 OF_ML_1M = ("precision", "threads")  # left out where all are asked for and its files are not named
 
@@ -27,6 +27,8 @@ def main() -> int:
     options.add_argument("--small", action="store_true", help="tiny shapes: tries the programs, measures nothing")
     options.add_argument("--rounds", type=int, help="measured rounds; without, as many as each program needs")
     options.add_argument("--ml-1m", type=Path, help="MovieLens-1M's archive or folder, for the figures of it")
+    options.add_argument("--rows", type=int, help="of the program parts, in place of 300 million")
+    options.add_argument("--folder", type=Path, help="of the programs parts and mapped: where their files are, many GB")
     options.add_argument("--minutes", type=float, default=10, help="of the soak")
     arguments = options.parse_args()
     if unknown := [name for name in arguments.names if name not in PROGRAMS]:

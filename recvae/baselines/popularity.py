@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.errors import InputError
+from recvae.matrices import item_counts as counts_of_items
 from recvae.nn.batches import Batch
 from recvae.options import OfEveryModel, takes
 from recvae.recommender import Recommender
@@ -70,4 +71,4 @@ def popularity_where_empty(scores: Tensor, lengths: Tensor, counts: Tensor) -> T
 
 def item_counts(matrix: csr_array) -> Tensor:
     """Return the number of clicks of each column of a CSR, float32 (n_items,)."""
-    return torch.from_numpy(np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.float32))
+    return torch.from_numpy(counts_of_items(matrix).astype(np.float32))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from data_prep.dataset import Dataset
 
 _FILE, _FILTERS, _SPLIT, _GIVEN = "A file's form", "Filters", "Split", "Data that arrive already split"
+_LARGE = "Data larger than memory"
 _AS_GIVEN = "Data that arrive already split are taken as they are"
 _FILTERED = {  # rows removed by filters, by the manifest's keys; the other keys are rows dropped by the split
     "rows_below_min_rating": "below the minimum rating",
@@ -30,7 +31,8 @@ def prepare(
         str | None,
         typer.Argument(
             metavar="NAME|FILE",
-            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, or - for standard input.",
+            help="A known dataset (see 'recvae info'), a CSV, TSV or Parquet file, a folder or a quoted pattern of "
+            "such files, or - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -135,6 +137,22 @@ def prepare(
             rich_help_panel=_GIVEN,
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Take about this much memory, such as 2GB, and temporary files for the rest; needs DuckDB.",
+            rich_help_panel=_LARGE,
+        ),
+    ] = None,
+    temp: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder for temporary files; where DIR is written, if not given.",
+            rich_help_panel=_LARGE,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.", rich_help_panel=_SPLIT)] = 98765,
     name: Annotated[
         str | None,
@@ -150,9 +168,11 @@ def prepare(
     [dim]recvae prepare ml-1m --out ml-1m[/]
     [dim]recvae prepare clicks.csv --user-column user --item-column item --out clicks[/]
     [dim]recvae prepare --train gowalla/train.txt --test gowalla/test.txt --out gowalla-given[/]
+    [dim]recvae prepare 'clicks/*.parquet' --memory 2GB --user-column user --item-column item --out clicks[/]
     """
     from data_prep import prepare as read_and_split
-    from data_prep import prepare_given
+    from data_prep import prepare_given, prepare_large
+    from data_prep.parts import find_parts
     from recvae.errors import InputError
 
     terminal = Terminal(json=json, quiet=quiet)
@@ -183,10 +203,16 @@ def prepare(
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
     shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
     given = _given(source_name, train, test, of_splitting, shares)
-    hold(out, source_name, source, titles, user_tags, train, test)
+    parts = None if source_name is None else find_parts(source_name)
+    hold(out, source_name, source, titles, user_tags, train, test, *(parts.files if parts else ()))
     check_folder(out, marker="manifest.json", overwrite=overwrite)
+    large = None if memory is None and temp is None else _large(memory, temp, source_name, given, of_splitting)
     with terminal.amounts(bytes=True) as progress:
-        if given is not None:
+        if large is not None and source_name is not None:
+            data = prepare_large(
+                source_name, out, **large, **options, **of_splitting, overwrite=overwrite, progress=progress
+            )
+        elif given is not None:
             data = prepare_given(given[0], given[1], **options, **shares, progress=progress)
         elif source_name is not None:
             data = read_and_split(source_name, **options, **of_splitting, progress=progress)
@@ -194,11 +220,30 @@ def prepare(
             raise InputError(
                 "Name a known dataset or a file, or give --train and --test; 'recvae info' lists the known datasets."
             )
-    data.save(out, overwrite=overwrite)
+    if large is None:
+        data.save(out, overwrite=overwrite)
     about = data.describe()
     terminal.note(*summary(data, about), f"\nWritten to {out}.")
     terminal.next(*next_commands(out, data))
     terminal.document({"folder": str(out), "dataset": about})
+
+
+def _large(
+    memory: str | None, temp: Path | None, name: str | None, given: object, of_splitting: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the options of preparing in limited memory; raise for options that it does not have."""
+    from recvae.errors import InputError
+
+    if memory is None:
+        raise InputError("--temp belongs to --memory: clicks that are read into memory need no temporary files.")
+    if given is not None or name is None:
+        raise InputError(
+            "--memory takes a file, a folder or a pattern of files: data that arrive split fit into memory."
+        )
+    for option in ("source", "ratings"):
+        if option in of_splitting:
+            raise InputError(f"--memory and --{option} do not go together: leave one of them out.")
+    return {"memory": memory, "temp": temp}
 
 
 def _given(

@@ -309,9 +309,9 @@ def _mention_shipped(terminal: Terminal, data: "Dataset", model: str) -> None:
 
 def _example(data: "Dataset") -> str:
     """Return the most clicked item with a title, quoted for a shell, as an example; else its id."""
-    import numpy as np
+    from recvae.matrices import item_counts
 
-    top = int(np.bincount(data.train.indices, minlength=data.n_items).argmax())
+    top = int(item_counts(data.train).argmax())
     return shlex.quote(str(data.item_titles[top] or data.item_ids[top]))
 
 

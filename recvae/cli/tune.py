@@ -56,6 +56,14 @@ def tune(
             help=f"What is to be large, on the validation users: {METRIC}, of ratings r2, or the resumed study's."
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE",
+            help="Share the search with other processes, by a database such as sqlite:///studies.db or a journal file. "
+            "What is tried then depends on their speed, and is not the same when run again.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the study in DIR; only a new budget need be given.")
     ] = False,
@@ -70,14 +78,19 @@ def tune(
     """Search for the options that validate best, and write them as a configuration that 'recvae train' takes.
 
     [dim]recvae tune ml-1m --model recvae --trials 30 --out studies/ml-1m-recvae[/]
+    [dim]recvae tune ml-1m --model recvae --storage search.journal --out studies/worker-1[/]
     """
     used = use_threads(threads)  # before torch is loaded
     from data_prep.dataset import Dataset
+    from recvae.errors import InputError
     from recvae.experiments import study as studies
     from recvae.experiments import tune as tuning
+    from recvae.experiments.shared import tune_shared
 
     terminal = Terminal(json=json, quiet=quiet)
     hold(out, folder, config)
+    if storage is not None and resume:
+        raise InputError("--storage goes on with what the storage holds: leave --resume out, and name another --out.")
     before = studies.read_study(out) if resume and (out / studies.STUDY).is_file() else None
     if before is None:
         check_folder(out, marker=studies.STUDY, overwrite=overwrite)
@@ -99,21 +112,25 @@ def tune(
     ):
         for value in values or []:
             command += [] if value is None else [name, str(value)]
+    how: dict[str, Any] = {
+        "trials": wanted[0],
+        "seconds": wanted[1],
+        "device": device,
+        "overwrite": overwrite,
+        "command": shlex.join(command),
+        "events": tuning.Events(show.trial, show.step, show.epoch, show.done),
+    }
     try:
-        study = tuning.tune(
-            plan,
-            data,
-            out,
-            trials=wanted[0],
-            seconds=wanted[1],
-            device=device,
-            resume=resume,
-            overwrite=overwrite,
-            command=shlex.join(command),
-            events=tuning.Events(show.trial, show.step, show.epoch, show.done),
-        )
+        if storage is None:
+            study = tuning.tune(plan, data, out, resume=resume, **how)
+        else:
+            study = tune_shared(plan, data, out, storage, **how)
     except KeyboardInterrupt:
         show.close()
+        if storage is not None:
+            raise Interrupted(
+                "Stopped. The storage keeps the finished trials: run the same command with another --out to go on."
+            ) from None
         raise _stopped(folder, out, device, kept=before is not None or show.finished) from None
     finally:
         show.close()

@@ -21,6 +21,7 @@ from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
 from recvae.experiments.groups import recall_by_group
 from recvae.files import Document, JsonObject
+from recvae.matrices import item_counts
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
 from recvae.nn.network import Network
@@ -89,7 +90,7 @@ def diagnose(
             notes.append(model.about_likelihood)
     if not epochs:
         notes.append("The run has no record of epochs, so there are no curves of its training.")
-    counts = np.bincount(data.train.indices, minlength=data.n_items)
+    counts = item_counts(data.train)
     recall = None
     if split == "train":
         notes.append("Training users have no held-out clicks, so there is no recall; use --split test.")

@@ -19,6 +19,7 @@ from recvae.errors import InputError
 from recvae.experiments.facts import facts
 from recvae.experiments.refit import Refit
 from recvae.files import Document, JsonObject, refuse_existing
+from recvae.matrices import item_counts
 from recvae.queries import Query
 from recvae.recommender import Validation, build
 from recvae.registry import entry
@@ -207,9 +208,7 @@ def evaluated(
     names = {metric.name for metric in parse_metrics(metrics)}
     popularity = None
     if "novelty" in names:
-        import numpy as np
-
-        popularity = np.bincount(data.train.indices, minlength=data.n_items)
+        popularity = item_counts(data.train)
     query, clicks = model.held_out_inputs(data, split)
     if most_per_tag is not None or diversity:
         query = replace(query, most_per_tag=most_per_tag, diversity=diversity)

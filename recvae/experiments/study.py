@@ -102,6 +102,11 @@ class Study:
             seals.seal(temporary, (STUDY, TRIALS))
         self.overwrite = False
 
+    def take(self, trials: Sequence[Trial]) -> None:
+        """Put the trials of all processes of a shared search in the place of the present ones, and write the files."""
+        self.trials = list(trials[:-1])
+        self.add(trials[-1])
+
     def write(self) -> None:
         """Write all files of a study that has a folder."""
         if self.folder is not None:

@@ -14,36 +14,34 @@ Next-generation Hyperparameter Optimization Framework", KDD 2019.
 import json
 import random
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.config import RunConfig, run_config, value_of
+from data_prep.manifest import matrix_files
+from recvae.config import RunConfig
 from recvae.defaults import Size
 from recvae.errors import InputError, WorkError, is_out_of_memory
 from recvae.experiments.facts import facts
 from recvae.experiments.measure import OnEpoch, OnStep, begin, validate_with
+from recvae.experiments.proposals import propose, require_optuna, settings_of, silent
 from recvae.experiments.space import Plan
 from recvae.experiments.study import STUDY, Study, Trial, read_study
 from recvae.files import Document, JsonObject, refuse_existing, writing
 from recvae.files.swap import clear_inside
-from recvae.options import Between, OneOf, Space, TrainOptions
+from recvae.options import TrainOptions
 from recvae.recommender import build
 from recvae.training.versions import versions
 
 if TYPE_CHECKING:
-    import optuna
-
     from data_prep.dataset import Dataset
+    from recvae.experiments.proposals import Proposal
 
 
 TRIALS = 30  # without a budget
-STARTUP = 10  # trials before TPE takes over from chance
 PRUNE_AFTER = 1 / 3  # of a trial's epochs: the first ones tell little
-PRUNE_FROM = 5  # complete trials, which a median needs to mean something
 LARGEST_GRID = 1_000  # spaces with at most this many settings are known setting by setting
 
 
@@ -85,27 +83,32 @@ def tune(
     Raises :class:`InputError` for a budget, folder or metric that cannot be used, a study of something else, or where
     Optuna is missing, and :class:`WorkError` where no trial was complete.
     """
-    _require_optuna()
+    require_optuna()
     events = events or Events()
     with nullcontext() if folder is None else writing(Path(folder)):
         plan = plan.for_data(Size.of(data.train))
-        study = _begin(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
+        study = begin_study(plan, data, folder, trials, seconds, resume=resume, overwrite=overwrite, command=command)
         validation = validate_with(data, plan.metric, build(plan.start, device))
-        runner = _Runner(data, validation, device, events)
+        runner = Runner(data, validation, device, events)
         try:
-            with _silent():
+            with silent():
                 while (trial := _next(study, runner)) is not None:
                     study.add(trial)
                     events.on_done(trial, study)
         finally:
             study.draw()
+    return some_complete(study)
+
+
+def some_complete(study: Study) -> Study:
+    """Return the study; raise :class:`WorkError` where none of its trials was complete."""
     if study.best is None:
         first = next((trial.error for trial in study.trials if trial.error), "")
         raise WorkError(f"No trial was complete. The first failure: {first}")
     return study
 
 
-def _begin(
+def begin_study(
     plan: Plan,
     data: "Dataset",
     folder: str | Path | None,
@@ -137,7 +140,7 @@ def _begin(
     if place is not None:
         refuse_existing(place, marker=STUDY, overwrite=overwrite)
     trials, seconds = given or (TRIALS, None)
-    made = {**versions(), "optuna": _require_optuna()}
+    made = {**versions(), "optuna": require_optuna()}
     return Study(plan, about, trials, seconds, [], place, command, made, overwrite)
 
 
@@ -161,10 +164,11 @@ def _same(study: Study, plan: Plan, about: Document) -> None:
 def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
     """Return the SHA-256 of the files that trials depend on, none for a dataset that is in memory only."""
     matrices = ("train", "validation_in", "validation_out")
-    read = [f"{name}.npz" for name in matrices]
+    version = data.manifest["format_version"]
+    read = [file for name in matrices for file in matrix_files(name, version)]
     parts = plan.reads()
     for part, names in (
-        ("ratings", [f"{name}_ratings.npz" for name in matrices]),
+        ("ratings", [file for name in matrices for file in matrix_files(f"{name}_ratings", version)]),
         ("item_tags", ["item_tags.csv"]),
         ("user_tags", ["user_tags.csv", "users.csv"]),
     ):
@@ -177,7 +181,7 @@ def _hashes(data: "Dataset", plan: Plan) -> dict[str, str]:
 # The choice of the next trial.
 
 
-def _next(study: Study, runner: "_Runner") -> Trial | None:
+def _next(study: Study, runner: "Runner") -> Trial | None:
     """Return the next trial, done; None where the search is over."""
     plan, number = study.plan, len(study.trials) + 1
     if study.trials_wanted is not None and number > study.trials_wanted:
@@ -187,112 +191,30 @@ def _next(study: Study, runner: "_Runner") -> Trial | None:
     if number <= len(plan.starts):
         source, config = plan.starts[number - 1]
         return runner.run(study, number, source, config, None)
-    tried = {_key(trial.config): trial for trial in reversed(study.trials)}  # the first of each kind
-    left = _left(plan, tried)
+    tried = {config_key(trial.config): trial for trial in reversed(study.trials)}  # the first of each kind
+    left = points_left(plan, tried)
     if left == []:
         return None
-    proposal = _propose(study)
-    config = plan.config(_settings(plan.space, proposal.params))
+    proposal = propose(study)
+    config = plan.config(settings_of(plan.space, proposal.params))
     wanted = study.trials_wanted
     if left is not None:
         pick = random.Random(f"{plan.start.seed} {number}").choice(left)
-        if _key(config.to_dict()) in tried or (wanted is not None and len(left) <= wanted - number + 1):
+        if config_key(config.to_dict()) in tried or (wanted is not None and len(left) <= wanted - number + 1):
             config = plan.config(pick)
-    before = tried.get(_key(config.to_dict()))
+    before = tried.get(config_key(config.to_dict()))
     if before is not None:
         return replace(before, number=number, source="searched", seconds=0.0, same_as=before.number)
     return runner.run(study, number, "searched", config, proposal)
 
 
-def _left(plan: Plan, tried: Mapping[str, Trial]) -> list[JsonObject] | None:
+def points_left(plan: Plan, tried: Mapping[str, Trial]) -> list[JsonObject] | None:
     """Return the settings that were not tried, None where there are too many to know."""
     points = plan.points(LARGEST_GRID)
     if points is None:
         return None
     # A starting point may differ in an option that is not searched, and is then none of these trials.
-    return [point for point in points if _key(plan.config(point).to_dict()) not in tried]
-
-
-def _propose(study: Study) -> "optuna.Trial":
-    """Return Optuna's proposal for the next trial, which follows from all finished trials."""
-    import optuna
-
-    space = study.plan.space
-    distributions = {key: _distribution(kind) for key, kind in space.items()}
-    seed = random.Random(f"{study.plan.start.seed} {len(study.trials)}").getrandbits(32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Optuna 4 calls multivariate TPE so
-        sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=True, seed=seed)
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=PRUNE_FROM)
-    search = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
-    for trial in study.trials:
-        params = _params(space, run_config(trial.config))
-        if params is not None:
-            search.add_trial(_frozen(trial, params, distributions))
-    return search.ask(distributions)
-
-
-def _frozen(trial: Trial, params: JsonObject, distributions: JsonObject) -> Any:
-    """Return a finished trial as Optuna has it."""
-    import optuna
-
-    state = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[trial.state]
-    return optuna.trial.create_trial(
-        state=optuna.trial.TrialState[state],
-        value=trial.value,
-        params=params,
-        distributions=distributions,
-        intermediate_values=dict(trial.best_so_far),
-    )
-
-
-def _distribution(space: Space) -> Any:
-    """Return Optuna's form of a space; a choice is searched by its place, in order where its values have one."""
-    from optuna import distributions as of
-
-    if isinstance(space, Between):
-        if isinstance(space.low, int) and isinstance(space.high, int):
-            return of.IntDistribution(space.low, space.high, log=space.log)
-        return of.FloatDistribution(space.low, space.high, log=space.log)
-    last = len(space.values) - 1
-    return of.IntDistribution(0, last) if _ordered(space) else of.CategoricalDistribution(range(last + 1))
-
-
-def _params(space: Mapping[str, Space], config: RunConfig) -> JsonObject | None:
-    """Return where a configuration lies in the space: at the nearest point of a range or of choices that have an order,
-    None where it has no place.
-    """
-    params: JsonObject = {}
-    for key, kind in space.items():
-        value = value_of(config, key)
-        if isinstance(kind, Between) and isinstance(value, int | float):
-            params[key] = min(max(value, kind.low), kind.high)
-        elif isinstance(kind, OneOf) and value in kind.values:
-            params[key] = kind.values.index(value)
-        elif isinstance(kind, OneOf) and _ordered(kind) and isinstance(value, int | float):
-            params[key] = min(range(len(kind.values)), key=lambda place: abs(kind.values[place] - value))
-        else:
-            return None
-    return params
-
-
-def _settings(space: Mapping[str, Space], params: Document) -> JsonObject:
-    """Return the values that Optuna's parameters stand for; four digits are enough, and read better."""
-    settings: JsonObject = {}
-    for key, kind in space.items():
-        value = params[key]
-        if isinstance(kind, OneOf):
-            value = kind.values[value]
-        elif isinstance(value, float):
-            value = min(max(float(f"{value:.4g}"), kind.low), kind.high)
-        settings[key] = value
-    return settings
-
-
-def _ordered(space: OneOf) -> bool:
-    """Whether the values are numbers that grow."""
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in space.values)
-    return numbers and list(space.values) == sorted(space.values)
+    return [point for point in points if config_key(plan.config(point).to_dict()) not in tried]
 
 
 # One trial.
@@ -303,7 +225,7 @@ class _Pruned(Exception):  # noqa: N818 - it is no error
 
 
 @dataclass(frozen=True)
-class _Runner:
+class Runner:
     """Fits configurations on one dataset."""
 
     data: "Dataset"
@@ -311,7 +233,7 @@ class _Runner:
     device: str
     events: Events
 
-    def run(self, study: Study, number: int, source: str, config: RunConfig, proposal: "optuna.Trial | None") -> Trial:
+    def run(self, study: Study, number: int, source: str, config: RunConfig, proposal: "Proposal | None") -> Trial:
         """Fit one configuration and return its trial; without ``proposal`` it is never pruned."""
         self.events.on_trial(number, config)
         fit = begin(config, self.data, metric=study.plan.metric, validation=self.validation, device=self.device)
@@ -365,31 +287,6 @@ def _plain(value: Document) -> JsonObject:
     return plain
 
 
-def _key(config: Document) -> str:
+def config_key(config: Document) -> str:
     """Return a text that two configurations share where they are the same."""
     return json.dumps(config, sort_keys=True)
-
-
-# Optuna, an extra.
-
-
-def _require_optuna() -> str:
-    """Return Optuna's version; raise :class:`InputError` where it is missing."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise InputError("Tuning needs Optuna. Install it with: pip install 'recvae[tune]'") from error
-    return str(optuna.__version__)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep Optuna from logging."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)

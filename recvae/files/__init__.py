@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ JsonObject = dict[str, Any]
 """A JSON object that is being made."""
 
 # csv.writer leaves a bare carriage return unquoted, and csv.reader then takes it for the end of the row.
+_TOGETHER = 1 << 10  # rows of a table that are written together
 _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 
 
@@ -253,9 +255,12 @@ def fill_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             file.write(",".join(header) + "\n")
-            file.writelines(_line(row) for row in rows)
+            rest = iter(rows)
+            while some := list(islice(rest, _TOGETHER)):
+                file.write(_lines(some))
     except UnicodeEncodeError as error:
-        raise DataError(f"{error.object!r} is not valid Unicode and cannot be written to {name}.") from error
+        wrong = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"{wrong!r} is not valid Unicode and cannot be written to {name}.") from error
 
 
 def read_table(path: Path, header: Sequence[str], remedy: str) -> list[list[str]]:
@@ -283,11 +288,15 @@ def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> 
     return rows[1:]
 
 
-def _line(row: Sequence[object]) -> str:
-    fields = [str(value) for value in row]
-    if _NEEDS_QUOTES.search("".join(fields)):  # rarely true: one search for all fields
-        fields = ['"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text for text in fields]
-    return ",".join(fields) + "\n"
+def _lines(rows: Sequence[Sequence[object]]) -> str:
+    texts = [[value if type(value) is str else str(value) for value in row] for row in rows]
+    if _NEEDS_QUOTES.search("".join(map("".join, texts))):  # rarely true: one search for all fields
+        texts = [[_quoted(text) for text in fields] for fields in texts]
+    return "\n".join(map(",".join, texts)) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
 
 
 def vocabulary_hash(item_ids: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Sparse click matrices on the device, and batches of their rows.
 
-The CSR lives on the device once. A pass over the users is a permutation made there; a batch is gathered rows, kept
+The CSR lives on the device once, or stays in the mapped files of a dataset folder, of which a batch copies its rows
+alone. A pass over the users is a permutation made there; a batch is gathered rows, kept
 sparse for a sparse first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever
 made, and no step waits for the device: the number of clicks in every batch is read once a pass.
 """
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.matrices import Matrix, canonical, refuse_weights
+from recvae.matrices import Matrix, canonical, mapping_of, pieces_of, refuse_weights, release
 from recvae.nn.kernels import gathered_sum
 from recvae.nn.noise import Noise
 from recvae.nn.shards import Shard, Whole
@@ -209,8 +210,11 @@ class Clicks:
         self.n_users, self.n_items = csr.shape
         self.indptr = torch.from_numpy(csr.indptr.astype(np.int64)).to(device)
         self.device = self.indptr.device  # with its index, so that it equals the tensors' device
-        self.indices = torch.from_numpy(csr.indices.astype(np.int32)).to(self.device)
-        self.weights = torch.from_numpy(_float32_weights(csr)).to(self.device) if weighted else None
+        self.columns = PerClick(csr.indices, np.int32).to(self.device)
+        self.weights = None
+        if weighted:
+            _check_weights(csr)
+            self.weights = PerClick(csr.data, np.float32).to(self.device)
 
     def __len__(self) -> int:
         return int(self.n_users)
@@ -218,7 +222,7 @@ class Clicks:
     def to(self, device: torch.device | str) -> "Clicks":
         """Return the same clicks on another device."""
         moved = copy.copy(self)
-        moved.indptr, moved.indices = self.indptr.to(device), self.indices.to(device)
+        moved.indptr, moved.columns = self.indptr.to(device), self.columns.to(device)
         moved.weights = None if self.weights is None else self.weights.to(device)
         moved.device = moved.indptr.device
         return moved
@@ -232,8 +236,8 @@ class Clicks:
         position = torch.arange(len(users), device=self.device)
         rows = torch.repeat_interleave(position, lengths, output_size=n_clicks)
         where = (starts - offsets[:-1])[rows] + torch.arange(n_clicks, device=self.device)
-        columns = self.indices[where].long()
-        values = torch.ones(n_clicks, device=self.device) if self.weights is None else self.weights[where]
+        columns = self.columns.at(where).long()
+        values = torch.ones(n_clicks, device=self.device) if self.weights is None else self.weights.at(where)
         return Batch(users, offsets, rows, columns, values, self.n_items)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
@@ -266,6 +270,35 @@ def batch_counts(lengths: Tensor, order: Tensor, batch_size: int, *, drop_last: 
     return counts
 
 
+class PerClick:
+    """One value of each click, in memory as ``kind``, or in a mapped file, which is left there for the CPU."""
+
+    def __init__(self, array: NDArray[np.generic], kind: type[np.generic]) -> None:
+        self.kind = kind
+        self.file = None if mapping_of(array) is None else array
+        self.tensor = torch.from_numpy(array.astype(kind)) if self.file is None else None
+
+    def to(self, device: torch.device | str) -> "PerClick":
+        """Return the same values on another device."""
+        moved = copy.copy(self)
+        if self.tensor is not None:
+            moved.tensor = self.tensor.to(device)
+        elif torch.device(device).type != "cpu":
+            assert self.file is not None
+            parts = [torch.from_numpy(self.file[piece].astype(self.kind)).to(device) for piece in pieces_of(self.file)]
+            moved.file, moved.tensor = None, torch.cat(parts)
+        return moved
+
+    def at(self, where: Tensor) -> Tensor:
+        """Return the values at places (N,) int64."""
+        if self.tensor is not None:
+            return self.tensor[where]
+        assert self.file is not None
+        values = torch.from_numpy(self.file.take(where.numpy()).astype(self.kind, copy=False))
+        release(self.file)
+        return values
+
+
 def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False) -> int:
     """Return how many batches one pass over ``n_users`` makes."""
     full, rest = divmod(n_users, batch_size)
@@ -273,7 +306,13 @@ def number_of_batches(n_users: int, batch_size: int, *, drop_last: bool = False)
 
 
 def _float32_weights(matrix: csr_array) -> NDArray[np.float32]:
-    """Return the click weights as float32; raise :class:`DataError` for a weight whose square float32 cannot hold."""
-    refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))
+    """Return the click weights as float32; errors as :func:`_check_weights`."""
+    _check_weights(matrix)
     weights: NDArray[np.float32] = matrix.data.astype(np.float32)
     return weights
+
+
+def _check_weights(matrix: csr_array) -> None:
+    """Raise :class:`DataError` for a weight whose square float32 cannot hold."""
+    if any(((part < 1e-18) | (part > 1e18)).any() for part in (matrix.data[piece] for piece in pieces_of(matrix.data))):
+        refuse_weights(matrix, (matrix.data < 1e-18) | (matrix.data > 1e18))

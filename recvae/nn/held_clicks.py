@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.matrices import Matrix, canonical
-from recvae.nn.batches import Batch, Clicks, batch_counts
+from recvae.nn.batches import Batch, Clicks, PerClick, batch_counts
 from recvae.nn.shards import Shard, Whole
 
 CLICKS_AT_ONCE = 1 << 22  # of the whole matrix, while the clicks here are taken out of it
@@ -62,8 +62,8 @@ class HeldClicks(Clicks):
         )
         self.indptr = torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).to(device)
         self.device = self.indptr.device
-        self.indices = indices.to(self.device)
-        self.weights = weights.to(self.device) if weighted else None
+        self.columns = PerClick(indices.numpy(), np.int32).to(self.device)
+        self.weights = PerClick(weights.numpy(), np.float32).to(self.device) if weighted else None
         self.in_row = in_row.to(self.device)  # the place of each click among all of the user's
         self.totals, self.norms = totals.to(self.device), norms.to(self.device)
         self.lengths = torch.from_numpy(np.diff(csr.indptr).astype(np.int64)).to(self.device)

@@ -13,6 +13,7 @@ from recvae.config import RunConfig, run_config
 from recvae.errors import ConfigError, FormatError, InputError, WorkError
 from recvae.files import Document, JsonObject, refuse_existing, writing
 from recvae.files.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
+from recvae.matrices import pieces_of
 from recvae.nn.network import Network
 from recvae.training import run_folder, seals, versions
 from recvae.training.fixed import Fixed
@@ -401,10 +402,10 @@ def note_best(model: Trained, report: EpochReport) -> None:
 def _fingerprint(matrix: csr_array, *, weighted: bool, given: Iterable[bytes]) -> str:
     """Return a digest of a canonical CSR, with its values only if ``weighted``, and of further data."""
     digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
-    digest.update(matrix.indptr.astype("<i8").data)
-    digest.update(matrix.indices.astype("<i4").data)
-    if weighted:
-        digest.update(matrix.data.astype("<f8").data)
+    for array, kind in ((matrix.indptr, "<i8"), (matrix.indices, "<i4"), (matrix.data, "<f8")):
+        if weighted or array is not matrix.data:
+            for piece in pieces_of(array):
+                digest.update(array[piece].astype(kind).data)
     for part in given:
         digest.update(part)
     return digest.hexdigest()

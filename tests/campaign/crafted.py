@@ -5,7 +5,6 @@ Each is refused with a sentence, in time and within memory, or it is read as wha
 
 import gzip
 import hashlib
-import io
 import json
 import zipfile
 import zlib
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from data_prep.manifest import write_manifest
 
 from .figures import OTHER, REFUSED, Figures, complaints
 from .mutants import DEEP, join_safetensors, split_safetensors
@@ -67,7 +68,7 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
                 ["evaluate", "run", "data", "--json", "--device", "cpu"] if name == "test_out" else train("ease", "out")
             )
             yield (
-                f"{name}.npz with {kind}",
+                f"{name} with {kind}",
                 {**data, "run": "runs/ease"},
                 lambda f, n=name, a=arrays: _matrix(f / "data", n, a),
                 reader,
@@ -88,7 +89,7 @@ def _inputs(*, long: bool) -> Iterator[tuple[str, dict[str, str], Change, list[s
     for name in ("clicks.csv", "titles.csv", "people.csv"):
         bombed = [f"{part}.gz" if part == name else part for part in prepare]
         yield f"{name}.gz of {GIGABYTES} GB", inputs, lambda f, n=name: _gzip_bomb(f / f"{n}.gz"), bombed
-    yield f"train.npz of {GIGABYTES} GB", data, lambda f: _npz_bomb(f / "data"), train("ease", "out")
+    yield f"columns of {GIGABYTES} GB", data, lambda f: _sparse(f / "data"), train("ease", "out")
     yield (
         f"an archive of {GIGABYTES} GB",
         {},
@@ -212,34 +213,29 @@ ARRAYS: dict[str, Callable[[dict[str, np.ndarray]], None]] = {
     "a column below zero": lambda m: m.update(indices=m["indices"] - 1),
     "row pointers out of range": lambda m: m.update(indptr=m["indptr"] * 1000),
     "row pointers that fall": lambda m: m.update(indptr=m["indptr"][::-1].copy()),
-    "a huge shape": lambda m: m.update(shape=np.array([2**40, 2**40])),
-    "a shape below zero": lambda m: m.update(shape=np.array([-1, -1])),
-    "clicks that are not numbers": lambda m: m.update(data=np.full_like(m["data"], np.nan)),
-    "clicks of -1": lambda m: m.update(data=-m["data"]),
-    "another format": lambda m: m.update(format=np.array(b"coo")),
+    "no row pointers": lambda m: m.update(indptr=m["indptr"][:0]),
+    "columns of 64 bits": lambda m: m.update(indices=m["indices"].astype(np.int64)),
+    "columns that are not numbers": lambda m: m.update(indices=m["indices"].astype("U4")),
+    "columns that are fractions": lambda m: m.update(indices=m["indices"].astype(np.float32)),
+    "columns of two dimensions": lambda m: m.update(indices=m["indices"][None]),
 }
 
 
 def _matrix(folder: Path, name: str, alter: Callable[[dict[str, np.ndarray]], None]) -> None:
     """Alter the arrays of a matrix, and its digest in the manifest."""
-    path = folder / f"{name}.npz"
-    with np.load(path) as file:
-        members = dict(file)
-    alter(members)
-    np.savez(path, **members)
-    _redigest(folder, path)
+    paths = {part: folder / f"{name}.{part}.npy" for part in ("indptr", "indices")}
+    arrays = {part: np.load(path) for part, path in paths.items()}
+    alter(arrays)
+    for part, path in paths.items():
+        np.save(path, arrays[part])
+    _redigest(folder)
 
 
-def _redigest(folder: Path, path: Path) -> None:
+def _redigest(folder: Path) -> None:
+    """Make the manifest's digests and its seal those of the files."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    kept = manifest["files"][path.name]
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if isinstance(kept, dict):
-        kept["sha256"] = digest
-    else:
-        manifest["files"][path.name] = digest
-    manifest.pop("seal", None)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    write_manifest(folder / "manifest.json", {**manifest, "files": files})
 
 
 def _rewrite(path: Path, made: Callable[[bytes], bytes]) -> None:
@@ -274,19 +270,16 @@ def _zip_bomb(path: Path, name: str) -> None:
     _zip_of(path, [(name, stream, checksum, length)])
 
 
-def _npz_bomb(folder: Path) -> None:
-    stream, checksum, length = _deflated()
-    path = folder / "train.npz"
-    with zipfile.ZipFile(path) as archive:
-        kept = [(name, archive.read(name)) for name in archive.namelist() if name != "data.npy"]
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (length // 4,)})
-    raw = zlib.compressobj(9, zlib.DEFLATED, -15)
-    first = raw.compress(head.getvalue()) + raw.flush(zlib.Z_FULL_FLUSH)
-    members = [(name, data, zlib.crc32(data), None) for name, data in kept]
-    members.append(("data.npy", first + stream, checksum, length + len(head.getvalue())))
-    _zip_of(path, members)
-    _redigest(folder, path)
+def _sparse(folder: Path) -> None:
+    """Give a matrix columns that are a file of GIGABYTES of zeros, none on the disk, and the count of these clicks."""
+    length = GIGABYTES * (1 << 28)
+    with (folder / "train.indices.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i4", "fortran_order": False, "shape": (length,)})
+        file.truncate(file.tell() + 4 * length)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["counts"]["clicks"]["train"] = length
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    _redigest(folder)
 
 
 def _zip_of(path: Path, members: list[tuple[str, bytes, int, int | None]]) -> None:

@@ -1,4 +1,4 @@
-"""Altered bytes: flips, cuts and blocks of any file, and odd values in files that are JSON, npz or safetensors."""
+"""Altered bytes: flips, cuts and blocks of any file, and odd values in files that are JSON, NumPy's or safetensors."""
 
 import io
 import json
@@ -112,7 +112,16 @@ def odd_npz(data: bytes, rng: Rng) -> Mutant:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = str(rng.choice([*members]))
-    array = np.load(io.BytesIO(members[name]), allow_pickle=False)
+    kind, members[name] = odd_npy(members[name], rng)
+    if rng.random() < 0.1:
+        del members[name]
+        kind = "left out"
+    return f"{name}: {kind}", zipped(members)
+
+
+def odd_npy(data: bytes, rng: Rng) -> Mutant:
+    """Alter the array of a NumPy file, so that it is a good file of another array."""
+    array = np.load(io.BytesIO(data), allow_pickle=False)
     texts = ["S2", "U2", "U9"]  # what a text can be turned into
     types = ["int8", "float16", "complex64", "S3", "U2", "bool"]
     kinds: dict[str, Callable[[], Any]] = {
@@ -133,11 +142,7 @@ def odd_npz(data: bytes, rng: Rng) -> Mutant:
     stream = io.BytesIO()
     with np.errstate(all="ignore"):
         np.save(stream, kinds[kind](), allow_pickle=True)
-    members[name] = stream.getvalue()
-    if rng.random() < 0.1:
-        del members[name]
-        kind = "left out"
-    return f"{name}: {kind}", zipped(members)
+    return kind, stream.getvalue()
 
 
 def zipped(members: dict[str, bytes], *, compressed: bool = False) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .crafted import crafted
 from .figures import OTHER, REFUSED, UNCHANGED, Figures, complaints
-from .mutants import Mutant, Rng, any_bytes, odd_header, odd_json, odd_npz, odd_table
+from .mutants import Mutant, Rng, any_bytes, odd_header, odd_json, odd_npy, odd_npz, odd_table
 from .processes import Outcome
 from .scenarios import Tree, tree
 from .world import GIVEN, PREPARE, SETTINGS, World, run, train
@@ -126,15 +126,19 @@ def _of_datasets(world: World) -> Iterator[Target]:
         "item_tags.csv": [conditional],
         "user_tags.csv": [conditional],
         "items.csv": [train("ease", "out")],
-        "train.npz": [train("ease", "out"), train("popularity", "out")],
-        "validation_in.npz": [train("ease", "out")],
-        "validation_out.npz": [train("ease", "out")],
+        "train.indptr.npy": [train("ease", "out"), train("popularity", "out")],
+        "train.indices.npy": [train("ease", "out"), train("popularity", "out")],
+        **{
+            f"{name}.{part}.npy": [train("ease", "out")]
+            for name in ("validation_in", "validation_out")
+            for part in ("indptr", "indices")
+        },
         "manifest.json": [train("ease", "out"), ["info", "data", "--json"]],
     }
     evaluate = [["evaluate", "run", "data", "--json", "--device", "cpu"]]
     for source in ("data", "rated"):
         for path in sorted((world.folder / source).iterdir()):
-            ratings = path.name.endswith("_ratings.npz")
+            ratings = "_ratings." in path.name
             if source == "rated" and not ratings and path.name != "manifest.json":
                 continue
             commands = [rated] if ratings else users.get(path.name, evaluate)
@@ -211,7 +215,7 @@ def _of_inputs(world: World) -> Iterator[Target]:
 
 def _ways(path: Path) -> list[Callable[[bytes, Rng], Mutant]]:
     """Return how a file is altered: half of the time as bytes, half by its form."""
-    by_form = {".json": odd_json, ".jsonl": odd_json, ".npz": odd_npz, ".safetensors": odd_header}
+    by_form = {".json": odd_json, ".jsonl": odd_json, ".npz": odd_npz, ".npy": odd_npy, ".safetensors": odd_header}
     by_form |= {".csv": odd_table, ".txt": odd_table, ".toml": odd_table}
     return [any_bytes, *([by_form[path.suffix]] if path.suffix in by_form else [])]
 

@@ -273,7 +273,7 @@ class Odd:
             "config.toml/x",
         )
         return self.one_of(
-            *odd, folder / "data", folder / "runs" / "ease", folder / "data" / "train.npz", Path("config.toml")
+            *odd, folder / "data", folder / "runs" / "ease", folder / "data" / "train.indices.npy", Path("config.toml")
         )
 
     def frame(self) -> Any:

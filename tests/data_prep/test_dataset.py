@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array, load_npz
+from scipy.sparse import csr_array
 from small_datasets import ITEM_IDS, build, rehash, split_of
 
 from data_prep import Dataset
@@ -47,7 +47,7 @@ def test_round_trip(folder):
     assert loaded.user_tags == {"user 3": {"age": "25", "job": "a,b"}}
     assert loaded.describe() == made.describe()
     assert {file.name for file in folder.iterdir()} == {
-        *(f"{name}.npz" for name in MATRICES),
+        *(f"{name}.{part}.npy" for name in MATRICES for part in ("indptr", "indices")),
         *("manifest.json", "items.csv", "users.csv", "item_tags.csv", "user_tags.csv"),
     }
 
@@ -56,12 +56,13 @@ def test_the_folder_is_the_contract(folder):
     assert (folder / "items.csv").read_text().startswith("index,item_id,title\n0,")
     assert (folder / "users.csv").read_text().startswith("split,row,user_id\ntrain,0,")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["kind"], manifest["format_version"], manifest["name"]) == ("recvae-dataset", 1, "toy")
+    assert (manifest["kind"], manifest["format_version"], manifest["name"]) == ("recvae-dataset", 2, "toy")
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    train = load_npz(folder / "train.npz")
-    assert isinstance(train, csr_array)
-    assert train.shape == (18, 12)
+    indptr, indices = (np.load(folder / f"train.{part}.npy") for part in ("indptr", "indices"))
+    assert indptr.dtype == indices.dtype == np.int32
+    assert indptr.shape == (19,)
+    assert indices.shape == (manifest["counts"]["clicks"]["train"],)
 
 
 def test_saving_is_deterministic_and_saves_again(folder, tmp_path):
@@ -84,8 +85,8 @@ def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_a_full_disk_leaves_the_old_folder_and_nothing_else(folder, monkeypatch):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def full(path, matrix):
-        path.write_bytes(b"part")
+    def full(place, name, matrix):
+        (place / f"{name}.indices.npy").write_bytes(b"part")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("data_prep.dataset.save_matrix", full)
@@ -125,9 +126,10 @@ def test_foreign_folders(folder, tmp_path):
     fails(tmp_path / "run", "has no manifest.json")
     (tmp_path / "run" / "run.json").write_text("{}")
     fails(tmp_path / "run", "is a run folder (a trained model), not a dataset folder")
-    rehash(folder, format_version=2)
-    fails(folder, "has format version 2, and this recvae reads version 1")
-    rehash(folder, format_version=1, kind="cake")
+    for version in (3, "2", True, None):
+        rehash(folder, format_version=version)
+        fails(folder, f"has format version {version!r}, and this recvae reads versions 1 and 2")
+    rehash(folder, format_version=2, kind="cake")
     fails(folder, "not a dataset's manifest")
     rehash(folder, kind="recvae-dataset", counts={})
     fails(folder, "incomplete or altered")

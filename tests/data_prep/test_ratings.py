@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import load_npz, save_npz
 from small_datasets import rehash
 
 from data_prep import Dataset, prepare
-from data_prep.dataset import MATRICES
+from data_prep.manifest import MATRICES, RATINGS, matrix_files
 from data_prep.matrices import check_matrix
 from recvae.errors import DataError, FormatError, InputError
 
@@ -98,8 +97,8 @@ def test_the_folder_keeps_them_and_the_clicks_bit_for_bit(tmp_path):
     assert loaded.has_ratings
     assert not clicks.has_ratings
     kept = {**loaded.manifest["files"]}
-    ratings = {name: kept.pop(name) for name in [*kept] if name.endswith("_ratings.npz")}
-    assert sorted(ratings) == sorted(f"{name}_ratings.npz" for name in MATRICES)
+    ratings = {name: kept.pop(name) for name in [*kept] if "_ratings." in name}
+    assert sorted(ratings) == sorted(file for name in RATINGS for file in matrix_files(name))
     assert kept == clicks.manifest["files"]  # hashes of everything else
     assert {key: value for key, value in loaded.manifest.items() if key not in ("files", "ratings")} == {
         key: value for key, value in clicks.manifest.items() if key != "files"
@@ -127,22 +126,21 @@ def test_refit_ratings_are_those_of_train_and_validation():
 
 
 def change(folder, name, values):
-    matrix = load_npz(folder / f"{name}.npz")
-    matrix.data[:] = values(matrix.data)
-    save_npz(folder / f"{name}.npz", matrix, compressed=False)
+    file = folder / f"{name}.data.npy"
+    np.save(file, values(np.load(file)))
 
 
 def test_damaged_ratings_are_refused(tmp_path):
     made(frame(7)).save(tmp_path / "d")
     change(tmp_path / "d", "test_in_ratings", lambda v: -v)
     for read in (lambda data: data.ratings("test_in"), Dataset.verify):
-        with pytest.raises(FormatError, match=r"test_in_ratings\.npz was altered"):
+        with pytest.raises(FormatError, match=r"test_in_ratings\.data\.npy was altered"):
             read(Dataset.load(tmp_path / "d"))
     rehash(tmp_path / "d")
-    with pytest.raises(FormatError, match=r"test_in_ratings\.npz holds something other than ratings"):
+    with pytest.raises(FormatError, match=r"test_in_ratings\.data\.npy holds something other than ratings"):
         Dataset.load(tmp_path / "d").ratings("test_in")
-    (tmp_path / "d" / "train_ratings.npz").unlink()
-    with pytest.raises(FormatError, match=r"train_ratings\.npz is missing"):
+    (tmp_path / "d" / "train_ratings.data.npy").unlink()
+    with pytest.raises(FormatError, match=r"train_ratings\.data\.npy is missing"):
         Dataset.load(tmp_path / "d")
 
 

@@ -101,7 +101,7 @@ def test_tune_searches_by_what_train_chooses_by(cli, folder, tmp_path, monkeypat
     ranked = cli(*given, "--metric", "ndcg@100", "--out", tmp_path / "b")
     assert "--metric ndcg@100 --out RUN" in ranked.out  # train alone would take r2
     files = study.read_study(tmp_path / "a").dataset["files"]
-    assert {"train_ratings.npz", "validation_in_ratings.npz", "validation_out_ratings.npz"} < set(files)
+    assert {"train_ratings.data.npy", "validation_in_ratings.data.npy", "validation_out_ratings.data.npy"} < set(files)
 
 
 def test_what_is_liked_must_be_what_the_clicks_are(cli, rated, folder, tmp_path):

@@ -121,14 +121,14 @@ def test_pruned_and_failed_trials_have_their_lines(capsys):
 def test_ctrl_c_and_resume(cli, dataset, tmp_path, monkeypatch):
     """Stopped in trial 3: 130 and how to go on, which needs none of the arguments again."""
     out = tmp_path / "study"
-    run = tuning._Runner.run
+    run = tuning.Runner.run
 
     def stop(self, study, number, *rest):
         if number == 3:
             raise KeyboardInterrupt
         return run(self, study, number, *rest)
 
-    monkeypatch.setattr(tuning._Runner, "run", stop)
+    monkeypatch.setattr(tuning.Runner, "run", stop)
     command = ("tune", dataset, "--model", "ease", "--search", "model.l2=5:50", "--metric", "recall@5", "--trials", 5)
     answer = cli(*command, "--out", out)
     assert answer.status == 130
@@ -165,7 +165,7 @@ def test_ctrl_c_in_the_first_trial_keeps_nothing_and_an_earlier_study_stays(cli,
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning._Runner, "run", stop)
+    monkeypatch.setattr(tuning.Runner, "run", stop)
     answer = cli("tune", dataset, "--model", "ease", "--out", out)
     assert answer.status == 130
     assert "Stopped before the first trial was done; nothing is kept." in answer.err
@@ -176,7 +176,7 @@ def test_ctrl_c_in_the_first_trial_keeps_nothing_and_an_earlier_study_stays(cli,
     refused = cli("tune", dataset, "--model", "ease", "--out", out)
     assert refused.status == 2
     assert "--overwrite" in refused.err
-    monkeypatch.setattr(tuning._Runner, "run", stop)
+    monkeypatch.setattr(tuning.Runner, "run", stop)
     answer = cli("tune", dataset, "--model", "ease", "--out", out, "--overwrite")
     assert "nothing is kept" in answer.err
     assert studies.read_study(out).plan.model == "popularity"

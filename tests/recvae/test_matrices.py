@@ -85,7 +85,7 @@ def test_a_click_that_wrapped_to_nothing_is_seen_and_counted():
     ids, _ = model.recommend(twice, k=40)
     assert 3 not in ids[0]
     weights = csr_array((np.array([200, 200], np.uint8), np.array([3, 3]), np.array([0, 2])), shape=(1, 40))
-    assert Clicks(weights, weighted=True).weights.tolist() == [400.0]
+    assert Clicks(weights, weighted=True).weights.tensor.tolist() == [400.0]
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "float32"])

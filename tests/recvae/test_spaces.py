@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from recvae.config import load_toml, resolve, run_config, shipped
 from recvae.defaults import Size, linear_l2
 from recvae.errors import ConfigError
+from recvae.experiments import proposals
 from recvae.experiments import study as studies
-from recvae.experiments import tune as tuning
 from recvae.experiments.space import Plan, parse_search, plan
 from recvae.options import Between, OneOf
 from recvae.registry import MODELS
@@ -37,10 +37,10 @@ def test_every_declared_space_is_within_its_bounds(name, choice):
     config = made.config(drawn)
     assert made.settings(config) == drawn
     assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    params = tuning._params(made.space, config)
-    for key, distribution in ((key, tuning._distribution(space)) for key, space in made.space.items()):
+    params = proposals.params_of(made.space, config)
+    for key, distribution in ((key, proposals.distribution(space)) for key, space in made.space.items()):
         assert distribution._contains(distribution.to_internal_repr(params[key]))
-    found = tuning._settings(made.space, params)
+    found = proposals.settings_of(made.space, params)
     for key, value in drawn.items():
         assert found[key] == (pytest.approx(value, rel=1e-3) if isinstance(value, int | float) else value)
 

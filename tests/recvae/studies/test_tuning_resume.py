@@ -86,7 +86,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_been(data, dataset, whole, tmp_
 def test_what_is_resumed_must_be_the_same(data, whole):
     folder = whole.folder
     other = Dataset.load(data.path)
-    other.manifest = {**other.manifest, "files": {**other.manifest["files"], "train.npz": "0" * 64}}
+    other.manifest = {**other.manifest, "files": {**other.manifest["files"], "train.indices.npy": "0" * 64}}
     for made, clicks, said in (
         (plan("ease"), data, "holds a study of 'mult-dae'"),
         (small_plan(), other, "another dataset"),
@@ -104,7 +104,7 @@ def test_what_is_resumed_must_be_the_same(data, whole):
 @pytest.mark.parametrize(
     ("model", "settings", "file"),
     [
-        ("vaeac", ["model.ratings=true"], "validation_in_ratings.npz"),
+        ("vaeac", ["model.ratings=true"], "validation_in_ratings.data.npy"),
         ("conditional-vae", [], "item_tags.csv"),
         ("conditional-vae", ['model.user_attributes=["age"]'], "user_tags.csv"),
         ("conditional-vae", ['model.user_attributes=["age"]'], "users.csv"),  # which row has which attributes
