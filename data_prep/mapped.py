@@ -20,6 +20,9 @@ from recvae.errors import FormatError
 
 Array = npt.NDArray[np.generic]
 
+HEADER = 128
+"""Bytes of a header: NumPy leaves room in it, so that the length may grow."""
+
 ONES = 1 << 24
 """The most clicks whose ones are held in memory, 64 MiB of them; of more there is a single one, read at every place."""
 
@@ -29,8 +32,29 @@ def save_matrix(folder: Path, name: str, matrix: csr_array) -> None:
     kind = index_type(matrix.shape, matrix.nnz)
     arrays = {"indptr": matrix.indptr.astype(kind, copy=False), "indices": matrix.indices.astype(kind, copy=False)}
     for file in matrix_files(name):
-        part = file.split(".")[1]
-        np.save(folder / file, arrays.get(part, matrix.data), allow_pickle=False)
+        save_array(folder / file, arrays.get(file.split(".")[1], matrix.data))
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write a one-dimensional array as ``np.save`` does, which for a file on a full disk may not raise an error.
+
+    NumPy writes by C's buffered files, and does not look at the error of the last flush. Raises OSError.
+    """
+    with path.open("wb") as file:
+        write_header(file, array.dtype, len(array))
+        write_values(file, array)
+
+
+def write_header(file: IO[bytes], kind: np.dtype[np.generic], length: int) -> None:
+    """Write the header that ``np.save`` writes for an array of this length; its own length is ``HEADER``."""
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, header)
+    assert file.tell() == HEADER, "NumPy's header of a row of numbers has another length"
+
+
+def write_values(file: IO[bytes], array: Array) -> None:
+    """Write the bytes of an array; raise OSError where they cannot be written."""
+    file.write(np.ascontiguousarray(array).data)
 
 
 def index_type(shape: tuple[int, int], entries: int) -> type[np.int32] | type[np.int64]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data_prep.choices import Choices
 from data_prep.interactions import Codes, first_with_key, nothing_left
+from data_prep.mapped import write_values
 from recvae.matrices import release
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def write_clicks(
             counts[low : low + len(found)] += found
             for name, column in zip(names, columns, strict=False):
                 kinds[name] = column.dtype
-                column.tofile(files[name])
+                write_values(files[name], column)
                 written += column.nbytes
             tell(written)
     items, numbers, times = (

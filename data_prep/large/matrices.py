@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.manifest import MATRICES, matrix_files
-from data_prep.mapped import index_type
+from data_prep.mapped import HEADER, index_type, save_array, write_header, write_values
 from recvae.matrices import pieces_of
 
 
@@ -32,13 +32,13 @@ class Matrices(AbstractContextManager["Matrices"]):
         self.n_items = n_items
         for name in MATRICES:
             file = self._stack.enter_context((self.folder / matrix_files(name)[1]).open("w+b"))
-            _write_header(file, np.dtype(np.int32), 0)
+            write_header(file, np.dtype(np.int32), 0)
             self._files[name] = file
 
     def add(self, name: str, n_rows: int, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int32]) -> None:
         """Append ``n_rows`` rows, whose clicks are at ``rows`` (from 0, ascending) and ``columns``, (n,)."""
         cells = np.sort(rows * self.n_items + columns)
-        (cells % self.n_items).astype(np.int32).tofile(self._files[name])
+        write_values(self._files[name], (cells % self.n_items).astype(np.int32))
         self._lengths[name].append(np.bincount(rows, minlength=n_rows))
         self.counts[name] += len(rows)
 
@@ -56,28 +56,18 @@ class Matrices(AbstractContextManager["Matrices"]):
         entries = self.counts[name]
         kind = index_type((len(lengths) - 1, self.n_items), entries)
         pointers, columns = (self.folder / file for file in matrix_files(name))
-        np.save(pointers, np.cumsum(lengths).astype(kind))
+        save_array(pointers, np.cumsum(lengths).astype(kind))
         file = self._files[name]
         if kind is np.int32:
-            _write_header(file, np.dtype(np.int32), entries)
+            file.seek(0)
+            write_header(file, np.dtype(np.int32), entries)
             return
         file.flush()
-        narrow = np.memmap(columns, np.int32, "r", _HEADER, (entries,))
+        narrow = np.memmap(columns, np.int32, "r", HEADER, (entries,))
         wide = columns.with_suffix(".wide")
         with wide.open("w+b") as output:
-            _write_header(output, np.dtype(np.int64), entries)
+            write_header(output, np.dtype(np.int64), entries)
             for piece in pieces_of(narrow):
-                narrow[piece].astype(np.int64).tofile(output)
+                write_values(output, narrow[piece].astype(np.int64))
         del narrow
         wide.replace(columns)
-
-
-_HEADER = 128  # bytes: NumPy leaves room in a header, so that the length may grow
-
-
-def _write_header(file: IO[bytes], kind: np.dtype[np.generic], length: int) -> None:
-    """Write the header that ``np.save`` writes for an array of this length, at the start of the file."""
-    file.seek(0)
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(file, header)
-    assert file.tell() == _HEADER, "NumPy's header of a row of numbers has another length"

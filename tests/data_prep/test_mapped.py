@@ -81,6 +81,23 @@ def test_matrices_without_clicks_and_rows_of_64_bits(tmp_path, monkeypatch):
     assert mapped.index_type((2**31, 10), 5) is np.int64
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.float32])
+def test_arrays_are_written_as_numpy_writes_them(tmp_path, kind):
+    for length in (0, 1, 5000):
+        array = np.arange(length, dtype=kind)
+        mapped.save_array(tmp_path / "ours.npy", array)
+        np.save(tmp_path / "numpy.npy", array)
+        assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("length", [3, 100_000])
+def test_an_array_that_does_not_fit_the_disk_is_an_error(length):
+    """NumPy's own writing of a small array to a full disk ends without one."""
+    with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("wb") as file:
+        mapped.write_values(file, np.arange(length))
+
+
 def opened(folder: Path, name: str, matrix: csr_array) -> csr_array:
     files = {file: (folder / file).open("rb") for file in matrix_files(name)}
     try:

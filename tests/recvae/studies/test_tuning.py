@@ -13,6 +13,7 @@ from recvae.baselines.ease import EASE
 from recvae.config import run_config
 from recvae.defaults import Size
 from recvae.errors import InputError, WorkError
+from recvae.experiments import proposals
 from recvae.experiments import tune as tuning
 from recvae.experiments.measure import validate_with
 from recvae.experiments.space import changed, plan
@@ -105,7 +106,7 @@ def test_what_is_pruned_was_below_the_median(whole):
     """An oracle of the rule: after five complete trials and a third of the epochs, the best so far against theirs."""
     states = [trial.state for trial in whole.trials]
     assert states.count("pruned") >= 2
-    assert states.count("complete") >= tuning.PRUNE_FROM
+    assert states.count("complete") >= proposals.PRUNE_FROM
     assert whole.best.state == "complete"
     for place, trial in enumerate(whole.trials):
         earlier = [t for t in whole.trials[:place] if t.state == "complete"]
