@@ -34,7 +34,7 @@ def from_rows(file: ByteSource, want: Columns, separator: str) -> Interactions:
                 raise row_error(file, number, no_number("rating", text, want.rating))
             ratings.append(float(text))
     if not codes[want.user]:
-        raise DataError(f"{file} has a header and no rows.")
+        raise DataError(f"{file} has no rows.")
     user_ids, item_ids = (np.array(whole_ids(ids[name]), dtype=np.object_) for name in (want.user, want.item))
     return Interactions(
         user=np.array(codes[want.user], dtype=np.int32),

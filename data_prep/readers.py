@@ -74,8 +74,10 @@ def read_interactions(
     with rereadable(source, progress) as file:
         if not _has_arrow():
             head = checked_head(file)
-            if head.startswith(_PARQUET) or columns is not None or time_column is not None:
-                need_packages("Reading Parquet, times, or a file without a header,", "pyarrow", install="pyarrow")
+            if head.startswith(_PARQUET):
+                _need_arrow(file)
+            if columns is not None or time_column is not None:
+                need_packages("Reading times, or a file without a header,", "pyarrow", install="pyarrow")
             return from_rows(file, want, separator or guess_separator(head, file.name))
         rows = read_rows_of(file, want, columns=columns, separator=separator, progress=progress)
         if rows is None:
@@ -217,8 +219,12 @@ def checked_head(file: ByteSource) -> bytes:
     return head
 
 
-def _parquet(file: ByteSource) -> "pq.ParquetFile":
+def _need_arrow(file: ByteSource) -> None:
     need_packages(f"{file}, a Parquet file,", "pyarrow", install="pyarrow. Or save it as CSV.")
+
+
+def _parquet(file: ByteSource) -> "pq.ParquetFile":
+    _need_arrow(file)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -368,7 +368,7 @@ def _mask(name: str, mask: Any, n: int, n_items: int) -> Any:
     return indices.astype(np.int64)
 
 
-def item_indices(values: Any) -> NDArray[np.integer[Any]] | None:
+def item_indices(values: Any) -> NDArray[np.integer] | None:
     """Return a list of whole numbers (n,) as an array, None for any other value."""
     try:
         found = np.asarray(values)

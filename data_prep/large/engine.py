@@ -170,7 +170,7 @@ def engine(scratch: Path, memory: int) -> Iterator[Engine]:
         raise InputError(
             "Preparing clicks in limited memory needs DuckDB. Install it with: pip install 'recvae[large]'"
         ) from error
-    settings: dict[str, Any] = {
+    settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory >> 20}MiB",
         "temp_directory": str(scratch / "spilled"),
         "preserve_insertion_order": False,  # rows carry their numbers

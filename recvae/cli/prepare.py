@@ -14,6 +14,7 @@ from recvae.files import Document
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
+    from recvae.files import JsonObject
 
 _FILE, _FILTERS, _SPLIT, _GIVEN = "A file's form", "Filters", "Split", "Data that arrive already split"
 _LARGE = "Data larger than memory"
@@ -230,7 +231,7 @@ def prepare(
 
 def _large(
     memory: str | None, temp: Path | None, name: str | None, given: object, of_splitting: Mapping[str, object]
-) -> dict[str, Any]:
+) -> "JsonObject":
     """Return the options of preparing in limited memory; raise for options that it does not have."""
     from recvae.errors import InputError
 

@@ -112,7 +112,7 @@ def tune(
     ):
         for value in values or []:
             command += [] if value is None else [name, str(value)]
-    how: dict[str, Any] = {
+    how: JsonObject = {
         "trials": wanted[0],
         "seconds": wanted[1],
         "device": device,

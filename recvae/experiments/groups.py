@@ -4,7 +4,6 @@ The lists and the recall are those of the evaluation (:mod:`eval`); here they ar
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +65,7 @@ def recall_by_group(
     }  # fmt: skip
 
 
-def _by_activity(values: NDArray[np.float64], sizes: NDArray[np.integer[Any]]) -> list[JsonObject]:
+def _by_activity(values: NDArray[np.float64], sizes: NDArray[np.integer]) -> list[JsonObject]:
     """Return mean recall by quartile of fold-in size; users with the same size are in the same group."""
     quartiles = np.quantile(sizes, np.arange(1, USER_GROUPS) / USER_GROUPS, method="inverted_cdf")
     group = np.searchsorted(quartiles, sizes, side="left")

@@ -75,7 +75,7 @@ class Fit:
         if by_epochs:
             more = {"folder": self.folder, "resume": self.resume, "overwrite": self.overwrite, "on_step": on_step}
             more |= {} if self.start is None else {"start": self.start}
-            more["across"] = self.across
+            more |= {} if self.across is None else {"across": self.across}
             more["on_epoch"] = None if on_epoch is None else lambda report: on_epoch(report.to_dict())
         began = time.perf_counter()
         model.fit(**self.inputs, validation=self.validation, **more)

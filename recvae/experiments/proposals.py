@@ -45,7 +45,7 @@ def propose(study: Study) -> "optuna.Trial":
     return search.ask(distributions)
 
 
-def _method(seed: int | None) -> dict[str, Any]:
+def _method(seed: int | None) -> JsonObject:
     """Return the arguments of Optuna's studies: TPE and the median rule. Without a seed, for several processes."""
     import optuna
 

@@ -162,11 +162,12 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, outputs) from (B, inputs)."""
         if not torch.is_grad_enabled():
-            if len(input) == 1:
-                if self.columns is not None and not rounding():
+            held = self.blocks is not None or self.columns is not None
+            if held and not rounding():  # first of all: a graph that is traced reads no number of users
+                if len(input) == 1 and self.columns is not None:
                     return product_of_columns(input, self.columns, self.bias)
-            elif self.blocks is not None and not rounding():
-                return product_of_blocks(input, self.blocks, self.bias)
+                if len(input) > 1 and self.blocks is not None:
+                    return product_of_blocks(input, self.blocks, self.bias)
             return product(input, self.weight, self.bias)
         out: Tensor = _Linear.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch ships it without types
         return out

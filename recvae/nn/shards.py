@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class Shard(ABC):
     def __len__(self) -> int:
         return len(self.columns)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Shard":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Shard":
         return self  # a copied layer has the same items and the same other processes
 
     @cached_property

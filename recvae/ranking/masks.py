@@ -1,6 +1,6 @@
 """The items that a query's rules admit, as masks of the catalogue, and scores under them, in NumPy."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ def keep_admissible(block: NDArray[np.float32], query: Query, item_tags: Rows | 
         _fill(block, mask, -np.inf)
 
 
-def _fill(block: NDArray[Any], mask: Mask, value: float | bool) -> None:
+def _fill(block: NDArray[np.bool_] | NDArray[np.float32], mask: Mask, value: float | bool) -> None:
     """Set ``block`` to ``value`` where ``mask`` has an entry."""
     if isinstance(mask, np.ndarray):
         block[:, mask] = value

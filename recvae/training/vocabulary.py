@@ -90,7 +90,7 @@ class Vocabulary:
         """The tags of the items: rows of ones (n_items, T), whose columns are as in :attr:`tag_names`."""
         return encoded(self.tags, self.tag_names, TAGS)
 
-    def tagged_with(self, tags: "Sequence[int] | NDArray[np.integer[Any]]") -> "NDArray[np.int64]":
+    def tagged_with(self, tags: "Sequence[int] | NDArray[np.integer]") -> "NDArray[np.int64]":
         """Return the columns of the items that have one of ``tags``, columns of :attr:`tag_table`; ascending int64."""
         return np.unique(self.tag_table.by_column[tags].indices)
 
@@ -120,7 +120,7 @@ class Vocabulary:
 
     def encode_mask(
         self, name: str, named: Iterable[str] | Iterable[Iterable[str]]
-    ) -> "tuple[NDArray[np.integer[Any]] | Rows, list[str]]":
+    ) -> "tuple[NDArray[np.integer] | Rows, list[str]]":
         """Return ``allow`` or ``deny``, as ``name`` says, in columns, and the ids that are not known.
 
         Raw item ids for all users become an array of columns, a list of them for each user rows (n, n_items).

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 from serving_models import IDS, fitted
 from serving_process import PATIENCE, problem, served
+
+from recvae import arguments
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 ASKED = {"history": IDS[:9], "k": 20, "reasons": 2}
@@ -70,10 +73,7 @@ def test_a_port_in_use_is_refused_in_a_sentence(runs, cli):
 
 
 def test_a_missing_extra_is_named_with_its_command(runs, cli, monkeypatch):
-    from importlib import util
-
-    find_spec = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda name, *more: None if name == "uvicorn" else find_spec(name, *more))
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
     answer = cli("serve", runs / "ease")
     assert answer.status == 2
     assert "The service needs uvicorn, which is not installed." in answer.err
