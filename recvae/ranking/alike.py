@@ -10,7 +10,7 @@ def cosines(vectors: Tensor, items: Tensor) -> Tensor:
     """Return the cosines of the rows ``items`` (n,) of ``vectors`` (n_items, K) with all rows, (n, n_items)."""
     vectors = vectors.detach()
     if torch.compiler.is_exporting():  # a graph reads the vectors as a model keeps them, and holds no second table
-        lengths = torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-12)
+        lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-12)
         own = vectors.index_select(0, items)
         return torch.nn.functional.linear(own, vectors) / lengths / lengths.index_select(0, items)[:, None]
     vectors = torch.nn.functional.normalize(vectors, dim=1)
