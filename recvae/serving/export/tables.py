@@ -20,7 +20,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnusedNodesPass
 from onnxscript.optimizer import fold_constants
 
 from recvae.errors import InputError
@@ -51,11 +51,17 @@ class Blocks(NamedTuple):
 
 
 def prepared(model: ir.Model) -> ir.Model:
-    """Return a graph whose products read tables as they are kept, and whose constant parts are computed."""
+    """Return a graph whose products read tables as they are kept, and whose constant parts are computed.
+
+    Equal constants and equal operations become one: onnxruntime maps each constant into memory, and runs every
+    operation, whichever outputs are asked for.
+    """
     for node in list(model.graph.all_nodes()):
         if node.op_type in ("MatMul", "Gemm") and (turned := _transposed(node.inputs[1])) is not None:
             _as_gemm(model.graph, node, turned)
     fold_constants(model, onnx_shape_inference=False, input_size_limit=1 << 62, output_size_limit=1 << 62)
+    _share_constants(model.graph)
+    CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     return model
 
@@ -90,7 +96,7 @@ def write(folder: Path, models: Mapping[str, ir.Model]) -> None:
                 assert tensor is not None
                 if tensor.nbytes <= INLINE:
                     continue
-                data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data  # no copy
+                data = _bytes(tensor)
                 digest = hashlib.sha256(data).hexdigest()
                 if digest not in places:
                     align = PAGE if len(data) >= LARGE else 64
@@ -105,7 +111,24 @@ def write(folder: Path, models: Mapping[str, ir.Model]) -> None:
         (folder / name).write_bytes(ir.to_proto(model).SerializeToString())
 
 
+def _bytes(tensor: ir.TensorProtocol) -> memoryview:
+    """Return a tensor's values as bytes, row by row; they are not copied where they are laid out so."""
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
+
+
 # --- constant parts ----------------------------------------------------------------------------------------------
+
+
+def _share_constants(graph: ir.Graph) -> None:
+    """Let equal constants be one."""
+    first: dict[tuple[ir.DataType, tuple[int, ...], str], ir.Value] = {}
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        assert tensor is not None
+        key = tensor.dtype, tuple(tensor.shape.numpy()), hashlib.sha256(_bytes(tensor)).hexdigest()
+        same = first.setdefault(key, value)
+        if same is not value:
+            ir.convenience.replace_all_uses_with(value, same)
 
 
 def _transposed(value: ir.Value | None) -> ir.Value | None:
