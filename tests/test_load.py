@@ -1,5 +1,6 @@
 """The client that loads a server, and the programs of the service under load."""
 
+import contextlib
 import json
 import math
 import subprocess
@@ -40,7 +41,8 @@ def slow_server():
                 self.send_header("Connection", "close")
                 self.close_connection = True
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(BrokenPipeError):  # the client has gone: its time was over
+                self.wfile.write(body)
 
         def log_message(self, *arguments):
             pass

@@ -56,6 +56,7 @@ def training(dataset, out, *more, model="recvae", epochs=3):
     return "train", dataset, "--out", out, "--model", model, *SMALL, "--set", f"train.epochs={epochs}", *more
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_run_that_one_process_loads(cli, dataset, tmp_path):
     status, text = torchrun(*training(dataset, tmp_path / "two", "--set", "train.checkpoint_every=5", epochs=2))
     assert status == 0, text

@@ -20,7 +20,8 @@ def storages(folder: Path) -> dict[str, str]:
     return {"journal": str(folder / "search.journal"), "sqlite": f"sqlite:///{folder}/search.db"}
 
 
-@pytest.mark.parametrize("kind", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_two_processes_share_a_study(data, tmp_path, kind):
     """Each trains some of the trials; the starting point comes once; both folders end with the trials of all."""
     command = [
