@@ -19,7 +19,7 @@ import numpy as np
 
 import recvae
 from benchmarks.harness import ITEMS, alone
-from benchmarks.speed.serving.generator import drive, post
+from benchmarks.speed.serving.generator import PATIENCE, drive, post
 from benchmarks.speed.serving.load import K
 from benchmarks.speed.serving.servers import asked, histories, recommend, saved_model, serve, server
 from benchmarks.speed.serving.verdicts import sentence, verdict
@@ -112,10 +112,10 @@ def measure(arguments: Namespace) -> dict[str, Any]:
         verdict("exit status of the server after SIGTERM", ended, at_most=0, at_least=0),
     ]
     print(*map(sentence, verdicts), *(f"{n} answers: {what}" for what, n in heard.wrong.items()), sep="\n", flush=True)
-    return {
+    return {  # a request that was never answered has a verdict, and as a time the wait for it: JSON has no infinity
         "figures": [
             alone("requests", [outcome.statuses.total()], ""), alone("rate", [rate], "/s"),
-            alone("p50", [outcome.quantile(0.5)]), alone("p99", [outcome.quantile(0.99)]),
+            *(alone(f"p{share}", [min(outcome.quantile(share / 100), PATIENCE)]) for share in (50, 99)),
             alone("refused with 503", [refused], ""), alone("from a new folder to its first answer", noticed),
             alone("resident memory", rest.tolist(), "MB"),
         ],
