@@ -134,7 +134,7 @@ MADE = {  # what is appended to which file, or put behind which text; a command 
                 "from recvae.cli.evaluate import evaluate\n",
                 "from recvae.cli.greet import greet\n",
             ),
-            ("recvae/cli/__init__.py", "for _verb in (", "greet, "),
+            ("recvae/cli/__init__.py", "_VERBS = (", "greet, "),
         ],
         "recvae greet you",
     ),
