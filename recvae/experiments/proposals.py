@@ -6,6 +6,7 @@ one of Optuna's storages, a journal file or a database: :class:`SharedSearch`.
 
 import json
 import random
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 STARTUP = 10  # trials before TPE takes over from chance
 PRUNE_FROM = 5  # complete trials, which a median needs to mean something
+PAUSES = (
+    0.2,
+    0.5,
+    1.0,
+)  # seconds before the tables of a database, which another process may be making, are tried again
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}  # of a trial, here and in Optuna
 
 
@@ -212,6 +218,24 @@ def _state(name: str) -> "optuna.trial.TrialState":
     return optuna.trial.TrialState[name]
 
 
+def _database(url: str) -> "optuna.storages.BaseStorage":
+    """Return the storage in a database, whose tables are made where there are none.
+
+    Where another process makes them at the same moment, the second one fails, and finds them there when it tries again.
+    """
+    import optuna
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    # Another process may hold SQLite's lock for a while.
+    wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for pause in PAUSES:
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=wait)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            time.sleep(pause)
+    return optuna.storages.RDBStorage(url, engine_kwargs=wait)
+
+
 def _storage(storage: str) -> "optuna.storages.BaseStorage":
     """Return one of Optuna's storages; raise :class:`InputError` where it cannot be used."""
     import optuna
@@ -224,9 +248,7 @@ def _storage(storage: str) -> "optuna.storages.BaseStorage":
             if not path.absolute().parent.is_dir():
                 raise InputError(f"There is no folder {path.parent} for the journal {path.name}. Make it.")
             return optuna.storages.JournalStorage(JournalFileBackend(storage))
-        # Another process may hold SQLite's lock for a while.
-        wait = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
-        return optuna.storages.RDBStorage(storage, engine_kwargs=wait)
+        return _database(storage)
     except (SQLAlchemyError, ImportError, OSError, ValueError, optuna.exceptions.OptunaError) as error:
         if isinstance(error, InputError):
             raise

@@ -52,6 +52,27 @@ def test_two_processes_share_a_study(data, tmp_path, kind):
         assert study.best.value == max(trial.value for trial in study.trials if trial.value is not None)
 
 
+def test_tables_that_another_process_makes_at_the_same_moment_are_found(data, tmp_path, monkeypatch):
+    """Optuna asks whether a database has tables, and makes them: of two processes that ask at once, one fails."""
+    import optuna
+    from sqlalchemy.exc import IntegrityError
+
+    failures = []
+
+    class Late(optuna.storages.RDBStorage):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
+            if not failures:
+                failures.append(
+                    IntegrityError("INSERT INTO alembic_version", {}, Exception("UNIQUE constraint failed"))
+                )
+                raise failures[0]
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Late)
+    study = tune_shared(small_plan(), data, tmp_path / "a", storages(tmp_path)["sqlite"], trials=1, device="cpu")
+    assert len(study.trials) == len(failures) == 1
+
+
 def test_a_storage_goes_on_and_holds_several_searches(data, tmp_path):
     for where in storages(tmp_path).values():
         done: list[int] = []
