@@ -5,6 +5,7 @@ The first process prints; the others are silent. Of an error, the process that h
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from recvae.errors import InputError
@@ -35,7 +36,7 @@ def join(device: str) -> "Processes | None":
     _together.append(across)
     if across.rank:
         _streams.append((sys.stdout, sys.stderr))
-        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it is open until the end
+        sys.stdout = sys.stderr = _nowhere()
     return across
 
 
@@ -48,7 +49,7 @@ def of_all(error: BaseException) -> BaseException:
     if across.speaks(error):
         _give_back()
     else:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it is open until the end
+        sys.stderr = _nowhere()
     return error
 
 
@@ -56,6 +57,11 @@ def leave() -> None:
     """Leave the other processes."""
     while _together:
         _together.pop().leave()
+
+
+def _nowhere() -> TextIO:
+    """Return a stream, open until the end, that keeps nothing."""
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _give_back() -> None:

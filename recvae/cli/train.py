@@ -273,7 +273,7 @@ def _introduction(fit: "Fit", data: "Dataset", following: str, threads: int) -> 
 
 def _more_epochs(model: "Recommender", dataset: str, run: str, epochs: int) -> str:
     """Return the advice for a run whose best epoch was its last."""
-    from recvae.training.keepers import tied_to_epochs
+    from recvae.training.resuming import tied_to_epochs
 
     more = f"--set train.epochs={2 * epochs}"
     said = f"The best epoch was the last one, so more may be better: recvae train {dataset} --out {run}"

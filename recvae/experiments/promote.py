@@ -33,7 +33,7 @@ from recvae.files.swap import one_version
 from recvae.queries import Answer, Query
 from recvae.recommender import Recommender, load
 from recvae.training import seals
-from recvae.training.run_folder import RUN, WEIGHTS, files_of, version_of
+from recvae.training.run_folder import RUN, WEIGHTS, forms_of, version_of
 
 if TYPE_CHECKING:
     from data_prep.dataset import Dataset
@@ -170,12 +170,6 @@ def same_run(one: Path, other: Path) -> bool:
     if parts != _parts(other):
         return False
     return all(is_folder or filecmp.cmp(one / part, other / part, shallow=False) for part, is_folder in parts)
-
-
-def forms_of(run: Path) -> seals.Forms:
-    """Return the digests of a run's files: those of its seal, or of the files themselves where it has none."""
-    forms = seals.read_seal(run)
-    return seals.found(run, files_of(run)) if forms is None else forms
 
 
 def put_copy(run: Path, place: Path, forms: seals.Forms) -> None:

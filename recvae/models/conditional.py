@@ -116,7 +116,7 @@ class ConditionalVAENetwork(MultVAENetwork):
         return logits if batch.conditions is None else logits + self._asked(batch, logits) @ self.of_items[items].T
 
     def item_vectors(self) -> Tensor:
-        own = MultVAENetwork.item_vectors(self)
+        own = super().item_vectors()
         return torch.cat((own, self.of_items), dim=1) if self.n_conditions else own
 
     def user_vectors(self, batch: Batch) -> Tensor:
@@ -167,9 +167,6 @@ class ConditionalVAENetwork(MultVAENetwork):
             conditions.scatter_(1, of_users, kept[:, None].to(conditions.dtype).expand(of_users.shape))
         given = replace(batch, conditions=conditions[:, :-1].contiguous())
         return given, given.with_values(values)
-
-    def parts(self) -> dict[str, int]:
-        return {**super().parts(), **({"of_items": 0} if self.n_conditions else {})}
 
     def _asked(self, batch: Batch, like: Tensor) -> Tensor:
         """Return a batch's conditions as inputs of the last layer, (B, C)."""

@@ -212,13 +212,14 @@ class NeuralRecommender(Recommender):
         return self.network.logits(self.batch(histories, *conditions))
 
     def scores_of(self, batch: Batch) -> Tensor:
-        return self.network.logits(batch if self.weighted else batch.of_ones())
+        return self.network.logits(self._as_read(batch))
 
     def vectors(self) -> Vectors:
-        return Vectors(
-            self.network.item_vectors(),
-            lambda batch: self.network.user_vectors(batch if self.weighted else batch.of_ones()),
-        )
+        return Vectors(self.network.item_vectors(), lambda batch: self.network.user_vectors(self._as_read(batch)))
+
+    def _as_read(self, batch: Batch) -> Batch:
+        """Return a batch of histories as the network reads it: its values are 1 where they are no weights."""
+        return batch if self.weighted else batch.of_ones()
 
     def scores_at(self, histories: csr_array, items: Tensor, *conditions: csr_array) -> Tensor:
         return self.network.logits_at(self.batch(histories, *conditions).sharing(), items.to(self.device))
@@ -247,7 +248,7 @@ class NeuralRecommender(Recommender):
             self.shard = across.shard(self.n_items)
             self.load_tensors({})
             tensors.update(self.network.state_dict())
-            parts.update(self.network.parts())
+            parts.update(self.network.item_axes())
             return whole
 
         def take(name: str, rows: Tensor, start: int) -> None:

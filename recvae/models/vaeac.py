@@ -31,14 +31,13 @@ from recvae.matrices import Matrix, canonical, entries_of
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch
 from recvae.nn.densities import LOG_2PI, drawn, gaussian_log_density, kl_gaussians, log_hyperprior
-from recvae.nn.layers import ClickLinear, Linear, init_xavier, linear
+from recvae.nn.layers import Linear, click_linear, init_xavier, linear
 from recvae.nn.likelihoods import multinomial_log_likelihood, scores_at
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
+from recvae.nn.rating_offsets import Offsets
 from recvae.options import WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
-
-TURNS = 20  # alternations in which the offsets of items and of users are fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +93,12 @@ class VAEACNetwork(Network):
         g = torch.Generator().manual_seed(seed)
         width, k = options.hidden, options.latent
 
-        def entries() -> ClickLinear:
-            layer = ClickLinear(n_items, width)
-            init_xavier(layer.weight, layer.bias, n_items, g)
-            return layer
+        def entries(number: int) -> nn.ModuleList:
+            return nn.ModuleList(click_linear(n_items, width, init_xavier, g) for _ in range(number))
 
-        self.prior_inputs = nn.ModuleList(entries() for _ in range(1 + self.has_values))
+        self.prior_inputs = entries(1 + self.has_values)
         self.prior_head = linear(width, 2 * k, init_xavier, g)
-        self.proposal_inputs = nn.ModuleList(entries() for _ in range(2 + self.has_values))
+        self.proposal_inputs = entries(2 + self.has_values)
         self.proposal_head = linear(width, 2 * k, init_xavier, g)
         self.of_code = linear(k, width, init_xavier, g)
         self.of_observed = linear(width, width, init_xavier, g)
@@ -127,42 +124,23 @@ class VAEACNetwork(Network):
     def l2(self) -> dict[str, float]:
         return self.l2_of_matrices(self.options.l2)
 
+    @property
+    def offsets(self) -> Offsets:
+        return Offsets(self.mean, self.item_offset, self.options.damping)
+
     @torch.no_grad()
     def set_offsets(self, batch: Batch) -> None:
-        """Set mean, item offsets and the noise's first variance from one batch of all training ratings.
-
-        The offsets minimise the squared error plus ``damping`` times their squares, items and users by turns.
-        """
-        counts = torch.bincount(batch.columns, minlength=self.n_items) + self.options.damping
-        every = torch.ones_like(batch.values)
-        self.mean.copy_(batch.values.mean())
-        self.item_offset.zero_()
-        for _ in range(TURNS):
-            left = self.residuals(batch, every) + self.item_offset[batch.columns]
-            _, left, ends = replace(batch, values=left).by_item  # summed in a fixed order
-            sums = torch.segment_reduce(left, "sum", lengths=ends.diff(), initial=0.0, unsafe=True)
-            self.item_offset.copy_(sums / counts)
+        """Set mean, item offsets and the noise's first variance from one batch of all training ratings."""
+        self.offsets.fit(batch)
         if self.options.likelihood == "gaussian":
-            self.log_noise.copy_(self.residuals(batch, every).square().mean().clamp(min=1e-4).log())
+            left = self.offsets.residuals(batch, torch.ones_like(batch.values))
+            self.log_noise.copy_(left.square().mean().clamp(min=1e-4).log())
 
     # --- inputs from a batch; seen (N,) is 1 for an observed entry and 0 for a hidden one -----------------------------
 
-    def user_offset(self, batch: Batch, seen: Tensor) -> Tensor:
-        """Return the damped mean of the observed ratings less mean and item offset, (B,)."""
-        left = batch.values - self.mean - self.item_offset[batch.columns]
-        return batch.row_sum(seen * left) / (batch.row_sum(seen) + self.options.damping)
-
-    def offsets(self, rows: Tensor, columns: Tensor, of_users: Tensor) -> Tensor:
-        """Return mean + item offset + user offset of entries, (M,)."""
-        return self.mean + self.item_offset[columns] + of_users[rows]
-
-    def residuals(self, batch: Batch, seen: Tensor) -> Tensor:
-        """Return the residuals of all ratings, (N,); a user's offset is of the observed ratings alone."""
-        return batch.values - self.offsets(batch.rows, batch.columns, self.user_offset(batch, seen))
-
     def values(self, batch: Batch, seen: Tensor) -> Tensor:
         """Return the values that are inputs of the networks, (N,)."""
-        return self.residuals(batch, seen) if self.options.ratings else batch.values
+        return self.offsets.residuals(batch, seen) if self.options.ratings else batch.values
 
     def observed(self, batch: Batch, seen: Tensor) -> Tensor:
         """Return the prior network's hidden layer, (B, H), from the observed entries."""
@@ -194,7 +172,7 @@ class VAEACNetwork(Network):
             liked = (batch.values >= o.liked_from).to(hidden) if o.ratings else batch.values
             target = replace(batch, values=hidden * liked)
             return multinomial_log_likelihood(code, last.weight, last.bias, target, last.memory)
-        errors = self.residuals(batch, seen) - scores_at(code, last.weight, last.bias, batch)
+        errors = self.offsets.residuals(batch, seen) - scores_at(code, last.weight, last.bias, batch)
         log_densities = -0.5 * (errors.square() * torch.exp(-self.log_noise) + self.log_noise + LOG_2PI)
         return batch.row_sum(hidden * log_densities)
 
@@ -234,29 +212,25 @@ class VAEACNetwork(Network):
     def _rated(self, logits: Tensor, batch: Batch, items: Tensor | slice) -> Tensor:
         if self.options.likelihood == "multinomial":
             return logits
-        of_users = self.user_offset(batch, torch.ones_like(batch.values))
-        return logits + (self.mean + self.item_offset[items]) + of_users[:, None]
+        return logits + (self.mean + self.item_offset[items]) + self.offsets.of_users(batch)[:, None]
 
     def item_vectors(self) -> Tensor:
         """Return the last layer's weights and biases, and of ratings a 1 for the user's offset."""
-        weight, bias = self.last.weight, self.last.bias
         if self.options.likelihood == "multinomial":
-            return torch.cat((weight, bias[:, None]), dim=1)
-        offset = bias + self.mean + self.item_offset
-        return torch.cat((weight, offset[:, None], torch.ones_like(offset)[:, None]), dim=1)
+            return super().item_vectors()
+        offset = self.last.bias + self.mean + self.item_offset
+        return torch.cat((self.last.weight, offset[:, None], torch.ones_like(offset)[:, None]), dim=1)
 
     def user_vectors(self, batch: Batch) -> Tensor:
         own = super().user_vectors(batch)
         if self.options.likelihood == "multinomial":
             return own
-        of_users = self.user_offset(batch, torch.ones_like(batch.values))
-        return torch.cat((own, of_users[:, None]), dim=1)
+        return torch.cat((own, self.offsets.of_users(batch)[:, None]), dim=1)
 
     def expected(self, batch: Batch, where: Batch, code: Tensor) -> Tensor:
         """Return the expected ratings, (M,), of the entries of ``where``, the same users, from ``code`` (B, H)."""
-        of_users = self.user_offset(batch, torch.ones_like(batch.values))
         left = scores_at(code, self.last.weight, self.last.bias, where)
-        return self.offsets(where.rows, where.columns, of_users) + left
+        return self.offsets.at(where.rows, where.columns, self.offsets.of_users(batch)) + left
 
     # --- for diagnosis: the model with nothing observed, whose prior is the same for all users ------------------------
 

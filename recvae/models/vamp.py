@@ -19,12 +19,13 @@ from recvae.errors import InputError
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
 from recvae.nn.densities import drawn, gaussian_log_density, log_density_of_draw
-from recvae.nn.layers import ClickLinear, Linear, linear
+from recvae.nn.layers import ALL_HERE, ClickLinear, Linear, Parts, click_linear, linear
 from recvae.nn.likelihoods import LikelihoodOptions, likelihood
 from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.priors import PRIORS, Density, Prior, PriorOptions
 from recvae.nn.schedules import RAMPS, RampOptions, annealed_beta
+from recvae.nn.shards import draw
 from recvae.options import DEEPEST, WIDEST, Between, OfEveryModel, OneOf, option, takes
 from recvae.training.loop import TrainOptions
 
@@ -124,9 +125,7 @@ class VampVAENetwork(Network):
         width, k = _width(options), options.latent
 
         def clicks() -> ClickLinear:
-            layer = ClickLinear(n_items, width)
-            init_he(layer.weight, layer.bias, n_items, g)
-            return layer
+            return click_linear(n_items, width, init_he, g)
 
         def code() -> Linear:
             return linear(k, width, init_he, g)
@@ -257,12 +256,11 @@ class VampVAENetwork(Network):
 
 
 @torch.no_grad()
-def init_he(weight: Tensor, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
+def init_he(weight: Tensor, bias: Tensor, fan_in: int, g: torch.Generator, parts: Parts = ALL_HERE) -> None:
     """Weights normal with variance 2 / fan_in, biases uniform in +-1 / sqrt(fan_in) (Kim and Suh's program)."""
-    if weight.is_meta:
-        return
-    weight.normal_(0.0, math.sqrt(2 / fan_in), generator=generator)
-    bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+    deviation, bound = math.sqrt(2 / fan_in), fan_in**-0.5
+    draw(weight, lambda whole: whole.normal_(0.0, deviation, generator=g), parts.of_weight)
+    draw(bias, lambda whole: whole.uniform_(-bound, bound, generator=g), parts.of_bias)
 
 
 def _width(options: VampVAEOptions) -> int:

@@ -1,9 +1,9 @@
 """Sparse click matrices on the device, and batches of their rows.
 
 The CSR lives on the device once, or stays in the mapped files of a dataset folder, of which a batch copies its rows
-alone. A pass over the users is a permutation made there; a batch is gathered rows, kept
-sparse for a sparse first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever
-made, and no step waits for the device: the number of clicks in every batch is read once a pass.
+alone. A pass over the users is a permutation made on the device; a batch is gathered rows, kept sparse for a sparse
+first layer or scattered into a dense buffer that is reused. Nothing of size users x items is ever made, and no step
+waits for the device: the number of clicks in every batch is read once a pass.
 """
 
 import copy
@@ -35,8 +35,8 @@ class Batch:
     ``shared``: the items (U,) that the users have, ascending, and the place among them of each click's (N,), where most
     users have most of them; None elsewhere.
     ``conditions`` (B, C) float32, 0 or 1: the conditions of a ranking, for a model that has conditions, or None.
-    ``whole``: where these are the clicks on one process's items alone, all that is known of the others; I and the
-    columns are those of the items here, and sums over a user's clicks are those over all items. None elsewhere.
+    ``whole``: where these are the clicks on one process's items alone, the facts about the clicks on all items; I and
+    the columns are those of the items here, and sums over a user's clicks are those over all items. None elsewhere.
     ``of_norm_1`` (N,) float32: the result of :meth:`normalised` where it is known already.
     """
 

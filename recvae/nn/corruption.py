@@ -77,9 +77,8 @@ def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> 
     lengths = (batch.lengths if whole is None else whole.lengths).to(values.dtype)
     hit = (rate * lengths / (n_items - lengths)).clamp_(max=1.0)  # r, of each user
     means = torch.minimum(-n_items * torch.log1p(-hit), MOST_THROWN * lengths)
-    n_throws = (
-        ROOM * (len(values) if whole is None else whole.n_clicks) + 64
-    )  # at least nine standard deviations above the mean of any batch
+    n_clicks = len(values) if whole is None else whole.n_clicks
+    n_throws = ROOM * n_clicks + 64  # at least nine standard deviations above the mean of any batch
     place = torch.arange(n_throws, device=values.device)
     # The value n_users marks a throw beyond the total.
     users = torch.searchsorted(noise.counts(means).long().cumsum_(0), place, right=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -154,8 +155,9 @@ class Linear(nn.Linear):
         self.columns: NDArray[np.float32] | None = None
 
     def hold(self) -> None:
-        """Take memory for two more copies of the weight, one for products with a single row and one for those with
-        several: answers are faster. The weight may not change from now on.
+        """Take memory for two more copies of the weight, with which answers are faster; it may not change from now on.
+
+        One copy is for products with a single row, the other for products with several.
         """
         self.blocks, self.columns = blocks_of(self.weight), columns_of(self.weight)
 
@@ -193,15 +195,21 @@ class _Linear(torch.autograd.Function):
         )
 
 
-Init = Callable[..., None]
-"""Draws a layer's parameters in place: (weight, bias, fan_in, generator).
+class Parts(NamedTuple):
+    """The parts of the items along the rows of a layer's weight and along its bias; None where all of it is here."""
 
-Where only a part of the items is here, the part of the weight follows, and that of the bias if its values are items'.
-"""
+    of_weight: Shard | None = None
+    of_bias: Shard | None = None
+
+
+ALL_HERE = Parts()
+
+Init = Callable[[Tensor, Tensor, int, torch.Generator, Parts], None]
+"""Draws a layer's parameters in place: (weight, bias, fan_in, generator, parts)."""
 
 
 def linear(inputs: int, outputs: Items, init: Init, g: torch.Generator) -> Linear:
-    """Return a Linear layer initialised by ``init(weight, bias, fan_in, generator)``, also to a part of the items.
+    """Return a Linear layer, also to a part of the items, initialised by ``init``.
 
     Where torch's default device is 'meta', tensors have no values and nothing is initialised.
     """
@@ -210,52 +218,30 @@ def linear(inputs: int, outputs: Items, init: Init, g: torch.Generator) -> Linea
         layer = Linear(inputs, items_here(outputs))
     layer.to_empty(device="meta" if here.type == "meta" else "cpu")
     shard = shard_of(outputs)
-    init(layer.weight, layer.bias, inputs, g, *([] if shard is None else [shard, shard]))
+    init(layer.weight, layer.bias, inputs, g, Parts(shard, shard))
     return layer
 
 
 def click_linear(items: Items, width: int, init: Init, g: torch.Generator) -> ClickLinear:
     """Return a ClickLinear layer initialised by ``init``."""
     layer = ClickLinear(items, width)
-    init(layer.weight, layer.bias, all_items(items), g, shard_of(items))
+    init(layer.weight, layer.bias, all_items(items), g, Parts(of_weight=shard_of(items)))
     return layer
 
 
 @torch.no_grad()
-def init_xavier(
-    weight: Tensor,
-    bias: Tensor,
-    fan_in: int,
-    generator: torch.Generator,
-    shard_of_weight: Shard | None = None,
-    shard_of_bias: Shard | None = None,
-) -> None:
+def init_xavier(weight: Tensor, bias: Tensor, fan_in: int, g: torch.Generator, parts: Parts = ALL_HERE) -> None:
     """Xavier uniform weights, biases truncated normal with standard deviation 0.001 (Liang et al. 2018)."""
     del fan_in
-    if weight.is_meta:
-        return
-    rows = len(weight) if shard_of_weight is None else shard_of_weight.n_items
+    rows = len(weight) if parts.of_weight is None else parts.of_weight.n_items
     bound = math.sqrt(3.0) * math.sqrt(2.0 / (rows + weight.shape[1]))
-    draw(weight, lambda whole: whole.uniform_(-bound, bound, generator=generator), shard_of_weight)
-    draw(
-        bias,
-        lambda whole: nn.init.trunc_normal_(whole, std=0.001, a=-0.002, b=0.002, generator=generator),
-        shard_of_bias,
-    )
+    draw(weight, lambda whole: whole.uniform_(-bound, bound, generator=g), parts.of_weight)
+    draw(bias, lambda whole: nn.init.trunc_normal_(whole, std=0.001, a=-0.002, b=0.002, generator=g), parts.of_bias)
 
 
 @torch.no_grad()
-def init_fan_in(
-    weight: Tensor,
-    bias: Tensor,
-    fan_in: int,
-    generator: torch.Generator,
-    shard_of_weight: Shard | None = None,
-    shard_of_bias: Shard | None = None,
-) -> None:
+def init_fan_in(weight: Tensor, bias: Tensor, fan_in: int, g: torch.Generator, parts: Parts = ALL_HERE) -> None:
     """Uniform in +-1 / sqrt(fan_in), weights and biases: torch's default for a Linear layer (RecVAE's program)."""
-    if weight.is_meta:
-        return
     bound = fan_in**-0.5
-    draw(weight, lambda whole: whole.uniform_(-bound, bound, generator=generator), shard_of_weight)
-    draw(bias, lambda whole: whole.uniform_(-bound, bound, generator=generator), shard_of_bias)
+    draw(weight, lambda whole: whole.uniform_(-bound, bound, generator=g), parts.of_weight)
+    draw(bias, lambda whole: whole.uniform_(-bound, bound, generator=g), parts.of_bias)

@@ -152,11 +152,11 @@ class Network(nn.Module, ABC):
         return self
 
     def prior_state(self) -> dict[str, Tensor]:
-        """Return what the prior has kept of the encoder at its last update, to go on within a phase."""
+        """Return the tensors that the prior keeps of the encoder since its last update, to go on within a phase."""
         return self.latent_prior.state(self.prior_encoder)
 
     def restore_prior(self, tensors: Mapping[str, Tensor]) -> None:
-        """Give the prior what :meth:`prior_state` returned."""
+        """Give the prior back the tensors that :meth:`prior_state` returned."""
         self.latent_prior.restore(self.prior_encoder, tensors)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -181,7 +181,8 @@ class Network(nn.Module, ABC):
         """Return the axis of the items in each parameter that has one, by the parameter's name.
 
         Here of the first layers on clicks, the last layer and the VampPrior's pseudo-inputs; a network with others adds
-        them. A warm start matches these parameters by item id.
+        them. A warm start matches these parameters by item id. Where a process has a part of the items, it has a part
+        of these parameters, and all of the others.
         """
         axes: dict[str, int] = {}
         for name, module in self.named_modules():
@@ -194,19 +195,6 @@ class Network(nn.Module, ABC):
     def begin_phase(self, phase: str, epoch: int, clicks: Clicks, batch_size: int) -> None:
         """Prepare a phase; called before its first pass, with ``epoch`` counted from 0."""
         del phase, epoch, clicks, batch_size
-
-    def parts(self) -> dict[str, int]:
-        """Return the parameters with one row or column per item, by name: the dimension of the items in each.
-
-        Where a process has a part of the items, it has a part of these parameters, and all of the others.
-        """
-        found = {name: 1 for name, _ in self.named_parameters() if name == "pseudo_inputs"}
-        for name, module in self.named_modules():
-            if isinstance(module, ClickLinear) or module is self.output:
-                found[f"{name}.weight"] = 0
-            if module is self.output:
-                found[f"{name}.bias"] = 0
-        return found
 
     def release(self) -> None:
         """Free the memory that only training needs."""
@@ -223,7 +211,7 @@ class Network(nn.Module, ABC):
 
 
 def _no_vectors(network: Network) -> Tensor:
-    """Raise :class:`InputError`: what a network adds to the last layer's output may be no inner product."""
+    """Raise :class:`InputError`: the terms that a network adds to its last layer's output may be no inner product."""
     raise InputError(
         "The scores of this model are more than the output of its last layer, and no inner products of a user's vector "
         "and an item's, so that an index of vectors cannot find its lists. Export without vectors."

@@ -79,12 +79,12 @@ class Prior(ABC):
         del encoder, clicks, batch_size, trained, current
 
     def state(self, encoder: Encoder) -> dict[str, Tensor]:
-        """Return what :meth:`update` has kept of ``encoder``, by name, beside the encoder itself."""
+        """Return the tensors that :meth:`update` has kept of ``encoder``, by name, beside the encoder's own."""
         del encoder
         return {}
 
     def restore(self, encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what :meth:`state` returned."""
+        """Take back the tensors that :meth:`state` returned."""
         del encoder, tensors
 
     def kept_posterior(self, batch: Batch) -> Gaussian | None:
@@ -129,7 +129,7 @@ class Composite(Prior):
         self.latent = latent
         self.table: Tensor | None = None
         self.old_encoder: Encoder | None = None
-        self.is_copy = False  # whether the old encoder is a copy, and not the encoder itself
+        self.copied: FrozenEncoder | None = None  # the old encoder where it is a copy, and not the encoder itself
 
     def density(self, batch: Batch, encoder: RowEncoder, noise: Noise | None = None) -> Density:
         """Return log p(z_k | x), per dimension."""
@@ -151,7 +151,8 @@ class Composite(Prior):
         """
         if len(clicks) * 2 * self.latent > TABLE_VALUES:
             self.table = None
-            self.old_encoder, self.is_copy = encoder.frozen() if trained else encoder, trained
+            self.copied = encoder.frozen() if trained else None
+            self.old_encoder = encoder if self.copied is None else self.copied
             return
         if current and self.table is not None:
             return
@@ -175,26 +176,22 @@ class Composite(Prior):
         """Return the table, or the copy of the encoder."""
         if self.table is not None:
             return {"table": self.table}
-        if not self.is_copy:
+        if self.copied is None:
             return {}
-        assert self.old_encoder is not None
-        copied: FrozenEncoder = self.old_encoder  # type: ignore[assignment]  # what update has put there
-        return {f"old.{name}": value for name, value in copied.state_dict().items()}
+        return {f"old.{name}": value for name, value in self.copied.state_dict().items()}
 
     def restore(self, encoder: Encoder, tensors: Mapping[str, Tensor]) -> None:
         """Take back the table, or make the copy of the encoder again."""
-        self.table, self.old_encoder, self.is_copy = tensors.get("table"), None, False
+        self.table, self.old_encoder, self.copied = tensors.get("table"), None, None
         if self.table is None and tensors:
-            old = encoder.frozen()
-            old.load_state_dict({name.removeprefix("old."): value for name, value in tensors.items()})
-            self.old_encoder, self.is_copy = old, True
+            self.old_encoder = self.copied = encoder.frozen()
+            self.copied.load_state_dict({name.removeprefix("old."): value for name, value in tensors.items()})
         elif self.table is None:
             self.old_encoder = encoder
 
     def release(self) -> None:
         """Free the old posterior."""
-        self.table = self.old_encoder = None
-        self.is_copy = False
+        self.table = self.old_encoder = self.copied = None
 
 
 class VampPrior(Prior):

@@ -28,7 +28,9 @@ from recvae.training.tensor_files import Blocks, Facts
 from recvae.training.tensors import Expected
 
 _FOLDERS = "held-*"
-TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.uint8)}
+_TYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.uint8)
+}
 
 
 class HeldFolder:
@@ -71,9 +73,9 @@ class HeldFolder:
             )
         state_folder = home / "resume" / held["folder"]
         self._check(state_folder, held["files"])
-        dims = _dims(held["tensors"], self.model.network.parts())
+        dims = _dims(held["tensors"], self.model.network.item_axes())
         tensors = {
-            name: torch.zeros(self._local_shape(shape, dims.get(name)), dtype=TYPES[dtype], device=self.across.device)
+            name: torch.zeros(self._local_shape(shape, dims.get(name)), dtype=_TYPES[dtype], device=self.across.device)
             for name, (shape, dtype) in held["tensors"].items()
         }
         self.across.load(state_folder, tensors, self.shard, dims)
@@ -106,7 +108,7 @@ class HeldFolder:
 
     def _blocks(self, name: str) -> Iterator[Tensor]:
         tensor = self.model.tensors()[name]
-        return self.shard.rows_in_order(tensor, self.model.network.parts().get(name))
+        return self.shard.rows_in_order(tensor, self.model.network.item_axes().get(name))
 
     def keep_state(self, state: TrainState, report: EpochReport | None) -> None:
         """Write the state from which training goes on, and after an epoch the metrics; ``report`` is None within one.
@@ -120,7 +122,7 @@ class HeldFolder:
             return lead.begin_state()
 
         folder = across.lead(place)
-        dims = _dims(state.tensors, self.model.network.parts())
+        dims = _dims(state.tensors, self.model.network.item_axes())
         across.save(folder, state.tensors, self.shard, dims)
         files = sorted(path.name for path in folder.iterdir())
         digests: dict[str, str] = {}
@@ -195,7 +197,7 @@ class _Lead(InFolder):
         run_folder.stream_best(self.home, self.model.run(), forms, self.blocks, self.model.facts())
 
     def _shape(self, name: str, tensor: Tensor) -> tuple[int, ...]:
-        dim = self.model.network.parts().get(name)
+        dim = self.model.network.item_axes().get(name)
         return tuple(self.model.network.n_items if place == dim else size for place, size in enumerate(tensor.shape))
 
     def _nothing_kept(self) -> bool:

@@ -1,6 +1,5 @@
 """Where a training run keeps its best weights: in memory, or in a run folder that survives a kill at any moment."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,13 +8,12 @@ from typing import ClassVar, Protocol
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.config import RunConfig, run_config
-from recvae.errors import ConfigError, FormatError, InputError, WorkError
-from recvae.files import Document, JsonObject, refuse_existing, writing
+from recvae.config import RunConfig
+from recvae.errors import InputError, WorkError
+from recvae.files import JsonObject, refuse_existing, writing
 from recvae.files.swap import clear_inside, clear_replaced, failure, next_of, put, recover, remove, target
-from recvae.matrices import pieces_of
 from recvae.nn.network import Network
-from recvae.training import run_folder, seals, versions
+from recvae.training import resuming, run_folder, seals
 from recvae.training.fixed import Fixed
 from recvae.training.loop import EpochReport, TrainOptions, TrainState, is_scheduled
 from recvae.training.records import Later, Run, Started
@@ -104,7 +102,7 @@ class InFolder:
         self.model, self.folder = model, target(folder)
         self.home = self.folder  # the folder that holds the files at present
         self.resume, self.overwrite = resume, overwrite
-        self.clicks = _fingerprint(matrix, weighted=model.weighted, given=model.given())
+        self.clicks = resuming.fingerprint(matrix, weighted=model.weighted, given=model.given())
         self.rows: list[JsonObject] = []
         self.has_weights = False
         self.new = self.begun = False  # whether this call made the files in ``home``; whether it has begun
@@ -144,9 +142,10 @@ class InFolder:
         Raises :class:`InputError` where the run has other settings, other clicks or more epochs.
         """
         run = run_folder.read_run(self.home)
-        self._same_settings(run)
+        resuming.check_settings(self.model.run(), run, self.folder, self.home / run_folder.RUN)
         found = self._read_state()
-        self._same_start(run, begun=found is not None)
+        resuming.check_start(self.model.start, run.start, self.folder, begun=found is not None)
+        self.model.start = run.start
         if found is None:
             return None
         state, facts = found
@@ -164,7 +163,7 @@ class InFolder:
         self._note(state)
         self.model.versions, self.model.resumed = run.versions, run.resumed
         if not self.finished:
-            self.model.resumed = _later(run, done)
+            self.model.resumed = resuming.later(run, done)
             if self.rows:
                 self._forget_extra(state)
         return state
@@ -314,59 +313,6 @@ class InFolder:
         run_folder.remove_aside(self.folder)
         return tensors, facts
 
-    def _same_start(self, run: Run, *, begun: bool) -> None:
-        """Take over the record of the run's warm start; raise where another one is asked for, or one is missing.
-
-        A run that has ``begun``, with an epoch or more, goes on from its own state and needs its start no more.
-        """
-        ours, theirs = self.model.start, run.start
-        if ours is None and theirs is not None and not begun:
-            raise InputError(
-                f"{self.folder} is to start from the run of version {theirs.version} and has no epoch yet; name that "
-                "run again (--warm-start)."
-            )
-        if ours is not None and ours != theirs:
-            began = f"from the run of version {theirs.version}" if theirs else "without a warm start"
-            raise InputError(
-                f"{self.folder} began {began}, and not from the one named, of version {ours.version}. Leave the warm "
-                "start out to go on, or train into another folder."
-            )
-        self.model.start = theirs
-
-    def _same_settings(self, run: Run) -> None:
-        """Raise unless the run has the model's settings and items; more epochs are allowed if no schedule changes."""
-        ours = self.model.run()
-        if run.model != ours.model:
-            raise InputError(f"{self.folder} holds a '{run.model}' run; resume=True needs the same model.")
-        try:
-            config = run_config(run.config).to_dict()  # options that the run does not know have their defaults
-        except ConfigError as error:
-            raise FormatError(
-                f"{self.folder / run_folder.RUN} was altered, or is another version's. {error}"
-            ) from error
-        theirs, mine = (_flat({"config": c, "dataset": r.dataset}) for c, r in ((config, run), (ours.config, ours)))
-        free = {"config.train.epochs", "config.train.checkpoint_every"}
-        if "refit" not in run.dataset:
-            free.add("config.train.stop_after")
-        keys = sorted({*theirs, *mine} - free)
-        changed = [key for key in keys if theirs.get(key) != mine.get(key)]
-        settings = [key for key in changed if key.startswith("config.")]
-        if settings:
-            was = ", ".join(f"{key.removeprefix('config.')}={theirs.get(key)}" for key in settings)
-            raise InputError(f"{self.folder} was trained with {was}; resume=True needs the same settings.")
-        tied = tied_to_epochs(ours.config)
-        epochs = theirs.get("config.train.epochs")
-        if tied and epochs != mine.get("config.train.epochs"):
-            raise InputError(
-                f"{self.folder} has a schedule over its {epochs} epochs ({tied[0]}), so resume=True cannot change "
-                f"their number. Train again, or with another {tied[0]}."
-            )
-        if changed == ["dataset.validation_metric"]:
-            metric = theirs.get("dataset.validation_metric")
-            raise InputError(f"{self.folder} was validated by {metric}; resume=True needs --metric {metric}.")
-        if run.vocabulary != ours.vocabulary or changed:
-            raise InputError(f"{self.folder} was trained on another dataset; resume=True needs the same one.")
-
 
 def under_way(folder: Path) -> Path:
     """Return the folder of the run that was begun last: ``folder``, or a hidden one beside it while it has no weights.
@@ -378,45 +324,7 @@ def under_way(folder: Path) -> Path:
     return begun if all((place / run_folder.RUN).is_file() for place in (folder, begun)) else folder
 
 
-def tied_to_epochs(config: Document) -> list[str]:
-    """Return the options whose schedule depends on the number of epochs: with more, every epoch would be another."""
-    schedules = {"model.anneal": ("share", "cyclical"), "train.decay": ("cosine",)}
-    values = _flat(config)
-    return [key for key, long in schedules.items() if values.get(key) in long]
-
-
-def _later(run: Run, done: int) -> tuple[Later, ...]:
-    """Return the changes of versions during a run, this process's included."""
-    later = tuple(part for part in run.resumed if part.epoch <= done)
-    now = versions.versions()
-    before = later[-1].versions if later else run.versions
-    return later if now == before else (*later, Later(epoch=done + 1, versions=now))
-
-
 def note_best(model: Trained, report: EpochReport) -> None:
     """Set the model's best epoch and its score."""
     model.best_epoch = report.epoch
     model.metrics = {} if report.score is None else {"validation": report.score}
-
-
-def _fingerprint(matrix: csr_array, *, weighted: bool, given: Iterable[bytes]) -> str:
-    """Return a digest of a canonical CSR, with its values only if ``weighted``, and of further data."""
-    digest = hashlib.sha256(repr((matrix.shape, matrix.nnz)).encode())
-    for array, kind in ((matrix.indptr, "<i8"), (matrix.indices, "<i4"), (matrix.data, "<f8")):
-        if weighted or array is not matrix.data:
-            for piece in pieces_of(array):
-                digest.update(array[piece].astype(kind).data)
-    for part in given:
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _flat(config: Document) -> JsonObject:
-    """Return nested values by dotted name, tuples as lists as in JSON."""
-    flat: JsonObject = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
-        else:
-            flat[key] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -88,12 +88,16 @@ def files_of(folder: Path) -> tuple[str, ...]:
     return (*FILES, HELD, *sorted(path.name for path in folder.glob(FIXED_FILES)))
 
 
+def forms_of(folder: Path) -> seals.Forms:
+    """Return the digests of a run's files: those of its seal, or of the files themselves where it has none."""
+    forms = seals.read_seal(folder)
+    return seals.found(folder, files_of(folder)) if forms is None else forms
+
+
 def version_of(folder: Path) -> str:
     """Return 12 hexadecimal digits of a digest of the files that make the model in ``folder``."""
-    forms = seals.read_seal(folder)
-    if forms is None:
-        forms = seals.found(folder, files_of(folder))
-    kept = {name: digests for name, digests in forms.items() if name != METRICS and not name.startswith("resume/")}
+    forms = forms_of(folder).items()
+    kept = {name: digests for name, digests in forms if name != METRICS and not name.startswith("resume/")}
     return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:12]
 
 

@@ -7,7 +7,7 @@ compared with the folder's seal, its digest and the tensors that are expected be
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +103,10 @@ def stream_tensors(path: Path, named: Path, forms: Mapping[str, Expected], block
         with path.open("wb") as file:
             for name in sorted(forms):
                 form = forms[name]
-                digest.update(f"{name} {form.dtype} {tuple(form.shape)}\n".encode())
+                digest.update(_named(name, form.dtype, form.shape))
                 file.seek(start + header[name]["data_offsets"][0])  # type: ignore[index]
                 for block in blocks(name):
-                    data = block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                    data = _bytes(block.detach().cpu().contiguous())
                     digest.update(data)
                     file.write(data)
             header["__metadata__"] = {"recvae": _entry(named, facts, digest.hexdigest())}
@@ -174,12 +174,12 @@ def read_rows(
         digest = hashlib.sha256()
         for each in sorted(part.forms):
             shape, dtype = part.forms[each]
-            digest.update(f"{each} {dtype} {shape}\n".encode())
+            digest.update(_named(each, dtype, shape))
             rows = part.file.get_slice(each)
             at_once = max(1, ROWS_AT_ONCE // max(1, math.prod(shape[1:])))
             for start in range(0, shape[0], at_once) if shape else ():
                 block = rows[start : start + at_once]
-                digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                digest.update(_bytes(block.contiguous()))
                 if not block.isfinite().all():
                     raise FormatError(f"{path} cannot be used: it has values in '{each}' that are not finite numbers.")
                 take(each, block, start)
@@ -243,6 +243,17 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_named(name, tensor.dtype, tensor.shape))
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _named(name: str, dtype: torch.dtype, shape: Sequence[int | str]) -> bytes:
+    """Return the bytes with which a tensor begins in a digest."""
+    return f"{name} {dtype} {tuple(shape)}\n".encode()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a contiguous tensor on the CPU."""
+    data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
+    return data

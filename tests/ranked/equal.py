@@ -100,7 +100,7 @@ def trained(cases, name, shard=None, *, dtype=torch.float64, train_options=TRAIN
         train(network, clicks, train_options, seed=11, hooks=Hooks(on_epoch=reports.append))
     finally:
         priors.TABLE_VALUES = before
-    return [report.phases for report in reports], dict(network.named_parameters()), network.parts()
+    return [report.phases for report in reports], dict(network.named_parameters()), network.item_axes()
 
 
 def of_one_step(cases, name, shard=None):
@@ -123,7 +123,7 @@ def of_one_step(cases, name, shard=None):
                 gradients[f"{phase.name}.{key}"] = parameter.grad.clone()
         for memory in network.gradient_memories():
             memory.reclaim()
-    parts = {f"{phase.name}.{key}": dim for phase in network.phases() for key, dim in network.parts().items()}
+    parts = {f"{phase.name}.{key}": dim for phase in network.phases() for key, dim in network.item_axes().items()}
     return losses, gradients, parts
 
 

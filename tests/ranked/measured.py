@@ -92,7 +92,7 @@ def memory(rank, folder):
         network.begin_phase(phase.name, 0, clicks, sizes["batch"])
         for _, batch in zip(range(sizes["steps"]), loop._batches(1, None), strict=False):
             loop._update(phase, batch)
-    parts = network.parts()
+    parts = network.item_axes()
     of_items = sum(p.numel() for name, p in network.named_parameters() if name in parts)
     of_all = sum(p.numel() for name, p in network.named_parameters() if name not in parts)
     found = {

@@ -19,7 +19,8 @@ from eval import compare
 from recvae.cli.promote import REFUSED
 from recvae.errors import WorkError
 from recvae.experiments import promote as promotion
-from recvae.experiments.promote import forms_of, put_copy, weigh
+from recvae.experiments.promote import put_copy, weigh
+from recvae.training.run_folder import forms_of
 
 METRIC = ("--metric", "ndcg@10")
 

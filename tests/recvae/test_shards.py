@@ -7,7 +7,8 @@ from ranked import equal
 from ranked.processes import run
 
 from recvae.errors import InputError
-from recvae.nn.layers import init_fan_in, init_xavier
+from recvae.models.vamp import init_he
+from recvae.nn.layers import Parts, init_fan_in, init_xavier
 from recvae.nn.shards import BLOCK, Shard, draw
 from recvae.queries import Query
 from recvae.ranking.held import rank_held
@@ -39,13 +40,13 @@ def test_a_part_of_a_table_is_drawn_as_in_the_whole(n_items, dim, kind):
     assert torch.equal(*(g.get_state() for g in generators))  # and what follows is the same too
 
 
-@pytest.mark.parametrize("init", [init_xavier, init_fan_in])
+@pytest.mark.parametrize("init", [init_xavier, init_fan_in, init_he])
 def test_a_layer_of_some_items_begins_as_in_the_whole(init):
     columns = torch.tensor([7, 2, 30, 11])
     part = Part(columns, 33, 4)
     whole, here = (torch.empty(33, 6), torch.empty(33)), (torch.empty(4, 6), torch.empty(4))
     init(*whole, 6, torch.Generator().manual_seed(1))
-    init(*here, 6, torch.Generator().manual_seed(1), part, part)
+    init(*here, 6, torch.Generator().manual_seed(1), Parts(part, part))
     assert torch.equal(here[0], whole[0][columns])
     assert torch.equal(here[1], whole[1][columns])
 
