@@ -98,9 +98,12 @@ class _Text:
             )
 
     def pieces(
-        self, types: "dict[str, pa.DataType]", progress: Progress | None = None
+        self, types: "dict[str, pa.DataType]", progress: Progress | None = None, *, use_threads: bool = True
     ) -> "Iterator[tuple[int, pa.Table]]":
-        """Yield the columns named in ``types`` piece by piece, each with the number of rows before it."""
+        """Yield the columns named in ``types`` piece by piece, each with the number of rows before it.
+
+        Arrow's error of a row with too few or too many fields has the row's number only without threads.
+        """
         import pyarrow as pa
         import pyarrow.csv as pc
 
@@ -109,7 +112,7 @@ class _Text:
             source = _Ending(self.stream(stream))
             reader = pc.open_csv(
                 pa.PythonFile(source, mode="r"),
-                read_options=self.read_options(_PIECE),
+                read_options=self.read_options(_PIECE, use_threads=use_threads),
                 parse_options=self.parse_options(),
                 convert_options=_converting(types),
             )
@@ -234,7 +237,7 @@ def _diagnose(text: _Text, want: Columns, types: "dict[str, pa.DataType]") -> Da
 
     raw = pa.dictionary(pa.int32(), pa.binary())
     try:
-        for before, table in text.pieces(dict.fromkeys(types, raw)):
+        for before, table in text.pieces(dict.fromkeys(types, raw), use_threads=False):
             found = _wrong_value(text, want, types, table, before)
             if found is not None:
                 return found

@@ -111,6 +111,15 @@ def test_what_is_wrong_with_parts_is_one_sentence(tmp_path):
         prepare(tmp_path, **COLUMNS)
 
 
+@pytest.fixture(params=[1, 4])
+def arrow_threads(request):
+    before = pa.cpu_count()
+    pa.set_cpu_count(request.param)
+    yield request.param
+    pa.set_cpu_count(before)
+
+
+@pytest.mark.usefixtures("arrow_threads")
 def test_an_error_in_a_piece_names_the_row_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.separated._PIECE", 300)
     rows = [f"u{n},i{n},{n}\n" for n in range(200)]
