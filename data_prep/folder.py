@@ -101,7 +101,7 @@ class DatasetFolder:
             raise FormatError(f"{self.path / name} cannot be read ({error.strerror or error}). {AGAIN}") from error
 
     def _compare(self, name: str, file: IO[bytes]) -> None:
-        if hashlib.file_digest(file, "sha256").hexdigest() != self._digests[name]:  # type: ignore[arg-type]  # IO is one
+        if hashlib.file_digest(file, "sha256").hexdigest() != self._digests[name]:  # type: ignore[arg-type]  # typeshed asks for a buffered file by a private name
             raise self._altered(name)
 
     def _missing(self, name: str) -> FormatError:

@@ -166,7 +166,7 @@ def _unpacked(stream: "Stream", how: str) -> IO[bytes]:
     """Return a reader of the unpacked bytes of ``stream``."""
     source: IO[bytes] = stream  # type: ignore[assignment]  # it has the methods that are called
     if how == "gzip":
-        return gzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[return-value]
+        return gzip.GzipFile(fileobj=source, mode="rb")  # type: ignore[return-value]  # it reads as the others do
     if how == "bzip2":
         return bz2.BZ2File(source)
     if how == "xz":

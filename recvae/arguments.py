@@ -26,7 +26,7 @@ def shown(value: object) -> str:
 def whole_number(name: str, value: object, *, least: int, most: int | None = None) -> int:
     """Return ``value``, a whole number of Python or NumPy, as an int; raise :class:`InputError` for any other value."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)  # NumPy's integers are such numbers
-    number = operator.index(value) if whole else least - 1  # type: ignore[arg-type]
+    number = operator.index(value) if whole else least - 1  # type: ignore[arg-type]  # `whole` says that it has an index
     if number < least or (most is not None and number > most):
         limits = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
         raise InputError(f"{name} must be a whole number {limits}, and is {shown(value)}.")
@@ -36,7 +36,7 @@ def whole_number(name: str, value: object, *, least: int, most: int | None = Non
 def real_number(name: str, value: object) -> float:
     """Return ``value``, a finite number of Python or NumPy, as a float; raise :class:`InputError` for another one."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    number = float(value) if real else math.nan  # type: ignore[arg-type]
+    number = float(value) if real else math.nan  # type: ignore[arg-type]  # `real` says that it is a number
     if not math.isfinite(number):
         raise InputError(f"{name} must be a number, and is {shown(value)}.")
     return number

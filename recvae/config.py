@@ -303,7 +303,7 @@ def _made_once(kind: type[OptionSet], annotations: tuple[object, ...]) -> "type[
         bounds = dict(f.metadata.get("bounds", {}))
         if get_origin(annotation) is tuple:  # TOML has lists; the bounds are those of the elements
             longest = bounds.pop("max_length", None)
-            annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]
+            annotation = tuple[Annotated[get_args(annotation)[0], Field(strict=True, **bounds)], ...]  # type: ignore[misc]  # bounds are known at run time alone
             bounds = {"strict": False, "max_length": longest}
         elif annotation is int:
             bounds.setdefault("le", 2**63 - 1)  # the largest number of NumPy and PyTorch

@@ -247,7 +247,7 @@ class NeuralConformance(Conformance):
             for parameter in phase.parameters:
                 parameter.requires_grad_(True)
             network.begin_phase(phase.name, 0, clicks, 10)
-            network.loss(phase.name, next(clicks.in_order(len(clicks))), 0.1, Noise(1)).total.backward()  # type: ignore[no-untyped-call]
+            network.loss(phase.name, next(clicks.in_order(len(clicks))), 0.1, Noise(1)).total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
             trained = {id(p) for p in phase.parameters}
             for label, parameter in network.named_parameters():
                 if id(parameter) in trained:

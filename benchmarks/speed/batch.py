@@ -51,7 +51,7 @@ def write_parts(folder: Path, parts: int, users: int, items: int) -> Path:
 def in_a_folder(run: Path, source: Path, out: Path) -> tuple[float, float]:
     """Write the lists of all users; return the seconds, and the peak of the memory in MB above the loaded model's."""
     import pyarrow.csv
-    import pyarrow.parquet  # noqa: F401 - the libraries' memory is not the lists'
+    import pyarrow.parquet  # noqa: F401 - imported before memory is measured, so that the library's own does not count
 
     import recvae
 

@@ -20,8 +20,8 @@ from benchmarks.harness import Figure, alone, amount, measured
 ROUNDS = 1
 ROWS, EQUAL = 300_000_000, 20_000_000
 PER_PART = 5_000_000
-COLUMNS = {"user_column": "user", "item_column": "item", "rating_column": "rating"}
-FILTERS = {"min_rating": 4, "min_items_per_user": 5, "min_users_per_item": 5}
+COLUMNS: dict[str, Any] = {"user_column": "user", "item_column": "item", "rating_column": "rating"}
+FILTERS: dict[str, Any] = {"min_rating": 4, "min_items_per_user": 5, "min_users_per_item": 5}
 MEMORY = "2GB"
 
 
@@ -53,14 +53,14 @@ def prepare(parts: Path, out: Path) -> dict[str, float]:
     from data_prep import prepare_large
 
     with _disk(out.parent) as most:
-        data = prepare_large(parts, out, memory=MEMORY, **COLUMNS, **FILTERS)  # type: ignore[arg-type]  # by its name
+        data = prepare_large(parts, out, memory=MEMORY, **COLUMNS, **FILTERS)
     return {"clicks": float(data.manifest["before_split"]["clicks"]), "disk_gb": most[0] / 1e9}
 
 
 def prepare_in_memory(parts: Path, out: Path) -> None:
     from data_prep import prepare as prepared
 
-    prepared(parts, **COLUMNS, **FILTERS).save(out)  # type: ignore[arg-type]  # by its name
+    prepared(parts, **COLUMNS, **FILTERS).save(out)
 
 
 def with_pandas(parts: Path) -> int:

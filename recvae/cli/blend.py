@@ -156,7 +156,7 @@ def _table(components: Sequence[JsonObject], score: float | None, metric: str) -
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name, justify in (("run", "left"), ("model", "left"), ("weight", "right"), (f"validation {metric}", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich has a type for the three words
     rows = [(part["run"], part["model"], f"{part['weight']:.3g}", part["validation"]) for part in components]
     for run, model, weight, figure in [*rows, ("", "blend", "", score)]:
         table.add_row(Text(run), model, weight, "" if figure is None else share(figure))

@@ -138,7 +138,7 @@ def items_table(rows: Sequence[Document], score: str = "score") -> "Table":
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name, justify in (("", "right"), ("title", "left"), ("id", "left"), (score, "right")):
         if name != "title" or titled:
-            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich has a type for the three words
     under = 1 if titled else 2  # the cell under which the reasons stand
     for row in rows:
         cells = [str(row["rank"]), row["title"], row["item_id"], f"{row['score']:.3f}"]

@@ -236,7 +236,7 @@ class VAEACNetwork(Network):
 
     def _nothing(self) -> Tensor:
         """Return :meth:`observed` of a user without observed entries, (1, H)."""
-        return torch.tanh(sum(layer.bias for layer in self.prior_inputs)[None])  # type: ignore[index, misc]
+        return torch.tanh(sum(layer.bias for layer in self.prior_inputs)[None])  # type: ignore[index, misc]  # each layer has a bias, and there is at least one
 
     def posterior(self, batch: Batch, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q_phi(z | x, b), (B, K) each, with everything hidden."""

@@ -52,9 +52,9 @@ class Network(nn.Module, ABC):
         """Take the logits of a few items from all of them where a class has logits of its own, and no shorter way."""
         super().__init_subclass__(**more)
         if "logits" in vars(cls) and "logits_at" not in vars(cls):
-            cls.logits_at = _of_all_logits  # type: ignore[method-assign]
+            cls.logits_at = _of_all_logits  # type: ignore[method-assign]  # of this class alone
         if "logits" in vars(cls) and "item_vectors" not in vars(cls):
-            cls.item_vectors = _no_vectors  # type: ignore[method-assign, assignment]
+            cls.item_vectors = _no_vectors  # type: ignore[method-assign, assignment]  # the same
 
     n_items: int
     likelihood: Likelihood = staticmethod(multinomial_log_likelihood)

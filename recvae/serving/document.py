@@ -98,7 +98,7 @@ def document(app: FastAPI, settings: Settings) -> bytes:
     app.version = __version__
     found = app.openapi()
     kinds = [(kind, "validation") for kind in (*_BODIES.values(), schema.Problem)]
-    _, definitions = models_json_schema(kinds, ref_template=_REF)  # type: ignore[arg-type]
+    _, definitions = models_json_schema(kinds, ref_template=_REF)  # type: ignore[arg-type]  # kinds are pairs of a class and its mode
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(definitions["$defs"])
     for kind in ("Recommend", "Similar"):

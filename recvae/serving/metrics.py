@@ -30,7 +30,7 @@ def forget_worker(process: int) -> None:
     """Leave out, from now on, what is true of living workers only; for the process that started the worker."""
     from prometheus_client import multiprocess
 
-    multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]  # the library ships it without types
 
 
 class Metrics:
@@ -46,7 +46,7 @@ class Metrics:
         kept = registry
         if _DIRECTORY in os.environ:  # the files of all workers are read, and no worker's own memory
             kept = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as above
         self._requests = Counter(
             "recvae_requests", "Requests by route and status.", ["method", "route", "status"], registry=kept
         )

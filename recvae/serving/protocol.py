@@ -18,7 +18,7 @@ class Protocol(HttpToolsProtocol):
     _head = 0  # bytes that came since the head began
     _in_head = True
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn names this transport
         """Begin to wait for the first request's head."""
         super().connection_made(transport)
         self._wait_for_head()

@@ -79,7 +79,7 @@ class Process(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]  # seconds of any kind
-                timeout_graceful_shutdown=settings.drain_within,  # type: ignore[arg-type]
+                timeout_graceful_shutdown=settings.drain_within,  # type: ignore[arg-type]  # uvicorn types whole seconds; fractions work
                 backlog=2048,
             )
         )

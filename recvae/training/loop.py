@@ -392,7 +392,7 @@ def is_scheduled(epoch: int, options: TrainOptions) -> bool:
 def _number(score: object) -> float:
     """Return a validation's result as a float; raise :class:`InputError` where it is no number."""
     try:
-        return float(score)  # type: ignore[arg-type]
+        return float(score)  # type: ignore[arg-type]  # whatever a caller returned: the except says what it is not
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(
             f"The validation gave {shown(score)}. It must return one number, the higher the better."

@@ -104,7 +104,7 @@ def stream_tensors(path: Path, named: Path, forms: Mapping[str, Expected], block
             for name in sorted(forms):
                 form = forms[name]
                 digest.update(_named(name, form.dtype, form.shape))
-                file.seek(start + header[name]["data_offsets"][0])  # type: ignore[index]
+                file.seek(start + header[name]["data_offsets"][0])  # type: ignore[index]  # a header of JSON
                 for block in blocks(name):
                     data = _bytes(block.detach().cpu().contiguous())
                     digest.update(data)

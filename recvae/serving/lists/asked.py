@@ -83,7 +83,7 @@ class Asked:
             **{rule: table.rows(histories.users.to_pylist()) for rule, table in self.each.items()},
         }  # fmt: skip
         if histories.conditions is not None:
-            names = [tuple(dict.fromkeys((*(names or ()), *of_user))) for of_user in histories.conditions]  # type: ignore[misc]
+            names = [tuple(dict.fromkeys((*(names or ()), *of_user))) for of_user in histories.conditions]  # type: ignore[misc]  # conditions of users are tuples of names here
         return Query(
             histories.matrix,
             self.k,

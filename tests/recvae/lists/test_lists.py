@@ -1,4 +1,4 @@
-"""Lists by parts: the same lists as in memory, whatever the form of the histories, and a sentence for bad ones."""
+"""Lists by parts are the same lists as in memory, whatever the form of the histories."""
 
 import gzip
 
@@ -7,81 +7,16 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
-from conftest import checkerboard
 from hypothesis import given
 from hypothesis import strategies as st
+from listed import BOARD, ITEMS, TAGS, K, expected, listed, rows, same, write
 from scipy.sparse import csr_array
 
 import recvae
-from recvae.errors import InputError, WorkError
+from recvae.errors import InputError
 from recvae.serving.lists import ordered, parts, users
 from recvae.serving.lists.asked import Asked, Columns, UserTable
 from recvae.serving.lists.batch import Lister
-
-BOARD = checkerboard(users=60)
-ITEMS = [f"{item:03}" for item in range(BOARD.shape[1])]
-TAGS = {item: ["even" if int(item) % 2 == 0 else "odd"] for item in ITEMS}
-K = 6
-
-
-@pytest.fixture(scope="module")
-def model():
-    return recvae.EASE().fit(BOARD, item_ids=ITEMS, item_tags=TAGS)
-
-
-def rows(matrix=BOARD, first=0):
-    """Long rows of a matrix: users u0, u1, ..., and item ids."""
-    coo = matrix.tocoo()
-    return {"user": [f"u{user + first}" for user in coo.row], "item": [ITEMS[item] for item in coo.col]}
-
-
-def write(folder, *tables, suffix="parquet"):
-    folder.mkdir(exist_ok=True)
-    for number, table in enumerate(tables):
-        table = table if isinstance(table, pa.Table) else pa.table(table)
-        place = folder / f"part-{number}.{suffix}"
-        pq.write_table(table, place) if suffix == "parquet" else pc.write_csv(table, place)
-    return folder
-
-
-def listed(folder):
-    """The lists of a folder: items and scores by user, in file order."""
-    found = {}
-    for file in sorted(folder.glob("part-*")):
-        table = pq.read_table(file) if file.suffix == ".parquet" else pc.read_csv(
-            file, convert_options=pc.ConvertOptions(column_types={"item": pa.string(), "user": pa.string()})
-        )  # fmt: skip
-        for row in table.to_pylist():
-            assert row["rank"] == len(found.get(row["user"], ())) + 1
-            found.setdefault(row["user"], []).append((row["item"], row["score"]))
-    return found
-
-
-def expected(model, matrix=BOARD, names=None, **rules):
-    ids, scores = model.recommend(matrix, K, **rules)
-    names = names or [f"u{user}" for user in range(matrix.shape[0])]
-    return {
-        user: [(ITEMS[i], score) for i, score in zip(row, values, strict=True) if i >= 0]
-        for user, row, values in zip(names, ids.tolist(), scores.tolist(), strict=True)
-        if row[0] >= 0
-    }
-
-
-def same(found, wanted):
-    assert [*found] == [*wanted]
-    for user, items in wanted.items():
-        assert [item for item, _ in found[user]] == [item for item, _ in items], user
-        np.testing.assert_allclose([s for _, s in found[user]], [s for _, s in items], rtol=1e-5, atol=1e-7)
-
-
-@pytest.fixture
-def little(monkeypatch):
-    """Pieces and batches so small that every part has several of each."""
-    for name, value in {"ROWS": 50, "USERS": 7, "ENTRIES": 90, "BLOCK": 400}.items():
-        for module in (parts, ordered, users):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, value)
-
 
 FORMS = {
     "text": lambda table: table,
@@ -290,120 +225,3 @@ def test_equal_hashes_are_no_equal_users(model, tmp_path, monkeypatch):
     recvae.write_lists(model, source, tmp_path / "out", K)
     found = listed(tmp_path / "out")
     assert len(found) == 60
-
-
-def text(folder, content, name="part-0.csv"):
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
-
-
-def cut(folder, keep=0.6):
-    write(folder, rows())
-    data = (folder / "part-0.parquet").read_bytes()
-    (folder / "part-0.parquet").write_bytes(data[: int(len(data) * keep)])
-    return folder
-
-
-def spoiled(folder):
-    """Wrong bytes in the first column's pages: the footer is whole."""
-    write(folder, rows())
-    data = bytearray((folder / "part-0.parquet").read_bytes())
-    data[40:160] = b"\xff" * 120
-    (folder / "part-0.parquet").write_bytes(bytes(data))
-    return folder
-
-
-BAD = {
-    "a truncated part": (cut, r"part-0.parquet is a truncated or damaged Parquet file"),
-    "a spoiled part": (spoiled, r"part-0.parquet is a truncated or damaged Parquet file"),
-    "another column": (lambda f: write(f, {"user": ["a"], "items": ["1"]}), r"no column 'item'.*Did you mean 'items'"),
-    "a CSV without a column": (lambda f: text(f, "user,film\na,1\n"), r"part-0.csv has no column 'item'; it has user"),
-    "a ragged CSV": (lambda f: text(f, "user,item\na,1\nb\n"), r"damaged text file .*Expected 2 columns, got 1"),
-    "text that is not UTF-8": (lambda f: text(f, "user,item\nä,1\n".encode("latin1")), r"part-0.csv"),
-    "a column of numbers with fractions": (lambda f: write(f, {"user": ["a"], "item": [1.5]}), r"part-0.*the id 1.5"),
-    "a column of dates": (
-        lambda f: write(f, {"user": ["a"], "item": pa.array([0], pa.date32())}),
-        r"part-0.parquet: The column 'item' holds date32",
-    ),
-    "a missing user": (
-        lambda f: write(f, {"user": ["a", None], "item": ["002", "002"]}),
-        r"part-0.parquet, row 2 .*'user'",
-    ),
-    "an empty user": (lambda f: text(f, "user,item\n,002\n"), r"part-0.csv: .*user has no id"),
-    "a missing item": (
-        lambda f: write(f, {"user": ["a", "b"], "item": ["002", None]}),
-        r"User 'b' has an item without",
-    ),
-    "an empty item": (lambda f: text(f, "user,item\na,002\nb,\n"), r"User 'b' has an item without an id"),
-    "a missing list": (
-        lambda f: write(f, {"user": ["a"], "item": pa.array([None], pa.list_(pa.string()))}),
-        r"missing in row 1",
-    ),
-    "a user with two rows": (
-        lambda f: write(f, {"user": ["a", "b", "a"], "item": [["002"]] * 3}),
-        r"two rows of the user 'a'",
-    ),
-    "another catalogue": (
-        lambda f: write(f, {"user": ["a"], "item": ["zebra"]}),
-        r"names no item that the model knows.*'zebra'",
-    ),
-    "an empty folder": (lambda f: text(f, "", "_SUCCESS"), r"is an empty folder"),
-    "an empty file": (lambda f: text(f, ""), r"part-0.csv is empty"),
-    "no rows": (lambda f: text(f, "user,item\n"), r"has no rows"),
-    "another file": (lambda f: text(f, "x", "notes.md"), r"notes.md is neither Parquet nor CSV by its name"),
-    "a folder in it": (lambda f: (write(f, rows()) / "sub").mkdir() or f, r"sub is a folder"),
-    "two parts of one name": (
-        lambda f: text(write(f, rows()), "user,item\na,1\n"),
-        r"part-0.csv and part-0.parquet would have their lists in files of one name",
-    ),
-    "nothing": (lambda f: f / "nowhere", r"There is no file or folder"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_histories(model, tmp_path, name):
-    make, sentence = BAD[name]
-    source = make(tmp_path / "in")
-    with pytest.raises(InputError, match=sentence) as caught:
-        recvae.write_lists(model, source, tmp_path / "out", K)
-    assert "\n" not in str(caught.value)
-    assert {path.name for path in tmp_path.iterdir()} <= {"in"}
-
-
-def test_a_large_part_must_be_in_order(model, tmp_path, monkeypatch, little):
-    monkeypatch.setattr(users, "IN_MEMORY", 20)
-    source = write(tmp_path / "in", {"user": ["a", "b"] * 15, "item": ["002", "004"] * 15})
-    with pytest.raises(InputError, match=r"rows of the user 'a' are in several places of .*more than 20 rows.*--sort"):
-        recvae.write_lists(model, source, tmp_path / "out", K)
-
-
-def test_places_that_cannot_be_written_to(model, tmp_path):
-    source = write(tmp_path / "in", rows())
-    with pytest.raises(InputError, match="is read, so it cannot be written"):
-        recvae.write_lists(model, source, source, K)
-    with pytest.raises(InputError, match=r"is in .*in, which is read"):
-        recvae.write_lists(model, source, source / "out", K)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "precious").write_text("kept")
-    with pytest.raises(InputError, match="exists already"):
-        recvae.write_lists(model, source, tmp_path / "other", K)
-    with pytest.raises(InputError, match=r"has no _lists.json, so it is not replaced"):
-        recvae.write_lists(model, source, tmp_path / "other", K, overwrite=True)
-    with pytest.raises(WorkError, match="Cannot write"):
-        recvae.write_lists(model, source, tmp_path / "other" / "precious" / "out", K)
-
-
-def test_options_that_do_not_go_together(model, tmp_path):
-    source = write(tmp_path / "in", rows(), suffix="csv")
-    for options, sentence in (
-        ({"wide": True}, "list columns, which CSV does not have"),
-        ({"rating_column": "stars"}, "trained on clicks"),
-        ({"condition_columns": ["wish"]}, "has no conditions"),
-        ({"deny_tags": ["evn"]}, "Did you mean 'even'"),
-        ({"resume": True}, "name its weights with version"),
-        ({"k": 0}, "k must be a whole number of at least 1"),
-    ):
-        with pytest.raises(InputError, match=sentence):
-            recvae.write_lists(model, source, tmp_path / "out", **{"k": K, **options})
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
