@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from data_prep.sources import RELEASES, Release, find_release
     from data_prep.splits import SPLIT_METHODS, Split, make_split
     from data_prep.synthetic import Sample, ml20m_shape, planted_scores, sample
+    from data_prep.time_split import TimeRules, split_by_time
     from data_prep.titles import Titles, read_titles, read_user_tags
 
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "SPLIT_METHODS": "splits",
     "Sample": "synthetic",
     "Split": "splits",
+    "TimeRules": "time_split",
     "Titles": "titles",
     "column_names": "readers",
     "filter_interactions": "pipeline",
@@ -41,6 +43,7 @@ _HOME = {
     "read_titles": "titles",
     "read_user_tags": "titles",
     "sample": "synthetic",
+    "split_by_time": "time_split",
     "split_given": "given_split",
 }
 
@@ -52,6 +55,7 @@ __all__ = [
     "Release",
     "Sample",
     "Split",
+    "TimeRules",
     "Titles",
     "column_names",
     "filter_interactions",
@@ -67,6 +71,7 @@ __all__ = [
     "read_titles",
     "read_user_tags",
     "sample",
+    "split_by_time",
     "split_given",
 ]
 

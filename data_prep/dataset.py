@@ -10,6 +10,7 @@ The folder (format version 2) is the form in which all other parts of recvae rea
     validation_in.*  validation_out.*  test_in.*  test_out.*     fold-in and held-out, same rows
     item_tags.csv        item_id,tag              optional: genres and the like
     user_tags.csv        user_id,name,value       optional: user attributes
+    arrivals.csv         split,row,new_user,new_item_clicks       of a time split
     train_ratings.indptr.npy  train_ratings.indices.npy  train_ratings.data.npy  validation_in_ratings.*  ...
                          optional: ratings of the same rows and columns, float32
 
@@ -23,11 +24,12 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
+from data_prep.arrivals import Arrivals, check_arrivals, entries, read_arrivals, write_arrivals
 from data_prep.folder import DatasetFolder
 from data_prep.interactions import Ids
 from data_prep.manifest import AGAIN, MATRICES, RATINGS, SPLITS
 from data_prep.mapped import save_matrix
-from data_prep.matrices import check_matrix
+from data_prep.matrices import check_matrix, merged_rows
 from data_prep.splits import Split
 from data_prep.writing import (
     ITEM_TAGS,
@@ -81,6 +83,7 @@ class Dataset:
         self.__dict__["_items"] = (ids, np.array([known.get(item, "") for item in ids], dtype=np.object_))
         self.__dict__["_users"] = dict(split.user_ids)
         people = {user for name in SPLITS for user in split.user_ids[name]}
+        self.__dict__["_arrivals"] = dict(split.arrivals)
         self.__dict__["item_tags"] = {i: tuple(item_tags[i]) for i in ids if item_tags.get(i)} if item_tags else {}
         self.__dict__["user_tags"] = {u: dict(t) for u, t in user_tags.items() if u in people} if user_tags else {}
 
@@ -113,6 +116,7 @@ class Dataset:
             dropped=split.dropped,
             ratings={name: int(matrix.nnz) for name, matrix in (ratings or {}).items()},
         )
+        manifest |= entries(split.arrivals, {"validation": split.validation_out, "test": split.test_out})
         dataset = cls(manifest, split=split, titles=titles, item_tags=item_tags, user_tags=user_tags, ratings=ratings)
         dataset._check_shapes()
         return dataset
@@ -206,6 +210,17 @@ class Dataset:
     def _names(self) -> tuple[str, ...]:
         return (*MATRICES, *RATINGS) if self.has_ratings else MATRICES
 
+    def arrivals(self, split: str) -> Arrivals | None:
+        """Return which users of "validation" or "test" are new, and their clicks on new items; None but in time splits.
+
+        Raises :class:`FormatError` where the file is damaged.
+        """
+        return self._arrivals.get(_known_split(split))
+
+    @cached_property
+    def _arrivals(self) -> dict[str, Arrivals]:
+        return read_arrivals(self._folder, self.manifest)
+
     def refit_matrix(self, *, ratings: bool = False) -> csr_array:
         """Return the clicks for a last training without validation, (n_users, n_items).
 
@@ -220,11 +235,7 @@ class Dataset:
         ids = self.user_ids("validation")
         of_validation = np.array([places.setdefault(user, len(places)) for user in ids], dtype=np.int32)
         names = {"train": of_training, "validation_in": of_validation, "validation_out": of_validation}
-        parts = [(of_users, take(name)) for name, of_users in names.items()]
-        rows = np.concatenate([np.repeat(of_users, np.diff(matrix.indptr)) for of_users, matrix in parts])
-        columns = np.concatenate([matrix.indices for _, matrix in parts])
-        values = np.concatenate([matrix.data for _, matrix in parts])
-        merged = csr_array((values, (rows, columns)), shape=(len(places), self.n_items))  # sorted, doubled clicks added
+        merged = merged_rows([(of_users, take(name)) for name, of_users in names.items()], len(places))
         if not ratings:  # ratings are of strong splits, where no user is in two parts
             merged.data[:] = 1
         return merged
@@ -310,13 +321,14 @@ class Dataset:
         cannot be written (a full disk among others).
         """
         users = [(part, self.user_ids(part)) for part in SPLITS]  # all is read before its own folder may be replaced
-        tags, people = self.item_tags, self.user_tags
+        tags, people, arrivals = self.item_tags, self.user_tags, self._arrivals
         texts = (self.item_ids, self.item_titles)
         matrices = {name: self._matrix(name) for name in self._names}
         with whole_folder(path_of(path), marker="manifest.json", overwrite=overwrite) as folder:
             write_items(folder, *texts, tags)
             write_users(folder, users)
             write_user_tags(folder, people)
+            write_arrivals(folder, arrivals)
             for name, matrix in matrices.items():
                 save_matrix(folder, name, matrix)
             seal_folder(folder, self.manifest)
@@ -344,7 +356,7 @@ class Dataset:
             folder.verify()
             dataset = Dataset(folder.manifest, folder=folder)
         dataset._check_shapes()
-        where = "" if self.path is None else f"{self.path}: "
+        where, manifest = "" if self.path is None else f"{self.path}: ", dataset.manifest
         for split in ("validation", "test"):
             shown, hidden = dataset.matrix(f"{split}_in"), dataset.matrix(f"{split}_out")
             if shown.multiply(hidden).nnz:
@@ -354,12 +366,13 @@ class Dataset:
         for name in MATRICES if dataset.has_ratings else ():
             if dataset.matrix(name).multiply(dataset.ratings(name)).nnz != dataset.matrix(name).nnz:
                 raise FormatError(f"{where}{name} has clicks that {name}_ratings does not rate. {AGAIN}")
-        if not same_vocabulary(dataset.item_ids, dataset.manifest["vocabulary_hash"]):
+        if not same_vocabulary(dataset.item_ids, manifest["vocabulary_hash"]):
             raise FormatError(f"{where}items.csv is not the catalogue of manifest.json. {AGAIN}")
-        if dataset.manifest.get("protocol", {}).get("split") == "strong":
+        if manifest.get("protocol", {}).get("split") == "strong":
             everyone = [user for split in SPLITS for user in dataset.user_ids(split)]
             if len(set(everyone)) != len(everyone):
                 raise FormatError(f"{where}users.csv has a user in two splits of a strong split. {AGAIN}")
+        check_arrivals(where, dataset._arrivals, {part: dataset.matrix(f"{part}_out") for part in SPLITS[1:]}, manifest)
         _ = dataset.item_tags, dataset.user_tags  # read, so that their form is checked too
 
     def _check_shapes(self) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from data_prep.arrivals import Arrivals
 from recvae.files import JsonObject
 from recvae.matrices import item_counts
 
@@ -33,6 +34,7 @@ class _Described(Protocol):
     @property
     def vocabulary_hash(self) -> str: ...
     def matrix(self, name: str) -> csr_array: ...
+    def arrivals(self, split: str) -> Arrivals | None: ...
 
 
 def describe(dataset: _Described) -> JsonObject:
@@ -56,11 +58,13 @@ def describe(dataset: _Described) -> JsonObject:
     for split in ("validation", "test"):
         shown, hidden = dataset.matrix(f"{split}_in"), dataset.matrix(f"{split}_out")
         held_out = np.diff(hidden.indptr)
+        arrivals = dataset.arrivals(split)
+        in_all = held_out if arrivals is None else held_out + arrivals.new_item_clicks
         splits[split] = {
             "users": shown.shape[0],
             "fold_in_clicks": int(shown.nnz),
             "held_out_clicks": int(hidden.nnz),
-            "users_without_held_out": int(np.count_nonzero(held_out == 0)),
+            "users_without_held_out": int(np.count_nonzero(in_all == 0)),
             "fold_in_per_user": _quantiles(np.diff(shown.indptr)),
             "held_out_per_user": _quantiles(held_out),
         }
@@ -75,7 +79,7 @@ def describe(dataset: _Described) -> JsonObject:
         "popularity": {**_quantiles(popularity), "share_of_top_tenth": _share(popular.sum(), train.nnz)},
         **{
             key: manifest[key]
-            for key in ("source", "filters", "protocol", "before_split", "dropped", "ratings")
+            for key in ("source", "filters", "protocol", "before_split", "dropped", "ratings", "arrivals")
             if key in manifest
         },
         "vocabulary_hash": dataset.vocabulary_hash,

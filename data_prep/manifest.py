@@ -20,6 +20,9 @@ READ_VERSIONS = (1, 2)
 MATRICES = ("train", "validation_in", "validation_out", "test_in", "test_out")
 RATINGS = tuple(f"{name}_ratings" for name in MATRICES)
 SPLITS = ("train", "validation", "test")
+ARRIVALS = "arrivals.csv"
+ARRIVED = ("new_users", "clicks_of_new_users", "clicks_of_known_users", "clicks_on_new_items")
+"""The counts, in the manifest of a time split, of a part's new users and of its held-out clicks."""
 AGAIN = "Prepare the dataset again."
 
 _NO_SEAL = "0" * 64
@@ -41,7 +44,12 @@ def required(version: int = FORMAT_VERSION) -> tuple[str, ...]:
 
 def optional(version: int = FORMAT_VERSION) -> tuple[str, ...]:
     """Return the names of the files that a dataset folder of this version may have beside the required ones."""
-    return ("item_tags.csv", "user_tags.csv", *(file for name in RATINGS for file in matrix_files(name, version)))
+    more = () if version == 1 else (ARRIVALS,)
+    return ("item_tags.csv", "user_tags.csv", *more, *_of_ratings(version))
+
+
+def _of_ratings(version: int) -> tuple[str, ...]:
+    return tuple(file for name in RATINGS for file in matrix_files(name, version))
 
 
 def write_manifest(file: Path, manifest: Document) -> None:
@@ -114,7 +122,8 @@ def _check(file: Path, manifest: object) -> None:
         and isinstance(manifest.get("vocabulary_hash"), str)
         and _about_fits(manifest)
         and ("ratings" not in manifest or _are_counts(manifest["ratings"], MATRICES))
-        and ("ratings" not in manifest or set(optional(version)[2:]) <= set(files))
+        and ("ratings" not in manifest or set(_of_ratings(version)) <= set(files))
+        and ("arrivals" in manifest) == (ARRIVALS in files)
     )
     if not fits:
         raise FormatError(f"{file} is incomplete or altered. {AGAIN}")
@@ -126,6 +135,7 @@ def _about_fits(manifest: Document) -> bool:
     if not all(isinstance(part, dict) for part in parts) or not isinstance(manifest.get("name"), str):
         return False
     source, filters, protocol, dropped, before = parts
+    arrivals = manifest.get("arrivals")
     try:
         json.dumps(manifest, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # a lone surrogate, which cannot be written to any file
@@ -136,6 +146,10 @@ def _about_fits(manifest: Document) -> bool:
         and (protocol.get("split") is None or isinstance(protocol["split"], str))
         and all(map(_is_count, dropped.values()))
         and (not before or _are_counts(before, ("users", "items", "clicks")))
+        and (
+            arrivals is None
+            or (isinstance(arrivals, dict) and all(_are_counts(arrivals.get(part), ARRIVED) for part in SPLITS[1:]))
+        )
     )
 
 

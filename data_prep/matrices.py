@@ -6,7 +6,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -95,6 +95,17 @@ def check_matrix(
         raise FormatError(f"{files[part] if files else label} {problem}. {AGAIN}")
     matrix.has_sorted_indices = True  # known now, so that SciPy need not check it again
     matrix.has_canonical_format = True
+
+
+def merged_rows(parts: Sequence[tuple[npt.NDArray[np.int32], csr_array]], n: int) -> csr_array:
+    """Return matrices of the same columns in one of ``n`` rows: row r of a part is added to row ``numbers[r]``.
+
+    Columns are sorted, and the values of an item that is twice in a row are added.
+    """
+    rows = np.concatenate([np.repeat(numbers, np.diff(matrix.indptr)) for numbers, matrix in parts])
+    columns = np.concatenate([matrix.indices for _, matrix in parts])
+    values = np.concatenate([matrix.data for _, matrix in parts])
+    return csr_array((values, (rows, columns)), shape=(n, parts[0][1].shape[1]))
 
 
 def _strictly_ascending(matrix: csr_array) -> bool:

@@ -15,9 +15,10 @@ from data_prep.parts import Parts, find_parts, read_parts
 from data_prep.ratings import split_ratings
 from data_prep.readers import column_names, read_interactions
 from data_prep.sources import RELEASES, Release, find_release, locate
-from data_prep.splits import LIANG_SEED, make_split
+from data_prep.splits import LIANG_SEED, TIME, Split, make_split
 from data_prep.spool import all_rereadable, is_stdin
 from data_prep.streams import ByteSource, Progress
+from data_prep.time_split import Cuts, earliest_of_repeated, split_by_time
 from data_prep.titles import Titles, read_titles, read_user_tags
 from recvae.errors import DataError, InputError
 from recvae.files import JsonObject
@@ -58,6 +59,9 @@ def prepare(
     separator: str | None = None,
     seed: int = LIANG_SEED,
     ratings: bool = False,
+    cutoff: str | float | None = None,
+    validation_share: float | None = None,
+    first_clicks: int | None = None,
     name: str | None = None,
     progress: Progress | None = None,
     warn: Warn = lambda sentence: None,
@@ -79,6 +83,11 @@ def prepare(
     ``ratings`` the ratings of the split's users are kept beside their clicks (:mod:`data_prep.ratings`); no click
     changes its place.
 
+    ``split="time"`` is that of :mod:`data_prep.time_split`: ``cutoff`` is a date, a share of the clicks (default
+    0.8) or a time in the column's unit; ``validation_share`` (default 0.1) of the clicks before it, the latest, are
+    for validation; ``first_clicks`` (default 5) at most are shown of a new user. Of repeated clicks the earliest stays,
+    and the filters, but for the rating, look at the training clicks alone.
+
     Raises :class:`InputError` or its child :class:`DataError` for options or data that cannot be used, and
     :class:`WorkError` for a failed download.
     """
@@ -92,6 +101,9 @@ def prepare(
         held_out_share=held_out_share,
         seed=seed,
         ratings=ratings,
+        cutoff=cutoff,
+        validation_share=validation_share,
+        first_clicks=first_clicks,
     )
     check_name(name)
     release = find_known(name_or_file)
@@ -121,16 +133,12 @@ def prepare(
         texts = raw.titles if titles_file is None else matching_titles(titles_file, raw.data)
         people = raw.user_tags if tags_file is None else matching_user_tags(tags_file, raw.data)
 
-    data, dropped = filter_interactions(
-        raw.data, choices.min_rating, choices.min_items_per_user, choices.min_users_per_item, k_core=choices.k_core
+    made, cuts, choices, before, dropped = _split(
+        raw.data, choices, None if release is None else release.held_out_users
     )
-    n_users = data.n_users
-    choices = choices.for_users(n_users, None if release is None else release.held_out_users)
-    share, seed = choices.held_out_share, choices.seed
-    made = make_split(data, split, held_out_users=choices.held_out_users, held_out_share=share, seed=seed)
-    before = {"users": n_users, "items": data.n_items, "clicks": len(data)}
     graded = None
     if ratings:
+        share, seed = choices.held_out_share, choices.seed
         graded = split_ratings(raw.data, made, min_rating=choices.min_rating, held_out_share=share, seed=seed)
     if titles is not None:
         for doubt in doubts_about_titles(titles, texts, made.item_ids):
@@ -138,12 +146,37 @@ def prepare(
     return Dataset.from_split(
         made,
         name=name or raw.name,
-        about=choices.about(raw.source, before, dropped),
+        about=choices.about(raw.source, before, dropped, cuts),
         titles=texts.titles,
         item_tags=texts.tags,
         user_tags=people,
         ratings=graded,
     )
+
+
+def _split(
+    data: Interactions, choices: Choices, known: int | None
+) -> tuple[Split, Cuts | None, Choices, dict[str, int], dict[str, int]]:
+    """Return the split, the cuts of one by time, the choices with all numbers, the counts before it, and drops."""
+    if choices.split == TIME:
+        start = len(data)
+        if choices.min_rating is not None:
+            data = data.with_min_rating(choices.min_rating)
+        dropped = {"rows_below_min_rating": start - len(data)}
+        data, dropped["duplicate_clicks"] = earliest_of_repeated(replace(data, rating=None))
+        made, cuts = split_by_time(data, choices.time_rules)
+        return made, cuts, choices, _counts(data), dropped
+    data, dropped = filter_interactions(
+        data, choices.min_rating, choices.min_items_per_user, choices.min_users_per_item, k_core=choices.k_core
+    )
+    choices = choices.for_users(data.n_users, known)
+    share, seed = choices.held_out_share, choices.seed
+    made = make_split(data, choices.split, held_out_users=choices.held_out_users, held_out_share=share, seed=seed)
+    return made, None, choices, _counts(data), dropped
+
+
+def _counts(data: Interactions) -> dict[str, int]:
+    return {"users": data.n_users, "items": data.n_items, "clicks": len(data)}
 
 
 def filter_interactions(

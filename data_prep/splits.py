@@ -3,7 +3,8 @@
 ``strong`` is the strong-generalisation protocol of Liang et al. (2018, arXiv 1802.05814), draw for draw: held-out users
 are not trained on, part of their clicks is the model's input (fold-in), and the rest is to be found (held-out).
 ``random``, ``last-out`` and ``temporal`` divide the clicks of users who are trained on (weak generalisation), for
-comparison with other leaderboards. A matrix exists only after the split, since a matrix with sorted columns has lost
+comparison with other leaderboards; the split that a service would meet, by a moment in time, is in
+:mod:`data_prep.time_split`. A matrix exists only after the split, since a matrix with sorted columns has lost
 the file order. For data that arrive already split there is :mod:`data_prep.given_split`.
 """
 
@@ -14,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from data_prep.arrivals import Arrivals
 from data_prep.interactions import Ids, Interactions, ascending
 from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError, did_you_mean
 
 SplitMethod = Literal["strong", "random", "last-out", "temporal"]
 SPLIT_METHODS: tuple[str, ...] = get_args(SplitMethod)
+TIME = "time"
+"""The split of :mod:`data_prep.time_split`, which :func:`data_prep.prepare` has beside ``SPLIT_METHODS``."""
+
 LIANG_SEED = 98765
 
 _MIN_ITEMS_TO_HOLD_OUT = 5  # Liang et al.: a user with fewer remaining items gives nothing to held-out
@@ -33,7 +38,8 @@ class Split:
     ``train`` is (n_train, n_items); ``validation_in`` (fold-in) and ``validation_out`` (held-out) share their rows, and
     so do ``test_in`` and ``test_out``. ``user_ids`` has an object array of row ids for "train", "validation" and
     "test", ascending. ``item_ids`` names the columns: the items with training clicks, in order of first appearance.
-    ``dropped`` counts the clicks and users that were left out, by reason.
+    ``dropped`` counts the clicks and users that were left out, by reason. ``arrivals``: of a time split, for
+    "validation" and "test".
     """
 
     train: csr_array
@@ -44,6 +50,7 @@ class Split:
     user_ids: dict[str, Ids]
     item_ids: Ids
     dropped: dict[str, int] = field(default_factory=dict)
+    arrivals: dict[str, Arrivals] = field(default_factory=dict)
 
 
 def make_split(
@@ -85,8 +92,10 @@ def make_split(
 def check_method(method: str, held_out_share: float, held_out_users: int | None) -> None:
     """Raise :class:`InputError` for a split that there is not, or that does not take these options."""
     if method not in SPLIT_METHODS:
-        hint = did_you_mean(method, SPLIT_METHODS)
-        raise InputError(f"There is no split '{method}'; there are {', '.join(SPLIT_METHODS)}.{hint}")
+        every = (*SPLIT_METHODS, TIME)
+        hint = " Cut interactions by time with data_prep.split_by_time." if method == TIME else ""
+        hint = hint or did_you_mean(method, every)
+        raise InputError(f"There is no split '{method}' here; there are {', '.join(every)}.{hint}")
     if not 0 < real_number("The held-out share", held_out_share) < 1:
         raise InputError(f"The held-out share must lie between 0 and 1, and {held_out_share} does not.")
     if method != "strong" and held_out_users is not None:

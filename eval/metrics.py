@@ -46,6 +46,7 @@ __all__ = [
     "check_ids",
     "check_matrix",
     "contained",
+    "held_out_items",
     "parse_metric",
     "parse_metrics",
     "per_user_metrics",
@@ -270,15 +271,33 @@ def contained(ids: Ints, matrix: csr_array) -> npt.NDArray[np.bool_]:
     return found
 
 
-def per_user_metrics(ids: Ints, held_out: csr_array, metrics: str | Iterable[str | MetricName]) -> dict[str, Floats]:
+def held_out_items(held_out: csr_array, beyond: npt.ArrayLike | None = None) -> npt.NDArray[np.int64]:
+    """Return the number of held-out items of each user, int64 (n,); ``beyond`` as of :func:`per_user_metrics`.
+
+    Raises :class:`~recvae.errors.DataError` where ``beyond`` holds no counts, or not one for each user.
+    """
+    per_row = np.diff(_clicks(held_out)[0]).astype(np.int64)
+    if beyond is None:
+        return per_row
+    more = np.asarray(beyond)
+    if more.shape != per_row.shape or more.dtype.kind not in "iu" or (more.size and more.min() < 0):
+        raise DataError(f"beyond must hold a whole number from 0 on for each of {len(per_row)} users.")
+    return per_row + more.astype(np.int64)
+
+
+def per_user_metrics(
+    ids: Ints, held_out: csr_array, metrics: str | Iterable[str | MetricName], *, beyond: npt.ArrayLike | None = None
+) -> dict[str, Floats]:
     """Score ranked lists against held-out clicks -> ``{"name@k": (n,) float64}``, NaN without held-out items.
 
     ``ids``: (n, K) integers, row r the list of user r, best first, padded at the end with -1; ``held_out``: CSR
-    (n, n_items), canonical, explicit zeros are no clicks; ``metrics``: names from ``PER_USER``, as strings or parsed.
+    (n, n_items), canonical, explicit zeros are no clicks; ``metrics``: names from ``PER_USER``, as strings or parsed;
+    ``beyond``: (n,) held-out items of each user that the catalogue does not have, which count as not found.
     One list serves all metrics and all k. Each row is scored by itself: the values do not depend on the other rows.
 
     Raises :class:`~recvae.errors.ConfigError` for a metric that is unknown or of the whole list set,
-    :class:`~recvae.errors.DataError` for a wrong held-out matrix and :class:`~recvae.errors.InputError` for wrong ids.
+    :class:`~recvae.errors.DataError` for a wrong held-out matrix or ``beyond`` and
+    :class:`~recvae.errors.InputError` for wrong ids.
     """
     names = parse_metrics(metrics)
     for metric in names:
@@ -286,7 +305,7 @@ def per_user_metrics(ids: Ints, held_out: csr_array, metrics: str | Iterable[str
             raise ConfigError(f"'{metric}' is a metric of a whole set of lists and has no value per user.")
     check_matrix(held_out, "held-out")
     hit = np.flatnonzero(contained(check_ids(ids, held_out.shape[1]), held_out))
-    per_row = np.diff(_clicks(held_out)[0]).astype(np.int64)
+    per_row = held_out_items(held_out, beyond)
     length = max(1, ids.shape[1])
     hits = Hits(row=hit // length, rank=hit % length + 1, held_out=per_row)
     values: dict[str, Floats] = {}

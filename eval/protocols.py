@@ -21,6 +21,7 @@ from eval.metrics import (
     MetricName,
     check_matrix,
     contained,
+    held_out_items,
     parse_metrics,
     per_user_metrics,
 )
@@ -85,6 +86,7 @@ def evaluate(
     batch_size: int = _BATCH_SIZE,
     popularity: npt.ArrayLike | None = None,
     train: csr_array | None = None,
+    beyond: npt.ArrayLike | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Rank each user's items from the fold-in clicks and score the lists against the held-out clicks.
@@ -93,8 +95,9 @@ def evaluate(
     be a :class:`~recvae.queries.Query`, which has conditions and rules beside the clicks; the metrics say how long its
     lists are. ``metrics``: names as in :mod:`eval.metrics`; ``batch_size``: users handed to the ranker
     at a time, which bounds memory and changes no result beyond the ranker's own rounding; ``popularity``: (n_items,)
-    training clicks, for novelty; ``train``: the training clicks, CSR (any, n_items), for diversity; ``progress``:
-    called with (users done, users in all) after each batch.
+    training clicks, for novelty; ``train``: the training clicks, CSR (any, n_items), for diversity; ``beyond``: (n,)
+    held-out items of each user that the catalogue does not have, such as items newer than the model: they count as not
+    found, also where a user has no others; ``progress``: called with (users done, users in all) after each batch.
 
     One list per user, as long as the largest k (at most the catalogue), serves all metrics; where the query asks for
     diversity, each k has lists of its own, for a list of k is then not the beginning of a longer one. Users without
@@ -113,7 +116,7 @@ def evaluate(
     check_matrix(held_out, "held-out")
     n_items = held_out.shape[1]
     counts = ListCounts(list_set_names, n_items, popularity, train) if list_set_names else None
-    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=counts is not None)
+    users = _Users(fold_in, held_out, beyond, batch_size=batch_size, everyone=counts is not None)
     depths = sorted({name.k for name in names})
     lengths = depths if users.apart else depths[-1:]  # the lists that are made
     per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
@@ -126,7 +129,7 @@ def evaluate(
             ids = _ranked(ranker, query)
             ranked = time.perf_counter()
             if here:
-                for name, values in per_user_metrics(ids, clicks, here).items():
+                for name, values in per_user_metrics(ids, clicks, here, beyond=users.beyond[rows]).items():
                     per_user[name][rows] = values
             if counts is not None:
                 counts.add(ids, None if len(lengths) == 1 else k)
@@ -150,7 +153,12 @@ def evaluate(
 
 
 def validator(
-    fold_in: Query | csr_array, held_out: csr_array, metric: str = "ndcg@100", *, batch_size: int = _BATCH_SIZE
+    fold_in: Query | csr_array,
+    held_out: csr_array,
+    metric: str = "ndcg@100",
+    *,
+    batch_size: int = _BATCH_SIZE,
+    beyond: npt.ArrayLike | None = None,
 ) -> Callable[[Ranker], float]:
     """Return a function ``ranker -> mean of metric`` over the users with held-out items, for use after each epoch.
 
@@ -159,16 +167,16 @@ def validator(
     user, and at least one user must have held-out items.
     """
     name = _one_per_user_metric(metric)
-    users = _Users(fold_in, held_out, batch_size=batch_size, everyone=False)
+    users = _Users(fold_in, held_out, beyond, batch_size=batch_size, everyone=False)
     if not users.rows.size:
         raise DataError("There is nothing to validate on: no user has held-out items.")
-    batches = [(query, clicks) for _, query, clicks in users.batches(name.k)]
+    batches = [(query, clicks, users.beyond[rows]) for rows, query, clicks in users.batches(name.k)]
 
     def validate(ranker: Ranker) -> float:
         parts = []
-        for query, clicks in batches:
+        for query, clicks, more in batches:
             ids = _ranked(ranker, query)
-            parts.append(per_user_metrics(ids, clicks, [name])[str(name)])
+            parts.append(per_user_metrics(ids, clicks, [name], beyond=more)[str(name)])
             _check_unseen(ids, query.histories)
         return float(np.concatenate(parts).mean())
 
@@ -178,10 +186,18 @@ def validator(
 class _Users:
     """The users to rank, checked, in batches: rows (b,), a query for lists of k, held-out CSR (b, n_items).
 
-    ``apart``: whether a list of k is not the beginning of a longer one.
+    ``apart``: whether a list of k is not the beginning of a longer one; ``beyond`` (n,): as of :func:`evaluate`.
     """
 
-    def __init__(self, fold_in: Query | csr_array, held_out: csr_array, *, batch_size: int, everyone: bool) -> None:
+    def __init__(
+        self,
+        fold_in: Query | csr_array,
+        held_out: csr_array,
+        beyond: npt.ArrayLike | None,
+        *,
+        batch_size: int,
+        everyone: bool,
+    ) -> None:
         try:
             batch_size = whole_number("batch_size", batch_size, least=1)
         except InputError as error:
@@ -200,7 +216,10 @@ class _Users:
             raise InputError("Held-out clicks are on items not seen before: evaluate a query with exclude_seen=True.")
         _check_disjoint(histories, held_out)
         self.total = held_out.shape[0]
-        countable = _pattern(held_out).sum(axis=1) > 0
+        of_catalogue = held_out_items(held_out)
+        in_all = held_out_items(held_out, beyond)
+        self.beyond = in_all - of_catalogue
+        countable = in_all > 0
         self.left_out = self.total - int(np.count_nonzero(countable))
         self.rows = np.arange(self.total) if everyone else np.flatnonzero(countable)
         self._query, self._held_out, self._batch_size = fold_in, held_out, batch_size

@@ -28,7 +28,7 @@ from data_prep.large.split import Source, split_blocks
 from data_prep.manifest import SPLITS
 from data_prep.parts import Parts, find_parts, pieces_of_parts
 from data_prep.pipeline import check_rating_column, columns_missing, find_known, no_items_named, no_users_named
-from data_prep.splits import LIANG_SEED, no_times
+from data_prep.splits import LIANG_SEED, TIME, no_times
 from data_prep.spool import all_rereadable, is_stdin
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import Titles, read_titles, read_user_tags
@@ -94,6 +94,8 @@ def prepare_large(
         seed=seed,
     )
     check_name(name)
+    if split == TIME:
+        raise InputError("A time split is made in memory: leave --memory out, or use --split temporal.")
     check_rating_column(choices, rating_column)
     limit = bytes_of(memory)
     parts = _parts(source)

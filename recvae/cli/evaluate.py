@@ -19,12 +19,14 @@ from recvae.cli.options import (
     RunFolder,
     Threads,
 )
+from recvae.cli.prepare import arrivals_in_words
 from recvae.cli.rules import Words
-from recvae.cli.terminal import Terminal
+from recvae.cli.terminal import Terminal, amount, share
 from recvae.cli.threads import use_threads
 
 if TYPE_CHECKING:
     from eval import RatingPredictor
+    from recvae.files import Document
 
 _SPLITS = ("test", "validation")
 
@@ -52,6 +54,7 @@ def evaluate(
     from eval import parse_metrics, rating_metrics
     from recvae.errors import InputError, did_you_mean
     from recvae.experiments.facts import facts
+    from recvae.experiments.groups import by_arrival
     from recvae.experiments.measure import evaluated
     from recvae.recommender import load
     from recvae.reports.machine import environment
@@ -88,4 +91,20 @@ def evaluate(
     terminal.result(rich_table(value, width=terminal.out.width))
     if evaluation.left_out:
         terminal.note(f"{evaluation.left_out:,} users without held-out items are left out.")
-    terminal.document({**value, **({"rules": rules} if rules else {})})
+    arrivals = data.arrivals(split)
+    groups = {} if arrivals is None else {"groups": by_arrival(evaluation, arrivals)}
+    if arrivals is not None:
+        told = data.manifest["arrivals"][split]
+        lines = [f"{name.replace('_', ' ')}: {_in_words(found)}" for name, found in groups["groups"].items()]
+        terminal.lines(*lines, f"{arrivals_in_words(told, data.n_users(split))}: these count as not found.")
+    terminal.document({**value, **groups, **({"rules": rules} if rules else {})})
+
+
+def _in_words(metrics: "Document") -> str:
+    """Return the metrics of a group of users on one line."""
+    words = []
+    for name, found in metrics.items():
+        error = "" if found["se"] is None else f" ± {share(found['se'])}"
+        words.append(f"{name} {'none' if found['mean'] is None else share(found['mean'])}{error}")
+    users = next((found["users"] for found in metrics.values()), 0)
+    return f"{', '.join(words)} ({amount(users, 'user')})"

@@ -98,7 +98,7 @@ def prepare(
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="strong, random, last-out or temporal.",
+            help="strong, random, last-out, temporal or time.",
             show_default="strong",
             rich_help_panel=_SPLIT,
         ),
@@ -117,6 +117,24 @@ def prepare(
             metavar="X", help="Share of their clicks to be ranked.", show_default="0.2", rich_help_panel=_SPLIT
         ),
     ] = None,
+    cutoff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE|SHARE",
+            help="Split time: train on clicks before it, test on clicks from it on.",
+            show_default="0.8 of the clicks",
+            rich_help_panel=_SPLIT,
+        ),
+    ] = None,
+    first_clicks: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Split time: clicks from which a new user is ranked, at most.",
+            show_default="5",
+            rich_help_panel=_SPLIT,
+        ),
+    ] = None,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -133,7 +151,7 @@ def prepare(
         float | None,
         typer.Option(
             metavar="X",
-            help="Share of each user's training clicks cut off for validation.",
+            help="Share of each user's training clicks cut off for validation; split time: of all before the cutoff.",
             show_default="0.1",
             rich_help_panel=_GIVEN,
         ),
@@ -200,9 +218,15 @@ def prepare(
         "held_out_users": held_out_users,
         "held_out_share": held_out_share,
         "ratings": ratings or None,
+        "cutoff": cutoff,
+        "first_clicks": first_clicks,
     }
+    if split == "time":
+        of_splitting["validation_share"] = validation_share
     of_splitting = {name: value for name, value in of_splitting.items() if value is not None}
-    shares: dict[str, Any] = {} if validation_share is None else {"validation_share": validation_share}
+    shares: dict[str, Any] = (
+        {} if validation_share is None or split == "time" else {"validation_share": validation_share}
+    )
     given = _given(source_name, train, test, of_splitting, shares)
     parts = None if source_name is None else find_parts(source_name)
     hold(out, source_name, source, titles, user_tags, train, test, *(parts.files if parts else ()))
@@ -241,9 +265,10 @@ def _large(
         raise InputError(
             "--memory takes a file, a folder or a pattern of files: data that arrive split fit into memory."
         )
-    for option in ("source", "ratings"):
+    for option in ("source", "ratings", "cutoff", "first_clicks"):
         if option in of_splitting:
-            raise InputError(f"--memory and --{option} do not go together: leave one of them out.")
+            spelled = option.replace("_", "-")
+            raise InputError(f"--memory and --{spelled} do not go together: leave one of them out.")
     return {"memory": memory, "temp": temp}
 
 
@@ -259,7 +284,10 @@ def _given(
 
     if train is None and test is None:
         if shares:
-            raise InputError("--validation-share belongs to --train and --test; other splits have --held-out-share.")
+            raise InputError(
+                "--validation-share belongs to --train and --test, and to --split time; other splits have "
+                "--held-out-share."
+            )
         return None
     if train is None or test is None:
         lacks, has = ("--train", "--test") if train is None else ("--test", "--train")
@@ -319,12 +347,24 @@ def summary(data: "Dataset", about: Document) -> list[str]:
         if part["users_without_held_out"]:
             line += f" ({amount(part['users_without_held_out'], 'user')} without any, left out of averages)"
         lines.append(_line(name, line))
+        if "arrivals" in manifest:
+            lines.append(_line("", arrivals_in_words(manifest["arrivals"][name], part["users"])))
     if "ratings" in manifest:
         lines.append(_line("ratings", f"{sum(manifest['ratings'].values()):,} of these users and items, kept beside"))
     left_out = [
         f"{count:,} {key.replace('_', ' ')}" for key, count in dropped.items() if count and key not in _FILTERED
     ]
     return [*lines, *([_line("left out", "; ".join(left_out))] if left_out else [])]
+
+
+def arrivals_in_words(found: Document, users: int) -> str:
+    """Return a part's new users, and the shares of its held-out clicks that they and new items have."""
+    clicks = found["clicks_of_new_users"] + found["clicks_of_known_users"]
+    shares = [100 * found[key] / clicks if clicks else 0.0 for key in ("clicks_of_new_users", "clicks_on_new_items")]
+    return (
+        f"{found['new_users']:,} of {amount(users, 'user')} are new, with {shares[0]:.3g} % of the clicks to be found; "
+        f"{shares[1]:.3g} % are on items that training never saw"
+    )
 
 
 def _line(label: str, text: str) -> str:

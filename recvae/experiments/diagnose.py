@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from eval import summarize
 from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
+from recvae.experiments.facts import beyond_catalogue
 from recvae.experiments.groups import recall_by_group
 from recvae.files import Document, JsonObject
 from recvae.matrices import item_counts
@@ -97,7 +98,7 @@ def diagnose(
     else:
         told = None if progress is None else lambda done, total: progress("rank users", done, total)
         shown, wanted = model.held_out_inputs(data, split)
-        recall = recall_by_group(model, shown, wanted, counts, told)
+        recall = recall_by_group(model, shown, wanted, counts, told, beyond_catalogue(data, split))
     if network is None:
         notes.append(f"{entry(model.name).title} has no decoder, so there is no map of its items.")
     return {

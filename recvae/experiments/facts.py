@@ -7,6 +7,9 @@ from recvae.files import Document, JsonObject
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from data_prep.dataset import Dataset
 
 
@@ -31,6 +34,12 @@ def other_split(told: Document, data: "Dataset") -> bool:
     return any(told[key] != ours.get(key) for key in ("filters", "protocol", "counts") if key in told)
 
 
+def beyond_catalogue(data: "Dataset", split: str) -> "NDArray[np.int64] | None":
+    """Return the held-out clicks of each user of ``split`` on new items, int64 (n,); None but for a time split."""
+    arrivals = data.arrivals(split)
+    return None if arrivals is None else arrivals.new_item_clicks
+
+
 def doubt_about_start(run: "Path", told: Document, data: "Dataset") -> str:
     """Return a sentence where ``run``, by its facts, may have learned from held-out clicks of ``data``; else ''.
 
@@ -41,7 +50,7 @@ def doubt_about_start(run: "Path", told: Document, data: "Dataset") -> str:
     elif other_split(told, data) and data.manifest.get("protocol", {}).get("split") == "strong":
         why = (
             "a strong split draws its held-out users anew where the data have changed. A split by time holds out what "
-            "no earlier run has seen (recvae prepare --split temporal)"
+            "no earlier run has seen (recvae prepare --split temporal, or --split time)"
         )
     else:
         return ""

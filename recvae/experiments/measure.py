@@ -16,7 +16,7 @@ from eval import Evaluation, evaluate, parse_metrics, ratings_validator, validat
 from recvae.capabilities import R2
 from recvae.config import RunConfig
 from recvae.errors import InputError
-from recvae.experiments.facts import facts
+from recvae.experiments.facts import beyond_catalogue, facts
 from recvae.experiments.refit import Refit
 from recvae.files import Document, JsonObject, refuse_existing
 from recvae.matrices import item_counts
@@ -179,7 +179,8 @@ def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = No
         query, clicks = Query(data.validation_in), data.validation_out
     else:
         query, clicks = model.held_out_inputs(data, "validation")
-    plain = validator(query, clicks, metric)
+    beyond = beyond_catalogue(data, "validation")
+    plain = validator(query, clicks, metric, beyond=beyond)
     under: dict[tuple[str, ...], Validation] = {}  # by the conditions that a model has once it is trained
 
     def validate(trained: "Recommender") -> float:
@@ -188,7 +189,7 @@ def validate_with(data: "Dataset", metric: str, model: "Recommender | None" = No
             return plain(trained)
         if names not in under:
             asked = trained.held_out_inputs(data, "validation").query
-            under[names] = plain if asked.conditions is None else validator(asked, clicks, metric)
+            under[names] = plain if asked.conditions is None else validator(asked, clicks, metric, beyond=beyond)
         return under[names](trained)
 
     return validate
@@ -210,10 +211,11 @@ def evaluated(
     if "novelty" in names:
         popularity = item_counts(data.train)
     query, clicks = model.held_out_inputs(data, split)
+    beyond = beyond_catalogue(data, split)
     if most_per_tag is not None or diversity:
         query = replace(query, most_per_tag=most_per_tag, diversity=diversity)
     train = data.train if "diversity" in names else None
-    return evaluate(model, query, clicks, metrics, popularity=popularity, train=train, progress=progress)
+    return evaluate(model, query, clicks, metrics, popularity=popularity, train=train, beyond=beyond, progress=progress)
 
 
 def measure(

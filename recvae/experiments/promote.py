@@ -27,7 +27,7 @@ from scipy.sparse import csr_array
 
 from eval import PER_USER, Comparison, Evaluation, compare, evaluate, parse_metrics
 from recvae.errors import ConfigError, DataError, FormatError, InputError, WorkError
-from recvae.experiments.facts import other_split
+from recvae.experiments.facts import beyond_catalogue, other_split
 from recvae.files import Document, JsonObject, recover, refuse_existing, whole_folder
 from recvae.files.swap import one_version
 from recvae.queries import Answer, Query
@@ -237,7 +237,12 @@ def _measured(
             f"{_place(data)}: the two are of different data. Items are matched by their ids, as they are written."
         )
     evaluation = evaluate(
-        _matched(model, column_of, shared), query, clicks, metric, progress=lambda *done: progress(folder, *done)
+        _matched(model, column_of, shared),
+        query,
+        clicks,
+        metric,
+        beyond=beyond_catalogue(data, "test"),
+        progress=lambda *done: progress(folder, *done),
     )
     return Measured(
         folder=folder,

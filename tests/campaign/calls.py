@@ -258,7 +258,7 @@ class _Calls:
             separator=odd.word, min_rating=odd.measure, held_out_share=odd.measure, seed=lambda: odd.number(1),
             min_items_per_user=lambda: odd.number(3), min_users_per_item=lambda: odd.number(1),
             held_out_users=lambda: odd.number(5), k_core=lambda: True, titles=lambda: odd.path(self.folder),
-            split=lambda: odd.one_of("strong", "random", "last-out", "temporal", "", "nope"),
+            split=lambda: odd.one_of("strong", "random", "last-out", "temporal", "time", "", "nope"),
             columns=lambda: odd.one_of([], ["user", "item", "stars"], ["a", "a"], "abc"),
         )  # fmt: skip
         return Call(

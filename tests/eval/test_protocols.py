@@ -230,3 +230,30 @@ def test_eval_imports_neither_torch_nor_pandas():
     program = "import sys, eval; print(sorted({'torch', 'pandas', 'scipy.stats', 'data_prep'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_held_out_items_beyond_the_catalogue_are_misses():
+    """As if the catalogue had columns for them that no list names; also for a user who has no others."""
+    fold_in, held_out = random_split(np.random.default_rng(3), 8, 9)
+    beyond = np.array([0, 1, 2, 0, 3, 0, 1, 0])
+    wide = np.zeros((8, 3), np.float32)
+    for row, n in enumerate(beyond):
+        wide[row, :n] = 1
+    metrics = [f"{name}@{k}" for name in PER_USER for k in (2, 5)]
+    ranker = ItemScores(np.arange(9.0))
+    here = evaluate(ranker, fold_in, held_out, metrics, beyond=beyond, batch_size=3)
+
+    class Wider:
+        def answer(self, query):
+            return ranker.answer(Query(csr_array(query.histories.toarray()[:, :9]), k=query.k))
+
+    padded = csr_array(np.hstack([fold_in.toarray(), np.zeros((8, 3), np.float32)]))
+    there = evaluate(Wider(), padded, csr_array(np.hstack([held_out.toarray(), wide])), metrics)
+    for name in metrics:
+        np.testing.assert_array_equal(here.per_user[name], there.per_user[name])
+    assert here.left_out == there.left_out
+    score = validator(fold_in, held_out, "ndcg@5", beyond=beyond)(ranker)
+    assert score == pytest.approx(there.metrics["ndcg@5"].mean)
+    for wrong in ([1], -beyond, beyond / 2):
+        with pytest.raises(DataError, match="beyond"):
+            evaluate(ranker, fold_in, held_out, beyond=wrong)
