@@ -1,17 +1,15 @@
 """Warnings about data that can be used, and are probably not used as the user meant."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.interactions import CANONICAL_INTEGER, Codes, Ids, Interactions
+from data_prep.interactions import Codes, Ids, Interactions
 from data_prep.readers import column_names
 from data_prep.streams import ByteSource
 from data_prep.titles import Titles
-
-if TYPE_CHECKING:
-    from data_prep.readers import Frame
+from recvae.frames.ids import CANONICAL_INTEGER
+from recvae.frames.tables import Table
 
 Warn = Callable[[str], None]
 """Called with one sentence."""
@@ -20,7 +18,7 @@ _OF_RATINGS = ("rating", "ratings", "stars", "score", "scores", "overall", "grad
 
 
 def doubts_about(
-    source: "ByteSource | Frame",
+    source: ByteSource | Table,
     data: Interactions,
     columns: Sequence[str] | None,
     separator: str | None,

@@ -16,7 +16,7 @@ here a click is either fold-in or held-out, and such a test click is dropped, an
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +41,9 @@ from data_prep.splits import (
 from data_prep.spool import all_rereadable
 from data_prep.streams import ByteSource, Progress, readable
 from data_prep.titles import Titles
-from recvae.arguments import real_number
+from recvae.arguments import Frame, real_number
 from recvae.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from data_prep.readers import Frame
+from recvae.frames.tables import Table
 
 VALIDATION_SHARE = 0.1
 
@@ -53,8 +51,8 @@ _TRAIN, _VALIDATION, _TEST = 0, 1, 2
 
 
 def prepare_given(
-    train: "str | Path | Frame",
-    test: "str | Path | Frame",
+    train: str | Path | Frame,
+    test: str | Path | Frame,
     *,
     user_column: str | None = None,
     item_column: str | None = None,
@@ -87,7 +85,7 @@ def prepare_given(
     table: dict[str, Any] = {"rating_column": rating_column, "columns": columns, "separator": separator}
     parts: list[Interactions] = []
     dropped: dict[str, int] = {}
-    with all_rereadable((train, test, titles, user_tags), progress) as (*clicks, titles_file, tags_file):
+    with all_rereadable((train, test), (titles, user_tags), progress) as (clicks, (titles_file, tags_file)):
         for source in clicks:
             read, is_table = _read(source, user_column, item_column, progress, **table)
             if is_table:
@@ -230,7 +228,7 @@ def _repeated(data: Interactions, n_train: int) -> npt.NDArray[np.bool_]:
 
 
 def _read(
-    source: "ByteSource | Frame",
+    source: ByteSource | Table,
     user_column: str | None,
     item_column: str | None,
     progress: Progress | None,
@@ -258,12 +256,12 @@ def _read(
     return read_interactions(source, user_column, item_column, progress=progress, **options), True
 
 
-def _source(source: "ByteSource | Frame") -> tuple[str | None, str | None]:
+def _source(source: ByteSource | Table) -> tuple[str | None, str | None]:
     """Return a file's name and SHA-256, nothing for a frame."""
     return (source.origin, source.digest()) if isinstance(source, ByteSource) else (None, None)
 
 
-def _name(train: "ByteSource | Frame") -> str:
+def _name(train: ByteSource | Table) -> str:
     if not isinstance(train, ByteSource):
         return "data frame"
     stem = Path(train.name).stem

@@ -4,8 +4,6 @@ File order is part of the data: the protocol of Liang et al. (2018, arXiv 1802.0
 in a user's rows as they stand in the file. Every filter here therefore preserves the order of the remaining rows.
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,8 +14,6 @@ from recvae.errors import DataError, InputError
 
 Codes = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.object_]
-
-CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,18 +150,3 @@ def first_with_key(keys: npt.NDArray[np.int64] | npt.NDArray[np.uint32]) -> npt.
 def nothing_left(what: str, label: str, rows: int) -> DataError:
     """Return the error for a filter that leaves nothing of so many rows."""
     return DataError(f"The filter '{what}' leaves nothing of {label} ({rows:,} rows): lower it.")
-
-
-def ascending(ids: Sequence[str] | Ids) -> npt.NDArray[np.int64]:
-    """Return the permutation (len(ids),) that puts ids in ascending order.
-
-    The order is numeric where every id is a canonical integer ("0", or an optional minus and no leading zero), and by
-    code point otherwise, so that "007" and "7" stay two ids with a defined order.
-    """
-    keys: list[Any] = list(ids)
-    if all(map(CANONICAL_INTEGER.fullmatch, keys)):
-        try:
-            return np.argsort(np.array([int(key) for key in keys], dtype=np.int64), kind="stable").astype(np.int64)
-        except OverflowError:
-            keys = [int(key) for key in keys]
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)

@@ -4,6 +4,7 @@ import codecs
 import re
 
 from recvae.errors import DataError
+from recvae.frames.ids import not_utf8
 
 _PACKINGS = (
     ("gzip", rb"\x1f\x8b"),
@@ -57,13 +58,6 @@ def check_kind(label: object, head: bytes) -> None:
             raise not_utf8(label, "it looks like UTF-16 without its mark", encoding)
     if _is_binary(head):
         raise DataError(f"{label} is not text but a binary file of a kind that is not known here. {_SAVE_AS}")
-
-
-def not_utf8(label: object, where: str, encoding: str = "latin1") -> DataError:
-    """Return the error for text that is not UTF-8; the remedy converts it from ``encoding``."""
-    return DataError(
-        f"{label} is not UTF-8 text ({where}). Convert it, for example: iconv -f {encoding} -t utf-8 OLD > NEW"
-    )
 
 
 def _is_binary(head: bytes) -> bool:

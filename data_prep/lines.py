@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.columns import Columns, from_table
+from data_prep.columns import from_table
 from data_prep.interactions import Interactions
-from data_prep.kinds import not_utf8
 from data_prep.readers import checked_head
 from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
 from recvae.errors import DataError
+from recvae.frames.ids import Columns, not_utf8
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OF_TABLES = (b",", b"\t", b";", b"|", b"::")  # separators of tables, of which these lines have none

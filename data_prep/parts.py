@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.columns import Columns, Rows, interactions
+from data_prep.columns import Rows, interactions
 from data_prep.interactions import Interactions
 from data_prep.readers import read_pieces, read_rows_of
 from data_prep.streams import ByteSource, Progress, readable
 from recvae.errors import DataError, InputError
 from recvae.files import JsonObject
+from recvae.frames.ids import Columns
 
 _SUFFIXES = re.compile(r"\.(parquet|parq|pq|csv|tsv|tab|txt|dat)(\.(gz|bz2|xz|zst))?", re.IGNORECASE)
 

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data_prep.choices import Choices, check_name
-from data_prep.columns import Columns
 from data_prep.dataset import Dataset
 from data_prep.doubts import Warn, doubts_about, doubts_about_titles
 from data_prep.interactions import Interactions
@@ -20,11 +18,11 @@ from data_prep.spool import all_rereadable, is_stdin
 from data_prep.streams import ByteSource, Progress
 from data_prep.time_split import Cuts, earliest_of_repeated, split_by_time
 from data_prep.titles import Titles, read_titles, read_user_tags
+from recvae.arguments import Frame
 from recvae.errors import DataError, InputError
 from recvae.files import JsonObject
-
-if TYPE_CHECKING:
-    from data_prep.readers import Frame
+from recvae.frames.ids import Columns
+from recvae.frames.tables import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class _Raw:
 
 
 def prepare(
-    name_or_file: "str | Path | Frame",
+    name_or_file: str | Path | Frame,
     *,
     source: str | Path | None = None,
     user_column: str | None = None,
@@ -120,14 +118,14 @@ def prepare(
             raise InputError("--source belongs to the name of a known dataset; a file is its own source.")
         check_rating_column(choices, rating_column)
     options = {"rating_column": rating_column, "time_column": time_column, "separator": separator}
-    clicks = None if release is not None or parts is not None else name_or_file
-    with all_rereadable((clicks, titles, user_tags), progress) as (file, titles_file, tags_file):
+    one = [name_or_file] if release is None and parts is None else []
+    with all_rereadable(one, (titles, user_tags), progress) as (clicks, (titles_file, tags_file)):
         if release is not None:
             raw = _read_release(release, source, choices.needs_time, progress, cache)
         else:
-            raw = _read_other(parts or file, user_column, item_column, progress, columns=columns, **options)
+            raw = _read_other(parts or clicks[0], user_column, item_column, progress, columns=columns, **options)
             unused = choices.min_rating is None and not ratings
-            first = ByteSource(parts.files[0]) if parts else file
+            first = ByteSource(parts.files[0]) if parts else clicks[0]
             for doubt in doubts_about(first, raw.data, columns, separator, rating_column, unused_ratings=unused):
                 warn(doubt)
         texts = raw.titles if titles_file is None else matching_titles(titles_file, raw.data)
@@ -244,7 +242,7 @@ def _read_release(
 
 
 def _read_other(
-    source: "ByteSource | Parts | Frame",
+    source: ByteSource | Parts | Table,
     user_column: str | None,
     item_column: str | None,
     progress: Progress | None,
@@ -276,11 +274,13 @@ def _read_other(
 
 
 def columns_missing(
-    source: "ByteSource | Parts | Frame", columns: Sequence[str] | None, separator: str | None
+    source: ByteSource | Parts | Table, columns: Sequence[str] | None, separator: str | None
 ) -> InputError:
     """Return the error for columns that are not named: it lists those that there are."""
     first = ByteSource(source.files[0]) if isinstance(source, Parts) else source
     has = ", ".join(column_names(first, columns=columns, separator=separator))
+    if isinstance(source, Table):
+        return InputError(f"Name the columns of users and items: user_column=..., item_column=... (there are {has}).")
     return InputError(f"Name the columns with --user-column and --item-column; the data have {has}.")
 
 

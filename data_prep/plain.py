@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from data_prep.columns import Columns, check_columns, is_number, no_number, row_error, whole_ids
+from data_prep.columns import is_number, no_number
 from data_prep.interactions import Interactions
 from data_prep.streams import ByteSource
 from data_prep.titles import read_rows
 from recvae.errors import DataError
+from recvae.frames.ids import Columns, check_columns, row_error, whole_ids
 
 
 def from_rows(file: ByteSource, want: Columns, separator: str) -> Interactions:

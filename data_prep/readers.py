@@ -10,20 +10,9 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from data_prep.columns import (
-    Columns,
-    Origin,
-    Rows,
-    check_columns,
-    coded_ids,
-    from_table,
-    interactions,
-    one_line,
-    rows_of,
-    whole_ids,
-)
+from data_prep.columns import Rows, from_table, interactions, one_line, rows_of
 from data_prep.interactions import Interactions
 from data_prep.kinds import check_kind
 from data_prep.plain import from_rows
@@ -31,22 +20,21 @@ from data_prep.separated import from_text, text_columns, text_pieces
 from data_prep.spool import rereadable
 from data_prep.streams import ByteSource, Progress
 from data_prep.titles import read_rows
-from recvae.arguments import need_packages
+from recvae.arguments import Frame, need_packages
 from recvae.errors import DataError, InputError, did_you_mean
+from recvae.frames.ids import Columns, Origin, check_columns, coded_ids, whole_ids
+from recvae.frames.tables import Table
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    Frame: TypeAlias = pd.DataFrame | pa.Table
 
 _PARQUET = b"PAR1"
 _ROWS = 1 << 20
 
 
 def read_interactions(
-    source: "str | Path | ByteSource | Frame",
+    source: str | Path | ByteSource | Frame | Table,
     user_column: str,
     item_column: str,
     *,
@@ -56,7 +44,7 @@ def read_interactions(
     separator: str | None = None,
     progress: Progress | None = None,
 ) -> Interactions:
-    """Read clicks from a text or Parquet file, a pandas DataFrame or an Arrow table.
+    """Read clicks from a text or Parquet file, or a data frame of pandas, polars, pyarrow or the like.
 
     Files may be compressed (gzip, bzip2, xz, zstd, recognised by their content) and may be pipes; ``-`` is standard
     input.
@@ -70,7 +58,7 @@ def read_interactions(
     if not isinstance(source, str | Path | ByteSource):
         if columns is not None or separator is not None:
             raise InputError("Column names and a separator are for text files; a data frame has its own.")
-        return _from_frame(source, want, "the data frame")
+        return _from_frame(Table(source), want)
     with rereadable(source, progress) as file:
         if not _has_arrow():
             head = checked_head(file)
@@ -132,11 +120,14 @@ def read_pieces(
 
 
 def column_names(
-    source: "str | Path | ByteSource | Frame", *, columns: Sequence[str] | None = None, separator: str | None = None
+    source: str | Path | ByteSource | Frame | Table,
+    *,
+    columns: Sequence[str] | None = None,
+    separator: str | None = None,
 ) -> list[str]:
     """Return the names of a source's columns; the arguments and errors are those of :func:`read_interactions`."""
     if not isinstance(source, str | Path | ByteSource):
-        return _frame_names(source)
+        return Table(source).names
     with rereadable(source) as file:
         head = checked_head(file)
         if head.startswith(_PARQUET):
@@ -252,39 +243,9 @@ def _damaged(file: ByteSource, error: Exception) -> DataError:
     return DataError(f"{file} is a truncated or damaged Parquet file ({one_line(error)}). Copy it again.")
 
 
-def _frame_names(frame: "Frame") -> list[str]:
-    names = getattr(frame, "column_names", None)  # Arrow's
-    if names is None and hasattr(frame, "iloc"):
-        names = getattr(frame, "columns", None)  # pandas'
-    if names is None:
-        kind = type(frame).__name__
-        raise InputError(f"Interactions are read from a file, a pandas DataFrame or an Arrow table, not a {kind}.")
-    return [str(name) for name in names]
-
-
-def _from_frame(frame: "Frame", want: Columns, label: str) -> Interactions:
-    import pyarrow as pa
-
-    names = _frame_names(frame)
-    check_columns(label, want, names)
-    if isinstance(frame, pa.Table):
-        table = frame
-    else:
-        table = pa.table({name: _series(frame.iloc[:, names.index(name)], label, name) for name in want.names()})
-    if not table.num_rows:
-        raise DataError(f"{label[0].upper() + label[1:]} has no rows.")
-    return from_table(table, want, label)
-
-
-def _series(series: "pd.Series", label: str, name: str) -> "pa.Array":
-    """Turn one pandas column into an Arrow array; a column that mixes texts and numbers becomes text."""
-    import pyarrow as pa
-
-    try:
-        try:
-            return pa.array(series, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-            values = [None if missing else str(value) for value, missing in zip(series, series.isna(), strict=True)]
-            return pa.array(values, type=pa.string())
-    except ValueError as error:  # a lone surrogate, or a number of thousands of digits
-        raise DataError(f"Column '{name}' of {label} holds text that is not valid Unicode, or is too long.") from error
+def _from_frame(table: Table, want: Columns) -> Interactions:
+    check_columns(table.label, want, table.names)
+    arrow = table.columns(want.names())
+    if not arrow.num_rows:
+        raise DataError(f"{table.label[0].upper() + table.label[1:]} has no rows.")
+    return from_table(arrow, want, table.label)

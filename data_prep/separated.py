@@ -7,20 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.columns import (
-    Columns,
-    Origin,
-    Rows,
-    check_columns,
-    is_number,
-    no_number,
-    one_line,
-    row_error,
-    rows_of,
-)
-from data_prep.kinds import not_utf8
+from data_prep.columns import Rows, is_number, no_number, one_line, rows_of
 from data_prep.streams import ByteSource, Progress, Separated, Stream
 from recvae.errors import DataError, InputError
+from recvae.frames.ids import Columns, Origin, check_columns, not_utf8, row_error
 
 if TYPE_CHECKING:
     import pyarrow as pa

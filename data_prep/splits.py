@@ -16,9 +16,10 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from data_prep.arrivals import Arrivals
-from data_prep.interactions import Ids, Interactions, ascending
+from data_prep.interactions import Ids, Interactions
 from recvae.arguments import real_number, whole_number
 from recvae.errors import DataError, InputError, did_you_mean
+from recvae.frames.ids import ascending
 
 SplitMethod = Literal["strong", "random", "last-out", "temporal"]
 SPLIT_METHODS: tuple[str, ...] = get_args(SplitMethod)

@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from data_prep.streams import ByteSource, Progress, Spooled
+from recvae.arguments import Frame
 from recvae.errors import DataError, InputError, WorkError
+from recvae.frames.tables import Table
 
 LIMIT = 1 << 36
 """The most bytes that are copied from a pipe (64 GiB), and at most nine tenths of the temporary folder's free space."""
@@ -27,8 +29,6 @@ WRITER_SECONDS = 30.0
 
 _PIECE = 1 << 20
 _DESCRIPTOR = re.compile(r"/dev/(?:stdin|fd/(\d+))|/proc/self/fd/(\d+)")
-
-Source = TypeVar("Source")
 
 
 @contextmanager
@@ -64,28 +64,34 @@ def rereadable(source: str | Path | ByteSource, progress: Progress | None = None
 
 
 @contextmanager
-def all_rereadable(sources: Sequence[Source], progress: Progress | None = None) -> Iterator[list[Source | ByteSource]]:
-    """Yield ``sources`` with files as :func:`rereadable` yields them; frames and None are not changed.
+def all_rereadable(
+    clicks: Sequence[str | Path | ByteSource | Frame],
+    texts: Sequence[str | Path | ByteSource | None],
+    progress: Progress | None = None,
+) -> Iterator[tuple[list[ByteSource | Table], list[ByteSource | None]]]:
+    """Yield sources that can be read repeatedly: files as :func:`rereadable` yields them, and frames as tables.
 
-    Raises :class:`InputError` where two of them are the same pipe, which the first would leave empty.
+    Raises :class:`InputError` where two of them are the same pipe, which the first would leave empty, and for a source
+    that is neither a file nor a frame.
     """
     seen: dict[tuple[int, int], object] = {}
     with ExitStack() as stack:
-        made: list[Source | ByteSource] = []
-        for source in sources:
-            if isinstance(source, str | Path):
-                identity = _identity(Path(source))
-                if identity is not None and identity in seen:
-                    raise InputError(
-                        f"{seen[identity]} and {source} are the same pipe, which can be read once. Write one of the two"
-                        " to a file."
-                    )
-                if identity is not None:
-                    seen[identity] = source
-                made.append(stack.enter_context(rereadable(source, progress)))
-            else:
-                made.append(source)
-        yield made
+
+        def opened(source: str | Path | ByteSource) -> ByteSource:
+            identity = None if isinstance(source, ByteSource) else _identity(Path(source))
+            if identity is not None and identity in seen:
+                raise InputError(
+                    f"{seen[identity]} and {source} are the same pipe, which can be read once. Write one of the two"
+                    " to a file."
+                )
+            if identity is not None:
+                seen[identity] = source
+            return stack.enter_context(rereadable(source, progress))
+
+        yield (
+            [opened(source) if isinstance(source, str | Path | ByteSource) else Table(source) for source in clicks],
+            [None if source is None else opened(source) for source in texts],
+        )
 
 
 def is_stdin(source: object) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from data_prep.columns import whole_ids
-from data_prep.kinds import check_kind, not_utf8
+from data_prep.kinds import check_kind
 from data_prep.spool import rereadable
 from data_prep.streams import ByteSource
 from recvae.errors import DataError
+from recvae.frames.ids import not_utf8, whole_ids
 
 _TITLE_NAMES = ("title", "name", "item_title", "movie_title")
 _TAG_NAMES = ("genres", "genre", "tags", "tag", "categories")

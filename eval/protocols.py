@@ -6,9 +6,9 @@ any split that gives a fold-in and a held-out matrix with the same rows. Anythin
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from eval.metrics import (
     per_user_metrics,
 )
 from eval.significance import Metric, summarize
-from recvae.arguments import function, shown, whole_number
+from recvae.arguments import Frame, function, is_frame, shown, whole_number
 from recvae.errors import ConfigError, DataError, InputError
 from recvae.files import JsonObject
 from recvae.queries import Answer, Query
@@ -48,6 +48,16 @@ class Ranker(Protocol):
         Row r of the answer belongs to row r of ``query.histories``, CSR (n, n_items), whose column j is item j; the
         user need not be known to the model.
         """
+        ...
+
+
+class FrameRanker(Ranker, Protocol):
+    """A ranker that reads data frames: it knows which item each raw id is."""
+
+    def encode_frames(
+        self, *frames: Frame, user_column: str, item_column: str, skip_unknown: bool, labels: Sequence[str]
+    ) -> tuple[list[csr_array], list[str]]:
+        """Return the clicks of each frame as CSR (n, n_items), row u of all the user ``u`` of the list that follows."""
         ...
 
 
@@ -79,8 +89,8 @@ class Evaluation:
 
 def evaluate(
     ranker: Ranker,
-    fold_in: Query | csr_array,
-    held_out: csr_array,
+    fold_in: Query | csr_array | Frame,
+    held_out: csr_array | Frame,
     metrics: str | Iterable[str | MetricName] = DEFAULT_METRICS,
     *,
     batch_size: int = _BATCH_SIZE,
@@ -88,6 +98,9 @@ def evaluate(
     train: csr_array | None = None,
     beyond: npt.ArrayLike | None = None,
     progress: Callable[[int, int], None] | None = None,
+    user_column: str = "user",
+    item_column: str = "item",
+    skip_unknown: bool = False,
 ) -> Evaluation:
     """Rank each user's items from the fold-in clicks and score the lists against the held-out clicks.
 
@@ -98,6 +111,11 @@ def evaluate(
     training clicks, for novelty; ``train``: the training clicks, CSR (any, n_items), for diversity; ``beyond``: (n,)
     held-out items of each user that the catalogue does not have, such as items newer than the model: they count as not
     found, also where a user has no others; ``progress``: called with (users done, users in all) after each batch.
+
+    Both may be data frames of clicks (pandas, polars, pyarrow and the like) with the columns ``user_column`` and
+    ``item_column``: row r of the result is then the r-th user in order of first appearance, in ``fold_in`` and after
+    that in ``held_out``. Clicks on items that the ranker does not know are refused, or with ``skip_unknown`` left out
+    of both frames, as the papers leave out test clicks on items without training clicks.
 
     One list per user, as long as the largest k (at most the catalogue), serves all metrics; where the query asks for
     diversity, each k has lists of its own, for a list of k is then not the beginning of a longer one. Users without
@@ -113,10 +131,12 @@ def evaluate(
     per_user_names = [name for name in names if name.name in PER_USER]
     list_set_names = [name for name in names if name.name in LIST_SET]
     function("progress", progress)
-    check_matrix(held_out, "held-out")
-    n_items = held_out.shape[1]
+    columns = {"user_column": user_column, "item_column": item_column}
+    known, wanted = _in_matrices(ranker, fold_in, held_out, skip_unknown=skip_unknown, **columns)
+    check_matrix(wanted, "held-out")
+    n_items = wanted.shape[1]
     counts = ListCounts(list_set_names, n_items, popularity, train) if list_set_names else None
-    users = _Users(fold_in, held_out, beyond, batch_size=batch_size, everyone=counts is not None)
+    users = _Users(known, wanted, beyond, batch_size=batch_size, everyone=counts is not None)
     depths = sorted({name.k for name in names})
     lengths = depths if users.apart else depths[-1:]  # the lists that are made
     per_user = {str(name): np.full(users.total, np.nan) for name in per_user_names}
@@ -181,6 +201,34 @@ def validator(
         return float(np.concatenate(parts).mean())
 
     return validate
+
+
+def _in_matrices(
+    ranker: Ranker,
+    fold_in: Query | csr_array | Frame,
+    held_out: csr_array | Frame,
+    *,
+    skip_unknown: bool,
+    user_column: str,
+    item_column: str,
+) -> tuple[Query | csr_array, csr_array]:
+    """Return two frames of clicks as CSR (n, n_items) with the same users, and two matrices as they are."""
+    if not is_frame(fold_in) and not is_frame(held_out):
+        return fold_in, held_out
+    if not is_frame(fold_in) or not is_frame(held_out):
+        raise InputError("The fold-in and the held-out clicks are two data frames or two matrices, not one of each.")
+    if not callable(getattr(ranker, "encode_frames", None)):
+        raise InputError(f"{type(ranker).__name__} reads no data frames (no 'encode_frames'): evaluate it on matrices.")
+    reader = cast("FrameRanker", ranker)
+    (known, wanted), _ = reader.encode_frames(
+        fold_in,
+        held_out,
+        user_column=user_column,
+        item_column=item_column,
+        skip_unknown=skip_unknown,
+        labels=("the fold-in frame", "the held-out frame"),
+    )
+    return known, wanted
 
 
 class _Users:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 from recvae.errors import InputError
 
@@ -46,6 +46,18 @@ def function(name: str, value: object) -> None:
     """Raise :class:`InputError` for an argument that is neither None nor can be called."""
     if value is not None and not callable(value):
         raise InputError(f"{name} must be a function, and is {shown(value)}.")
+
+
+class Frame(Protocol):
+    """A data frame of any library: an object that gives its columns through Arrow's C stream interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a PyCapsule of an ArrowArrayStream."""
+
+
+def is_frame(value: object) -> TypeGuard[Frame]:
+    """Return whether a value is a data frame."""
+    return hasattr(type(value), "__arrow_c_stream__")
 
 
 def flag(name: str, value: object) -> bool:

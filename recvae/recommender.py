@@ -3,7 +3,7 @@
 import difflib
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -13,8 +13,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.arguments import function, path_of, shown
-from recvae.capabilities import Capabilities
+from recvae.arguments import Frame, function, is_frame, path_of, shown
+from recvae.by_ids import ByIds
 from recvae.config import RunConfig, run_config
 from recvae.defaults import Rule, Size
 from recvae.errors import DataError, InputError, WorkError
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 Validation = Callable[["Recommender"], float]
 
 
-class Recommender(Capabilities, Kept):
+class Recommender(ByIds, Kept):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
     Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
@@ -132,25 +132,31 @@ class Recommender(Capabilities, Kept):
 
     def fit(
         self,
-        train: csr_array,
+        train: csr_array | Frame,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
         titles: Sequence[str] | None = None,
         item_tags: Tags | None = None,
+        user_column: str = "user",
+        item_column: str = "item",
     ) -> Self:
         """Learn from clicks and return self.
 
-        ``train``: CSR (n_users, n_items), an entry a click. ``validation``: scores this model as it stands, higher is
-        better, and picks the epoch that is kept (models without epochs do not call it). ``item_ids`` (raw ids, as
-        strings) and ``titles`` name the columns; without them an item's id is its column's number. ``item_tags``: tags
-        by item id, such as genres, by which :meth:`recommend` then allows, denies and mixes items. A model with
+        ``train``: CSR (n_users, n_items), an entry a click; or a data frame of pandas, polars, pyarrow or the like, a
+        row a click, whose columns ``user_column`` and ``item_column`` hold raw ids. A frame's users and items are taken
+        in ascending order of their ids, a click that comes again counts once, and an item is known by its id as text.
+        ``validation``: scores this model as it stands, higher is better, and picks the epoch that is kept (models
+        without epochs do not call it). ``item_ids`` (raw ids, as strings) and ``titles`` name the columns of a matrix;
+        without them an item's id is its column's number. ``item_tags``: tags by item id, such as genres, by which
+        :meth:`recommend` then allows, denies and mixes items. A model with
         ``train_defaults`` takes ``folder``, ``resume``, ``overwrite``, ``on_epoch``, ``on_step`` and ``start`` too, as
-        :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix that cannot be
-        used.
+        :meth:`recvae.models.neural.NeuralRecommender.fit` does. Raises :class:`DataError` for a matrix or a
+        frame that cannot be used.
         """
         function("validation", validation)
-        self.learn(self._begin_fit(train, Naming(item_ids, titles, item_tags)))
+        naming = Naming(item_ids, titles, item_tags, user_column, item_column)
+        self.learn(self._begin_fit(train, naming))
         return self
 
     def learn(self, matrix: csr_array) -> None:
@@ -211,7 +217,7 @@ class Recommender(Capabilities, Kept):
 
     def recommend(
         self,
-        histories: csr_array,
+        histories: csr_array | Frame,
         k: int = 10,
         *,
         exclude_seen: bool = True,
@@ -227,15 +233,19 @@ class Recommender(Capabilities, Kept):
         """Return the ``k`` best items for each history: the answer to a :class:`Query` of these arguments.
 
         ``histories``: CSR (n, n_items), one row per user; none need have been in the training matrix, and an empty one
-        is legal. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``: item indices for all
-        users, or a CSR of masks (n, n_items). ``conditions``: names, out of :attr:`condition_names`, for all users, a
-        list of such names for each, or a CSR (n, C) whose entries say which of them each user asks under.
-        ``allow_tags`` and ``deny_tags``: tags, out of ``items.tag_names``, in the same three forms; an item is listed
-        that is allowed and has one of the allowed tags, and that neither is denied nor has a denied tag.
+        is legal. A data frame with columns ``user`` and ``item`` has a row for each user, in order of first appearance;
+        :meth:`recommend_frame` names them. ``exclude_seen`` leaves out what the history holds. ``allow`` and ``deny``:
+        item indices for all users, or a CSR of masks (n, n_items). ``conditions``: names, out of
+        :attr:`condition_names`, for all users, a list of such names for each, or a CSR (n, C) whose entries say which
+        of them each user asks under. ``allow_tags`` and ``deny_tags``: tags, out of ``items.tag_names``, in the same
+        three forms; an item is listed that is allowed and has one of the allowed tags, and that neither is denied nor
+        has a denied tag.
         ``most_per_tag``: at most so many items of one tag in a list. ``diversity``, from 0 to 1, trades scores for
         unlike items. ``reasons``: for each listed item, so many items of the history that lowered its score most if
         they were not there, in ``answer.reasons``. Errors are those of :class:`Query` and :meth:`answer`.
         """
+        if is_frame(histories):
+            (histories,), _ = self.encode_frames(histories)
         rules = allow, deny, conditions, allow_tags, deny_tags, most_per_tag, diversity, reasons
         return self.answer(Query(histories, k, exclude_seen, *rules))
 
@@ -261,46 +271,6 @@ class Recommender(Capabilities, Kept):
     def _ranked(self, query: Query, item_tags: csr_array | None) -> Answer:
         """Return the lists of a query that is in the model's columns."""
         return rank(self.scores, query, item_tags=item_tags, alike=self.similarity_among)
-
-    def recommend_ids(
-        self,
-        histories: Iterable[Iterable[str]],
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        allow: Iterable[str] | Iterable[Iterable[str]] | None = None,
-        deny: Iterable[str] | Iterable[Iterable[str]] | None = None,
-        skip_unknown: bool = False,
-        **rules: Any,
-    ) -> tuple[list[list[str]], list[list[float]]]:
-        """Return the ``k`` best raw item ids for each list of raw item ids, and their scores, best first.
-
-        ``allow`` and ``deny`` are raw item ids for all users, or a list of them for each; ``conditions`` and all other
-        ``rules`` are as for :meth:`recommend`. A list is shorter than ``k`` where fewer items are left. Raises
-        :class:`InputError` naming the items it does not know, unless ``skip_unknown``.
-        """
-        self._need_fit()
-        matrix, unknown = self.encode(histories)
-        for name, named in (("allow", allow), ("deny", deny)):
-            if named is not None:
-                rules[name], strange = self.items.encode_mask(name, named)
-                unknown += strange
-        if not skip_unknown:
-            self.items.refuse_unknown(unknown)
-        ids, scores = self.recommend(matrix, k, exclude_seen=exclude_seen, **rules)
-        kept = [row[row >= 0] for row in ids]
-        return (
-            [[self.items.ids[i] for i in row] for row in kept],
-            [values[: len(row)].tolist() for row, values in zip(kept, scores, strict=True)],
-        )
-
-    def encode(self, histories: Iterable[Iterable[str]]) -> tuple[csr_array, list[str]]:
-        """Return lists of raw item ids as CSR (n, n_items), and the ids the model does not know, each once.
-
-        The values are ones, or for a model of ratings the least rating that counts as liked.
-        """
-        rows, unknown = self.items.encode(histories, self.named_value)
-        return rows.in_scipy(), unknown
 
     def encode_conditions(self, names: Sequence[Sequence[str]]) -> csr_array:
         """Return lists of condition names as CSR (n, C) of ones.
@@ -341,13 +311,14 @@ class Recommender(Capabilities, Kept):
         """
         return self.items.with_columns(with_conditions(query, self.condition_names, self.encode_conditions)).in_scipy()
 
-    def _begin_fit(self, train: csr_array, naming: Naming) -> csr_array:
-        """Check the training matrix, name its columns, and return it in canonical form."""
+    def _begin_fit(self, train: csr_array | Frame, naming: Naming) -> csr_array:
+        """Check the training clicks, name their columns, and return them as a matrix in canonical form."""
+        train, naming = self._in_matrix(train, naming)
         matrix = canonical(train)
         n_users, n_items = matrix.shape
         if not matrix.nnz:
             raise DataError(f"The training matrix ({n_users} users x {n_items} items) holds no clicks.")
-        vocabulary = Vocabulary.of(n_items, *naming)
+        vocabulary = Vocabulary.of(n_items, naming.item_ids, naming.titles, naming.item_tags)
         self.follow(matrix)
         self.items = vocabulary
         self.best_epoch, self.metrics = None, {}

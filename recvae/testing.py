@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from scipy.sparse import csr_array, csr_matrix, random_array
@@ -174,6 +175,23 @@ class Conformance:
         with pytest.raises(InputError, match="'i400'"):
             fitted.recommend_ids([["i400"]])
         assert fitted.recommend_ids([["i400"]], skip_unknown=True)[0] == fitted.recommend_ids([[]])[0]
+
+    def test_a_data_frame_of_clicks(self, fitted: Recommender) -> None:
+        """A frame of clicks trains as the matrix of the same clicks does, and its lists are those of raw ids."""
+        users, items = checkerboard().nonzero()
+        frame = pa.table({"user": users[::-1], "item": items[::-1], "day": np.zeros(len(users))})
+        if not fitted.of_ratings:
+            one, two = (self.make(**self.briefly).fit(clicks).tensors() for clicks in (frame, checkerboard()))
+            assert all(torch.equal(one[key], two[key]) for key in one)
+        asked = pa.table({"who": ["b", "a", "b"], "what": ["i2", "i7", "i4"]})
+        got = fitted.recommend_frame(asked, 3, user_column="who", item_column="what")
+        lists, scores = fitted.recommend_ids([["i2", "i4"], ["i7"]], 3)
+        assert pa.table(got).to_pydict() == {
+            "who": ["b"] * 3 + ["a"] * 3,
+            "what": [item for row in lists for item in row],
+            "rank": [1, 2, 3] * 2,
+            "score": [score for row in scores for score in row],
+        }
 
     @pytest.mark.parametrize("form", FORMS)
     def test_any_form_of_matrix(self, form: str, fitted: Recommender) -> None:

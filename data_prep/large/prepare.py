@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.choices import Choices, check_name
-from data_prep.columns import Columns, Rows, interactions
+from data_prep.columns import Rows, interactions
 from data_prep.dataset import Dataset
 from data_prep.doubts import Warn, doubts_about, doubts_about_titles
 from data_prep.interactions import nothing_left
@@ -37,6 +37,7 @@ from recvae.arguments import path_of
 from recvae.errors import InputError
 from recvae.files import JsonObject, whole_folder
 from recvae.files.swap import PART, clear_parts, remove
+from recvae.frames.ids import Columns
 
 LEAST = 1 << 28
 """The least memory that can be asked for, 256 MiB."""
@@ -104,7 +105,7 @@ def prepare_large(
     if choices.needs_time and time_column is None:
         raise no_times(split, parts.label)
     want = Columns(user_column, item_column, rating_column, time_column)
-    with all_rereadable((titles, user_tags), progress) as (titles_file, tags_file):
+    with all_rereadable((), (titles, user_tags), progress) as (_, (titles_file, tags_file)):
         texts = Titles() if titles_file is None else read_titles(titles_file)
         people = {} if tags_file is None else read_user_tags(tags_file)
     beside = _Beside(titles, texts, user_tags, people)

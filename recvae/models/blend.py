@@ -20,7 +20,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.arguments import flag, items, path_of, shown
+from recvae.arguments import Frame, flag, items, path_of, shown
 from recvae.capabilities import Vectors
 from recvae.config import RunConfig
 from recvae.errors import FormatError, InputError, WorkError
@@ -133,12 +133,14 @@ class Blend(Recommender):
 
     def fit(
         self,
-        train: csr_array,
+        train: csr_array | Frame,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
         titles: Sequence[str] | None = None,
         item_tags: Tags | None = None,
+        user_column: str = "user",
+        item_column: str = "item",
     ) -> Self:
         """Raise :class:`InputError`: only the components can learn."""
         raise InputError(NOT_TRAINED)

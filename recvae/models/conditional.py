@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from recvae import defaults
-from recvae.arguments import items, shown
+from recvae.arguments import Frame, is_frame, items, shown
 from recvae.capabilities import HeldOut, Part, Prepared
 from recvae.errors import DataError, InputError, did_you_mean
 from recvae.files import JsonObject
@@ -209,20 +209,23 @@ class ConditionalVAE(NeuralRecommender):
         """The model's options."""
         return self.config.options(ConditionalVAEOptions)
 
-    def fit(self, train: csr_array, *, user_attributes: Attributes | None = None, **more: Any) -> Self:
+    def fit(self, train: csr_array | Frame, *, user_attributes: Attributes | None = None, **more: Any) -> Self:
         """Train as :meth:`NeuralRecommender.fit` does, on conditions too.
 
         Without ``item_tags`` no tag is a condition. ``user_attributes``: for each row of
         ``train`` the user's attributes by name; ``model.user_attributes`` lists the ones that are used. Raises
-        :class:`InputError` for an attribute that no user has and where no tag has ``model.min_items`` items.
+        :class:`InputError` for an attribute that no user has, where no tag has ``model.min_items`` items, and for
+        attributes beside a data frame, whose users are in an order of their own.
         """
+        if user_attributes is not None and is_frame(train):
+            raise InputError("user_attributes are one for each row of a matrix: give the clicks as a matrix too.")
         self._given = None if user_attributes is None else _checked_attributes(user_attributes)
         try:
             return super().fit(train, **more)
         finally:
             self._given, self._tables = None, (None, None)
 
-    def _begin_fit(self, train: csr_array, naming: Naming) -> csr_array:
+    def _begin_fit(self, train: csr_array | Frame, naming: Naming) -> csr_array:
         matrix = super()._begin_fit(train, naming)
         options, user_attributes = self.options, self._given
         tags = self._tags() if options.item_tags and naming.item_tags is not None else []

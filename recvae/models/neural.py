@@ -8,7 +8,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recvae.arguments import flag, function, path_of
+from recvae.arguments import Frame, flag, function, path_of
 from recvae.capabilities import Vectors
 from recvae.config import value_of
 from recvae.errors import InputError
@@ -43,12 +43,14 @@ class NeuralRecommender(Recommender):
 
     def fit(
         self,
-        train: csr_array,
+        train: csr_array | Frame,
         *,
         validation: Validation | None = None,
         item_ids: Sequence[str] | None = None,
         titles: Sequence[str] | None = None,
         item_tags: Tags | None = None,
+        user_column: str = "user",
+        item_column: str = "item",
         folder: str | Path | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -83,7 +85,7 @@ class NeuralRecommender(Recommender):
         if across is not None and start is not None:
             raise InputError("A warm start is for one process: train without torchrun, or without the start.")
         earlier = None if start is None else start_of(start, self.name)
-        matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags))
+        matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags, user_column, item_column))
         if across is not None:
             self._fit_across(across, matrix, folder, validation, on_epoch, on_step, resume=resume, overwrite=overwrite)
             return self

@@ -21,11 +21,13 @@ Tags = Mapping[str, Sequence[str]]
 
 
 class Naming(NamedTuple):
-    """The arguments of ``fit`` that name the columns of a training matrix, each of which may be missing."""
+    """The arguments of ``fit`` that name the columns of a training matrix, or those of a data frame of clicks."""
 
     item_ids: Sequence[str] | None = None
     titles: Sequence[str] | None = None
     item_tags: Tags | None = None
+    user_column: str = "user"
+    item_column: str = "item"
 
 
 _SEARCHED = 20_000  # ids among which the nearest is found in a moment

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import Interactions, filter_interactions
-from data_prep.interactions import ascending
 from recvae.errors import DataError, InputError
+from recvae.frames.ids import ascending
 
 PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), max_size=60)
 

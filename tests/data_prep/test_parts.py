@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import prepare
-from data_prep.columns import Columns
 from data_prep.manifest import MATRICES
 from data_prep.parts import find_parts, pieces_of_parts
 from recvae.errors import DataError, InputError
+from recvae.frames.ids import Columns
 
 COLUMNS = {"user_column": "user", "item_column": "item"}
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.columns import Columns as Wanted
-from data_prep.columns import check_columns, one_line
+from data_prep.columns import one_line
 from data_prep.kinds import packing
 from data_prep.readers import checked_head, guess_separator
 from data_prep.streams import ByteSource
 from recvae.errors import DataError, InputError
+from recvae.frames.ids import Columns as Wanted
+from recvae.frames.ids import check_columns
 from recvae.serving.lists.arrays import is_list
 from recvae.serving.lists.asked import Columns
 

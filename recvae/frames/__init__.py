@@ -1,0 +1,1 @@
+"""Data frames of any library, and the ids in their columns."""
