@@ -26,9 +26,18 @@ def refuse(verb: str | None) -> None:
         raise InputError(f"'recvae {verb}' runs in one process: start it without torchrun.")
 
 
-def join(device: str) -> "Processes | None":
-    """Join the other processes of a launcher until :func:`leave`; None where this process was started alone."""
+def join(device: str, data_parallel: int = 1) -> "Processes | None":
+    """Join the other processes of a launcher until :func:`leave`; None where this process was started alone.
+
+    ``data_parallel``: how many of them have the same items, each for some users of every batch. Raises
+    :class:`InputError` where that does not divide the number of processes.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        if data_parallel > 1:
+            raise InputError(
+                f"--data-parallel {data_parallel} is for processes that torchrun starts: "
+                f"torchrun --nproc-per-node {data_parallel} -m recvae train"
+            )
         return None
     from recvae.training.distributed import Processes
 
@@ -37,6 +46,7 @@ def join(device: str) -> "Processes | None":
     if across.rank:
         _streams.append((sys.stdout, sys.stderr))
         sys.stdout = sys.stderr = _nowhere()
+    across.deal(data_parallel)
     return across
 
 

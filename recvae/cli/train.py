@@ -64,6 +64,14 @@ def train(
     seed: Seed = None,
     device: Device = "auto",
     threads: Threads = "auto",
+    data_parallel: Annotated[
+        int,
+        typer.Option(
+            metavar="M",
+            min=1,
+            help="Under torchrun: processes that have the same items, each for some users of every batch.",
+        ),
+    ] = 1,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -82,7 +90,7 @@ def train(
     from recvae.training.keepers import under_way
     from recvae.training.run_folder import read_run
 
-    across = join(device)
+    across = join(device, data_parallel)
     first = across is None or across.rank == 0
     terminal = Terminal(json=json and first, quiet=quiet or not first)
 
@@ -111,7 +119,8 @@ def train(
     recommender, is_refit = fit.model, fit.validation is None
     terminal.note(*_introduction(fit, data, recommender.follow(fit.clicks), used))
     if across is not None:
-        terminal.note(f"  ranks  {across.size}, each with a part of the items")
+        shared = f"; {data_parallel} have the same part, and other users of a batch" if data_parallel > 1 else ""
+        terminal.note(f"  ranks  {across.size}, each with a part of the items{shared}")
     if warm_start is not None and not is_refit:
         if doubt := doubt_about_start(warm_start, read_run(warm_start).dataset, data):
             terminal.warn(doubt)
@@ -249,6 +258,8 @@ def _run(terminal: Terminal, fit: "Fit", data: "Dataset", out: Path, device: str
         places = f"{shlex.quote(str(data.path))} --out {shlex.quote(str(out))}"
         launcher = "" if fit.across is None else f"torchrun --nproc-per-node {fit.across.size} -m "
         again = f"{launcher}recvae train {places} --resume" + ("" if device == "auto" else f" --device {device}")
+        if fit.across is not None and fit.across.data_parallel > 1:
+            again += f" --data-parallel {fit.across.data_parallel}"
         score = f", {fit.metric} {share(model.metrics['validation'])}" if model.metrics else ""
         raise Interrupted(
             f"Stopped. {out} holds the best model so far (epoch {model.best_epoch}{score}). Continue with: {again}"

@@ -156,13 +156,13 @@ class ConditionalVAENetwork(MultVAENetwork):
             has = torch.zeros(n_users, width, dtype=torch.bool, device=values.device)
             has[:, : counts.shape[1]] = counts > 0
             chosen = noise.normal(conditions).masked_fill_(~has, -torch.inf).argmax(1)  # 0 for a user without tags
-            asks = noise.kept(everyone, o.unconditioned) & has.any(1)
+            asks = noise.users_kept(everyone, o.unconditioned) & has.any(1)
             conditions.scatter_(1, chosen[:, None], asks[:, None].to(conditions.dtype))
             # A user without any tag gets no tag, whatever was drawn.
             wanted = (self.item_tags[batch.columns, chosen[batch.rows]] > 0) | ~asks[batch.rows]
             values = values * wanted
         if self.user_attributes is not None:
-            kept = noise.kept(everyone, o.attribute_dropout)
+            kept = noise.users_kept(everyone, o.attribute_dropout)
             of_users = self.user_attributes[batch.users]  # (B, A')
             conditions.scatter_(1, of_users, kept[:, None].to(conditions.dtype).expand(of_users.shape))
         given = replace(batch, conditions=conditions[:, :-1].contiguous())

@@ -137,7 +137,7 @@ class NeuralRecommender(Recommender):
         if folder is None:
             raise InputError("Several processes train into a run's folder; name it.")
         self.refuse_parts()
-        across.same({**self.versions, **arithmetic(self.device)})
+        across.same({**self.versions, **arithmetic(self.device), "--data-parallel": across.data_parallel})
         self.shard = shard = across.shard(self.n_items)
         self.network = self._network()
         keeper = HeldFolder(self, path_of(folder), matrix, across, shard, resume=resume, overwrite=overwrite)
@@ -155,7 +155,7 @@ class NeuralRecommender(Recommender):
             keep_state=keeper.keep_state,
             keep_within=lambda state: keeper.keep_state(state, None),
         )
-        clicks = HeldClicks(matrix, shard, self.device, weighted=self.weighted)
+        clicks = HeldClicks(matrix, shard, self.device, weighted=self.weighted, replicas=across.replicas())
         try:
             with across.signals():
                 state = keeper.begin()

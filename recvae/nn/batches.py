@@ -20,6 +20,7 @@ from torch import Tensor
 from recvae.matrices import Matrix, canonical, mapping_of, pieces_of, refuse_weights, release
 from recvae.nn.kernels import gathered_sum
 from recvae.nn.noise import Noise
+from recvae.nn.portions import Portion
 from recvae.nn.shards import Shard, Whole
 
 
@@ -121,6 +122,11 @@ class Batch:
         else:
             norms = self.joined(self.row_sum(self.values * self.values)).sqrt()  # (B,)
         return self.values / norms[self.rows]
+
+    @property
+    def portion(self) -> Portion | None:
+        """The facts about the batch of which these are some users; None where they are all."""
+        return None if self.whole is None else self.whole.portion
 
     def joined(self, part: Tensor) -> Tensor:
         """Return a sum over all items from the sum over the items here, in all processes at once."""

@@ -71,24 +71,29 @@ def _with_additions(batch: Batch, values: Tensor, rate: float, noise: Noise) -> 
     that t = -log(1 - r) gives r. The number of throws is fixed, so that nothing waits for the device; throws beyond the
     drawn total, at clicked items, and at items that were hit before get the value 0.
     """
-    n_users, n_items, whole = len(batch), batch.n_items, batch.whole
+    n_users, n_items, whole, portion = len(batch), batch.n_items, batch.whole, batch.portion
     if whole is not None:
         n_items = whole.shard.n_items
     lengths = (batch.lengths if whole is None else whole.lengths).to(values.dtype)
+    weights = torch.cat((batch.totals / lengths.clamp(min=1), values.new_zeros(1)))  # (B + 1,)
+    if portion is not None:  # throws are made for all users of the batch
+        lengths = portion.lengths.to(values.dtype)
     hit = (rate * lengths / (n_items - lengths)).clamp_(max=1.0)  # r, of each user
     means = torch.minimum(-n_items * torch.log1p(-hit), MOST_THROWN * lengths)
     n_clicks = len(values) if whole is None else whole.n_clicks
     n_throws = ROOM * n_clicks + 64  # at least nine standard deviations above the mean of any batch
     place = torch.arange(n_throws, device=values.device)
-    # The value n_users marks a throw beyond the total.
+    # The number of users marks a throw beyond the total.
     users = torch.searchsorted(noise.counts(means).long().cumsum_(0), place, right=True)
     columns = noise.integers(n_throws, n_items)
     if whole is not None:  # of all processes' throws, those at the items here
         columns = whole.shard.rows.to(columns.device)[columns]
         here = columns >= 0
         users, columns, n_items = users[here], columns[here], batch.n_items
+    if portion is not None:  # of all users' throws, those of the users here
+        here = (users >= portion.start) & (users < portion.stop)
+        users, columns = users[here] - portion.start, columns[here]
     cells = torch.cat((batch.cells, users * n_items + columns))
-    weights = torch.cat((batch.totals / lengths.clamp(min=1), values.new_zeros(1)))  # (B + 1,)
     cells, order = cells.sort(stable=True)  # a click before the throws at it
     values = torch.cat((values, weights[users]))[order] * (cells.diff(prepend=cells.new_full((1,), -1)) > 0)
     offsets = torch.searchsorted(cells, torch.arange(n_users + 1, device=cells.device) * n_items)

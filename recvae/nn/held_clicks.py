@@ -14,7 +14,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from recvae.matrices import Matrix, canonical
-from recvae.nn.batches import Batch, Clicks, PerClick, batch_counts
+from recvae.nn.batches import Batch, Clicks, PerClick, number_of_batches
+from recvae.nn.noise import Noise
+from recvae.nn.portions import Portion, Replicas, counts_between
 from recvae.nn.shards import Shard, Whole
 
 CLICKS_AT_ONCE = 1 << 22  # of the whole matrix, while the clicks here are taken out of it
@@ -47,14 +49,22 @@ def held_batch(matrix: csr_array, shard: Shard, device: torch.device | str = "cp
 class HeldClicks(Clicks):
     """The columns of a users x items click matrix whose items are in ``shard``; other arguments as for Clicks.
 
-    The matrix may be mapped from a file: it is read once, some rows at a time.
+    The matrix may be mapped from a file: it is read once, some rows at a time. ``replicas``: the processes that have
+    the same items, where each trains on some users of every batch.
     """
 
     def __init__(
-        self, matrix: Matrix, shard: Shard, device: torch.device | str = "cpu", *, weighted: bool = False
+        self,
+        matrix: Matrix,
+        shard: Shard,
+        device: torch.device | str = "cpu",
+        *,
+        weighted: bool = False,
+        replicas: Replicas | None = None,
     ) -> None:
         csr = canonical(matrix)
         self.shard: Shard = shard
+        self.replicas = replicas
         self.n_users, self.n_items = csr.shape[0], len(shard)
         parts = [_part_of(piece, shard, weighted=weighted) for piece in _pieces(csr)]
         lengths, indices, weights, in_row, totals, norms = (
@@ -68,25 +78,45 @@ class HeldClicks(Clicks):
         self.totals, self.norms = totals.to(self.device), norms.to(self.device)
         self.lengths = torch.from_numpy(np.diff(csr.indptr).astype(np.int64)).to(self.device)
 
+    def shuffled(self, batch_size: int, noise: Noise, *, drop_last: bool = False) -> Iterator[Batch]:
+        """Yield batches as :meth:`Clicks.shuffled` does, of the clicks here, and of a replica's users alone."""
+        return self._batches(noise.permutation(len(self)), batch_size, self.replicas, drop_last=drop_last)
+
     def batches(self, order: Tensor, batch_size: int, *, drop_last: bool) -> Iterator[Batch]:
         """Yield batches as :meth:`Clicks.batches` does, of the clicks here."""
-        here = batch_counts(self.indptr.diff(), order, batch_size, drop_last=drop_last)
-        everywhere = batch_counts(self.lengths, order, batch_size, drop_last=drop_last)
-        for b, (n_clicks, n_all) in enumerate(zip(here, everywhere, strict=True)):
-            yield self._take(order[b * batch_size : (b + 1) * batch_size], n_clicks, n_all)
+        return self._batches(order, batch_size, None, drop_last=drop_last)
 
     def take(self, users: Tensor, n_clicks: int) -> Batch:
         """Return the rows ``users``, with ``n_clicks`` clicks here; this waits for the device."""
-        return self._take(users, n_clicks, int(self.lengths[users].sum()))
+        return self._take(users, 0, len(users), n_clicks, int(self.lengths[users].sum()))
 
-    def _take(self, users: Tensor, n_clicks: int, n_all: int) -> Batch:
-        """Return the rows ``users``, whose numbers of clicks, here and on all items, are passed."""
-        batch = super().take(users, n_clicks)
+    def _batches(
+        self, order: Tensor, batch_size: int, replicas: Replicas | None, *, drop_last: bool
+    ) -> Iterator[Batch]:
+        n_batches = number_of_batches(len(order), batch_size, drop_last=drop_last)
+        ends = [(b * batch_size, min((b + 1) * batch_size, len(order))) for b in range(n_batches)]
+        of_batches = [(0, stop - start) if replicas is None else replicas.bounds(stop - start) for start, stop in ends]
+        taken = [(start + first, start + last) for (start, _), (first, last) in zip(ends, of_batches, strict=True)]
+        here = counts_between(self.indptr.diff(), order, taken)
+        everywhere = counts_between(self.lengths, order, ends)
+        for (start, stop), (first, last), n_clicks, n_all in zip(ends, of_batches, here, everywhere, strict=True):
+            yield self._take(order[start:stop], first, last, n_clicks, n_all, replicas)
+
+    def _take(
+        self, users: Tensor, first: int, last: int, n_clicks: int, n_all: int, replicas: Replicas | None = None
+    ) -> Batch:
+        """Return the rows ``users[first:last]`` of a batch of the rows ``users``.
+
+        ``n_clicks``: the clicks of the former on the items here; ``n_all``: those of the latter on all items.
+        """
         lengths = self.lengths[users]
-        starts = torch.cumsum(lengths, 0) - lengths
+        portion = None if replicas is None else Portion(replicas, first, last, lengths)
+        starts = (torch.cumsum(lengths, 0) - lengths)[first:last]
+        users, lengths = users[first:last], lengths[first:last]
+        batch = super().take(users, n_clicks)
         where = (self.indptr[users] - batch.offsets[:-1])[batch.rows] + torch.arange(n_clicks, device=self.device)
         places = starts[batch.rows] + self.in_row[where]
-        whole = Whole(self.shard, self.totals[users], self.norms[users], n_all, places, lengths)
+        whole = Whole(self.shard, self.totals[users], self.norms[users], n_all, places, lengths, portion)
         return replace(batch, whole=whole)
 
 

@@ -35,6 +35,10 @@ class Noise:
         """Return a mask of the shape of ``values``, each entry False with probability ``rate``."""
         return torch.empty_like(values).uniform_(generator=self.generator) >= rate  # faster than a Bernoulli draw
 
+    def users_kept(self, like: Tensor, rate: float) -> Tensor:
+        """Return :meth:`kept` of one entry for each user of a batch, (B,)."""
+        return self.kept(like, rate)
+
     def uniform(self, like: Tensor) -> Tensor:
         """Return even draws from [0, 1) of the shape, type and device of ``like``."""
         return torch.empty_like(like).uniform_(generator=self.generator)
@@ -48,7 +52,7 @@ class Noise:
         return torch.randint(below, (n,), generator=self.generator, device=self.device)
 
     def normal(self, like: Tensor) -> Tensor:
-        """Return standard normal draws of the shape, type and device of ``like``."""
+        """Return standard normal draws of the shape, type and device of ``like``, whose rows are a batch's users."""
         return torch.empty_like(like).normal_(generator=self.generator)
 
     def state(self) -> Tensor:

@@ -17,6 +17,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from recvae.nn.portions import Portion
+
 BLOCK = 1 << 22  # values of a whole table that are drawn at once, to keep the rows of this process
 
 
@@ -108,7 +110,8 @@ class Whole:
     ``totals`` and ``norms`` float32 (B,): sum and Euclidean norm of all click weights of each user; None where they are
     still to be summed over the processes. ``n_clicks``: clicks of the batch in all processes, and ``places`` int64
     (N,): the place among them of each click here, so that all processes draw one noise. ``lengths`` int64 (B,): clicks
-    of each user in all processes.
+    of each user in all processes. ``portion``: where these are some users of a batch whose others are in other
+    processes, the facts about them; the clicks that are counted and placed are those of all its users.
     """
 
     shard: Shard
@@ -117,6 +120,7 @@ class Whole:
     n_clicks: int
     places: Tensor
     lengths: Tensor
+    portion: Portion | None = None
 
     def repeated(self, times: int) -> "Whole":
         """Return the batch repeated ``times`` times; it is for the likelihood, and no noise is drawn for it."""

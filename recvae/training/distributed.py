@@ -6,15 +6,17 @@ gradient, and a replicated tensor whose gradients are partial has the reverse.
 
 A step of B users sends B (H + K + 3) numbers where both layers are trained, H and K the widths beside the items:
 H for the first layer, K for the gradient to the code, and of the multinomial likelihood the maximum, the sum of
-exponentials and the positive term.
+exponentials and the positive term. With data_parallel = M each part of the items is in M processes, each of which takes
+B / M of the users; these M also sum all gradients of their part.
 """
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -32,6 +35,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.distributed.tensor import Shard as Along
 
 from recvae.errors import FormatError, InputError, RecvaeError, WorkError
+from recvae.nn.portions import Replicas
 from recvae.nn.shards import BLOCK, Shard
 
 Result = TypeVar("Result")
@@ -42,7 +46,7 @@ _SPOKEN = "recvae/spoken"  # a key of the store: the process that counts it firs
 
 
 class MeshShard(Shard):
-    """The items that process ``mesh.get_local_rank()`` of a one-dimensional mesh holds.
+    """The items that process ``mesh.get_local_rank()`` of a one-dimensional mesh holds, which other meshes may too.
 
     Catalogues are in order of first appearance, the much clicked items first. So the items are shuffled, always in the
     same way, and each process has a contiguous part of that order; a run can go on with another number of processes,
@@ -104,8 +108,11 @@ class MeshShard(Shard):
     def rows_in_order(self, part: Tensor, dim: int | None) -> Iterator[Tensor]:
         """Yield the first process the rows of all items' tensor, in the catalogue's order, some at a time.
 
-        All processes go through it together; the others yield nothing. Rows are sent by way of the CPU.
+        All processes go through it together; the others yield nothing. Rows are sent by way of the CPU, among the
+        processes of the mesh of which the first process is one.
         """
+        if 0 not in self.mesh.mesh:
+            return
         here, rank = part.detach().cpu(), self.mesh.get_local_rank()
         if dim is None:
             if rank == 0:
@@ -146,8 +153,26 @@ class MeshShard(Shard):
                 yield block
 
 
+class MeshReplicas(Replicas):
+    """The processes of a one-dimensional mesh, all of which have the same items."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__(mesh.get_local_rank(), mesh.size())
+        self.group = mesh.get_group()
+
+    @torch.no_grad()
+    def add_up(self, parts: Iterable[Tensor]) -> None:
+        """Sum each tensor over the processes: an all-reduce in place, which gives all of them the same bits."""
+        for part in parts:
+            dist.all_reduce(part, group=self.group)
+            increment_version(part)  # torch counts no change by a collective, and GradientMemory goes by the count
+
+
 class Processes:
-    """The processes that torchrun started: the meeting points of one run. The first one, rank 0, prints and writes."""
+    """The processes that torchrun started: the meeting points of one run. The first one, rank 0, prints and writes.
+
+    Each part of the items is in ``data_parallel`` of them, 1 unless :meth:`deal` was called.
+    """
 
     @classmethod
     def join(cls, device: str) -> "Processes":
@@ -181,12 +206,31 @@ class Processes:
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), device
-        self.mesh = init_device_mesh(device.type, (self.size,))
+        self.data_parallel = 1
         self._asked = False  # whether a signal asked this process to end
+
+    def deal(self, data_parallel: int) -> None:
+        """Let so many processes have each part of the items; raise :class:`InputError` where that cannot be."""
+        if self.size % data_parallel:
+            raise InputError(
+                f"--data-parallel {data_parallel} does not divide {self.size} processes. Start a multiple of it: "
+                f"--nproc-per-node {data_parallel}."
+            )
+        self.data_parallel = data_parallel
+
+    @cached_property
+    def mesh(self) -> DeviceMesh:
+        """The processes in a table: those of a row have all items together, those of a column the same items."""
+        shape = (self.data_parallel, self.size // self.data_parallel)
+        return init_device_mesh(self.device.type, shape, mesh_dim_names=("users", "items"))
 
     def shard(self, n_items: int) -> MeshShard:
         """Return this process's items; raise :class:`InputError` where there are fewer items than processes."""
-        return MeshShard(self.mesh, n_items)
+        return MeshShard(self.mesh["items"], n_items)
+
+    def replicas(self) -> MeshReplicas | None:
+        """Return the processes that have this one's items and take other users; None where it takes all users."""
+        return None if self.data_parallel == 1 else MeshReplicas(self.mesh["users"])
 
     def lead(self, do: Callable[[], Result]) -> Result:
         """Return in all processes the result of ``do``, which the first one calls; its error is raised in all."""
@@ -216,7 +260,7 @@ class Processes:
                 if others.get(name) != value:
                     raise InputError(
                         f"Process {rank} has {name} {others.get(name)}, and process {self.rank} has {value}. All "
-                        "processes of a run need the same versions, threads and kind of processor."
+                        "processes of a run need the same versions, threads, kind of processor and --data-parallel."
                     )
 
     @contextmanager

@@ -64,10 +64,11 @@ class HeldFolder:
         home, held = self.across.lead(start)
         if held is None:
             return None
-        if held["processes"] != self.across.size:
+        was, now = (held["processes"], held.get("data_parallel", 1)), (self.across.size, self.across.data_parallel)
+        if was != now:
             warnings.warn(
-                f"{home / run_folder.HELD} was made by {held['processes']} processes; here it goes on with "
-                f"{self.across.size}. What follows is as good, but not bit for bit what it would have been.",
+                f"{home / run_folder.HELD} was made by {_arrangement(*was)}; here it goes on with "
+                f"{_arrangement(*now)}. What follows is as good, but not bit for bit what it would have been.",
                 OtherMachineWarning,
                 stacklevel=2,
             )
@@ -133,6 +134,7 @@ class HeldFolder:
             for key, value in state.tensors.items()
         }
         held = {"folder": folder.name, "processes": across.size, "files": digests, "tensors": forms}
+        held["data_parallel"] = across.data_parallel
         across.lead(lambda: None if lead is None else lead.end_state(state, report, held))
 
     def end(self) -> None:
@@ -214,6 +216,11 @@ class _Lead(InFolder):
             run_folder.remove_aside(self.folder)
         self.model.best_epoch, self.model.metrics = facts["best_epoch"], facts["metrics"]
         seals.narrow(self.folder)
+
+
+def _arrangement(processes: int, data_parallel: int) -> str:
+    """Return a number of processes, and how many had the same items if that is not 1, for a sentence."""
+    return f"{processes} processes" + (f" and --data-parallel {data_parallel}" if data_parallel > 1 else "")
 
 
 def _dims(names: Iterable[str], parts: Mapping[str, int]) -> dict[str, int]:

@@ -24,6 +24,7 @@ from recvae.nn.network import Loss, Network, Phase
 from recvae.nn.noise import Noise
 from recvae.nn.schedules import cosine_rate
 from recvae.options import TrainOptions as TrainOptions
+from recvae.training.gradients import loss_and_gradients, users_of_all
 from recvae.training.meter import Meter
 from recvae.training.tensors import Expected, wrong_form
 from recvae.training.versions import arithmetic, listed
@@ -173,7 +174,7 @@ class _Loop:
                     self.network.begin_phase(phase.name, self.done, self.clicks, self.options.batch_size)
             for batch in self._batches(phase.passes, within):
                 with precision(self.options.precision):
-                    meter.add(self._update(phase, batch), len(batch))
+                    meter.add(self._update(phase, batch), users_of_all(batch))
                 steps += 1
                 if self.hooks.on_step is not None:
                     self.hooks.on_step(steps, self.steps_per_epoch)
@@ -234,8 +235,7 @@ class _Loop:
         if self.options.decay == "cosine":
             for group in optimiser.param_groups:
                 group["lr"] = self.options.learning_rate * cosine_rate(self.step, total=total)
-        loss = self.network.loss(phase.name, batch, beta, self.noise)
-        loss.total.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
+        loss = loss_and_gradients(self.network, phase.name, batch, beta, self.noise)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)  # so that the gradients' memory is free
         for memory in self.memories:

@@ -174,6 +174,7 @@ class HeldFacts(StateFacts):
 
     values: HeldValues
     processes: Annotated[Count, Field(ge=1)]
+    data_parallel: Annotated[Count, Field(ge=1)] = 1  # processes that had the same items
     folder: Annotated[str, Field(pattern="^held-[0-9]+$")]
     files: dict[Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")], str]
     tensors: dict[str, Annotated[tuple[list[Count], _Type], Field(strict=False)]]

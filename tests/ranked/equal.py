@@ -15,10 +15,13 @@ from recvae.options import TrainOptions
 from recvae.queries import Query
 from recvae.ranking.held import rank_held
 from recvae.testing import random_clicks
+from recvae.training.gradients import loss_and_gradients
 from recvae.training.loop import Hooks, train
 
 USERS, ITEMS, TAGS = 45, 61, 4
 TRAIN = TrainOptions(epochs=2, batch_size=10, learning_rate=0.01)
+# Batches of 11 users, which 2 and 4 processes share unequally, and a last one of a single user.
+UNEVEN = TrainOptions(epochs=4, batch_size=11, learning_rate=0.01)
 
 
 def dae(**more):
@@ -88,13 +91,19 @@ def made(cases, name, items):
     return network
 
 
-def trained(cases, name, shard=None, *, dtype=torch.float64, train_options=TRAIN):
-    """Return each epoch's losses and the weights after training, of all items or of those here."""
-    network = made(cases, name, ITEMS if shard is None else shard).to(dtype)
+def clicks_of(cases, name, shard, replicas=None):
+    """Return the clicks of a case, on all items or on those here."""
     weighted = getattr(cases[name][1], "weighted", False)
     data = matrix(weighted=weighted)
-    clicks = Clicks(data, weighted=weighted) if shard is None else HeldClicks(data, shard, weighted=weighted)
-    reports = []
+    if shard is None:
+        return Clicks(data, weighted=weighted)
+    return HeldClicks(data, shard, weighted=weighted, replicas=replicas)
+
+
+def trained(cases, name, shard=None, replicas=None, *, dtype=torch.float64, train_options=TRAIN):
+    """Return each epoch's losses and the weights after training, of all items or of those here."""
+    network = made(cases, name, ITEMS if shard is None else shard).to(dtype)
+    clicks, reports = clicks_of(cases, name, shard, replicas), []
     before, priors.TABLE_VALUES = priors.TABLE_VALUES, 0 if "no table" in name else priors.TABLE_VALUES
     try:
         train(network, clicks, train_options, seed=11, hooks=Hooks(on_epoch=reports.append))
@@ -103,20 +112,18 @@ def trained(cases, name, shard=None, *, dtype=torch.float64, train_options=TRAIN
     return [report.phases for report in reports], dict(network.named_parameters()), network.item_axes()
 
 
-def of_one_step(cases, name, shard=None):
+def of_one_step(cases, name, shard=None, replicas=None, *, batch_size=16):
     """Return losses and gradients in float32 of the first batch in each phase."""
     network = made(cases, name, ITEMS if shard is None else shard)
-    weighted = getattr(cases[name][1], "weighted", False)
-    data = matrix(weighted=weighted)
-    clicks = Clicks(data, weighted=weighted) if shard is None else HeldClicks(data, shard, weighted=weighted)
+    clicks = clicks_of(cases, name, shard, replicas)
     losses, gradients, noise = {}, {}, Noise(3)
     for phase in network.phases():
-        network.begin_phase(phase.name, 0, clicks, 16)
+        network.begin_phase(phase.name, 0, clicks, batch_size)
         for parameter in network.parameters():
             parameter.requires_grad_(any(parameter is one for one in phase.parameters))
             parameter.grad = None
-        loss = network.loss(phase.name, next(clicks.shuffled(16, noise)), 0.4, noise)
-        loss.total.backward()
+        batch = next(clicks.shuffled(batch_size, noise))
+        loss = loss_and_gradients(network, phase.name, batch, 0.4, noise)
         losses[phase.name] = loss.total.item()
         for key, parameter in network.named_parameters():
             if parameter.grad is not None:
@@ -138,15 +145,20 @@ def whole(found, columns, key):
     return torch.cat([of_rank[1][key] for of_rank in found], dim).index_select(dim, order)
 
 
-def _kept(rank, folder, cases):
+def _kept(rank, folder, cases, data_parallel=1, **options):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.distributed_c10d import get_world_size
 
-    from recvae.training.distributed import MeshShard
+    from recvae.training.distributed import MeshReplicas, MeshShard
 
-    shard = MeshShard(init_device_mesh("cpu", (get_world_size(),)), ITEMS)
-    found = {name: (trained(cases, name, shard), of_one_step(cases, name, shard)) for name in cases}
-    torch.save((shard.columns, found), folder / f"{rank}.pt")
+    shape = (data_parallel, get_world_size() // data_parallel)
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("users", "items"))
+    shard, replicas = MeshShard(mesh["items"], ITEMS), MeshReplicas(mesh["users"]) if data_parallel > 1 else None
+    found = {
+        name: (trained(cases, name, shard, replicas, **options), of_one_step(cases, name, shard, replicas))
+        for name in cases
+    }
+    torch.save((shard.columns, found), folder / f"{rank}-{data_parallel}.pt")
     return shard
 
 
@@ -183,10 +195,21 @@ def lists(shard):
 
 
 def few(rank, folder):
-    """Train the networks of FEW, and rank."""
+    """Train the networks of FEW, in parts of the items and then in portions of each batch's users, and rank."""
     torch.save(lists(_kept(rank, folder, FEW)), folder / f"lists-{rank}.pt")
+    _kept(rank, folder, FEW, 2, train_options=UNEVEN)
 
 
 def every(rank, folder):
     """Train the networks of EVERY."""
     _kept(rank, folder, EVERY)
+
+
+def every_of_two(rank, folder):
+    """Train the networks of EVERY, each part of the items in two processes."""
+    _kept(rank, folder, EVERY, 2, train_options=UNEVEN)
+
+
+def every_of_four(rank, folder):
+    """Train the networks of EVERY, each part of the items in four processes."""
+    _kept(rank, folder, EVERY, 4, train_options=UNEVEN)

@@ -16,7 +16,7 @@ from recvae.nn.batches import Clicks
 from recvae.nn.held_clicks import HeldClicks
 from recvae.options import TrainOptions
 from recvae.testing import random_clicks
-from recvae.training.distributed import MeshShard
+from recvae.training.distributed import MeshReplicas, MeshShard
 from recvae.training.loop import Hooks, _Loop
 
 BATCH, HIDDEN, LATENT = 32, 24, 10
@@ -24,15 +24,20 @@ USERS = 4 * BATCH
 
 
 class Sent(TorchDispatchMode):
-    """Counts the bytes that go into collectives."""
+    """Counts the bytes that go into collectives: into DTensor's ``bytes``, and ``in_place`` into torch.distributed's.
+
+    The former are those among the parts of the items, the latter the sums over the processes with the same items.
+    """
 
     def __init__(self):
         super().__init__()
-        self.bytes = 0
+        self.bytes = self.in_place = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace in ("_c10d_functional", "c10d", "_dtensor") and func._opname.startswith(("all_", "reduce_")):
+        if func.namespace in ("_c10d_functional", "_dtensor") and func._opname.startswith(("all_", "reduce_")):
             self.bytes += sum(a.numel() * a.element_size() for a in args if isinstance(a, torch.Tensor))
+        if func.namespace == "c10d":
+            self.in_place += sum(a.numel() * a.element_size() for a in args[0])
         return func(*args, **(kwargs or {}))
 
 
@@ -44,13 +49,14 @@ def networks(items):
     }
 
 
-def sent(rank, folder):
+def sent(rank, folder, data_parallel=1):
     """Keep the bytes that one update of each phase sends, by network, phase and number of items."""
-    mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), {}
+    shape = (data_parallel, dist.get_world_size() // data_parallel)
+    mesh, found = init_device_mesh("cpu", shape, mesh_dim_names=("users", "items")), {}
     for n_items in (40, 400):
-        shard = MeshShard(mesh, n_items)
+        shard, replicas = MeshShard(mesh["items"], n_items), MeshReplicas(mesh["users"]) if data_parallel > 1 else None
         for name, network in networks(shard).items():
-            clicks = HeldClicks(random_clicks(USERS, n_items, 0.1, seed=1), shard)
+            clicks = HeldClicks(random_clicks(USERS, n_items, 0.1, seed=1), shard, replicas=replicas)
             loop = _Loop(network, clicks, TrainOptions(epochs=1, batch_size=BATCH), 3, Hooks())
             for phase in loop.phases:
                 for parameter in network.parameters():
@@ -59,7 +65,14 @@ def sent(rank, folder):
                 with Sent() as counted:
                     loop._update(phase, next(loop._batches(1, None)))
                 found[f"{name} {phase.name} {n_items}"] = counted.bytes
+                trained = sum(parameter.numel() for parameter in phase.parameters)
+                found[f"{name} {phase.name} {n_items} gradients"] = [counted.in_place, 4 * trained]
     (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+def sent_by_two(rank, folder):
+    """Keep the bytes where each part of the items is in two processes."""
+    sent(rank, folder, 2)
 
 
 def large_clicks(n_users, n_items, per_user):

@@ -16,17 +16,35 @@ def sent(tmp_path_factory):
     return found[0]
 
 
-@pytest.mark.parametrize(
-    ("what", "numbers"),  # a user
-    [
-        ("recvae encoder", measured.HIDDEN + measured.LATENT + 3),
-        ("recvae decoder", 3),
-        ("mult-vae all", 2 * measured.HIDDEN + 3),  # the decoder has a hidden layer of the encoder's width
-    ],
-)
+@pytest.fixture(scope="module")
+def sent_by_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sent-by-two")
+    run("ranked.measured", "sent_by_two", ranks=4, folder=folder)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(4)]
+
+
+NUMBERS = [  # of a user
+    ("recvae encoder", measured.HIDDEN + measured.LATENT + 3),
+    ("recvae decoder", 3),
+    ("mult-vae all", 2 * measured.HIDDEN + 3),  # the decoder has a hidden layer of the encoder's width
+]
+
+
+@pytest.mark.parametrize(("what", "numbers"), NUMBERS)
 def test_an_update_sends_what_the_formula_says_whatever_the_catalogue(what, numbers, sent):
     assert sent[f"{what} 40"] == sent[f"{what} 400"]
     assert sent[f"{what} 40"] == pytest.approx(4 * measured.BATCH * numbers, rel=0.1)
+    assert sent[f"{what} 40 gradients"][0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "numbers"), NUMBERS)
+def test_two_processes_with_the_same_items_send_half_of_it_and_their_gradients(what, numbers, sent_by_two):
+    for of_rank in sent_by_two:
+        for n_items in (40, 400):
+            assert of_rank[f"{what} {n_items}"] == pytest.approx(4 * measured.BATCH / 2 * numbers, rel=0.1)
+            added, gradients = of_rank[f"{what} {n_items} gradients"]
+            assert added == gradients + 4 * 3  # and three losses
 
 
 @pytest.mark.slow

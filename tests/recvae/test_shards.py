@@ -51,9 +51,14 @@ def test_a_layer_of_some_items_begins_as_in_the_whole(init):
     assert torch.equal(here[1], whole[1][columns])
 
 
-def compare(found, cases, name):
+def compare(found, cases, name, data_parallel=1, **options):
     columns, results = [part for part, _ in found], [of_rank[name] for _, of_rank in found]
-    losses, weights, _ = equal.trained(cases, name)
+    losses, weights, _ = equal.trained(cases, name, **options)
+    parts = len(found) // data_parallel
+    for place, result in enumerate(results[parts:], parts):  # replicas agree to the bit
+        for mine, first in zip(result, results[place % parts], strict=True):
+            assert all(torch.equal(value, first[1][key]) for key, value in mine[1].items())
+    columns, results = columns[:parts], [*results[:parts]]
     assert losses == [
         {
             phase: {key: pytest.approx(value, rel=1e-10, abs=1e-12) for key, value in of.items()}
@@ -82,7 +87,7 @@ def folder_of_two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_two(folder_of_two):
-    return [torch.load(folder_of_two / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder_of_two / f"{rank}-1.pt") for rank in range(2)]
 
 
 def test_two_processes_make_the_lists_of_one_ties_included(folder_of_two):
@@ -131,10 +136,35 @@ def test_two_processes_train_the_network_of_one(name, of_two):
 def of_many(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
     run("ranked.equal", "every", ranks=request.param, folder=folder, seconds=900)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+    return [torch.load(folder / f"{rank}-1.pt") for rank in range(request.param)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", equal.EVERY)
 def test_two_and_four_processes_train_every_network_of_one(name, of_many):
     compare(of_many, equal.EVERY, name)
+
+
+@pytest.fixture(scope="module")
+def of_two_replicas(folder_of_two):
+    return [torch.load(folder_of_two / f"{rank}-2.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", equal.FEW)
+def test_two_processes_with_some_users_of_each_batch_train_the_network_of_one(name, of_two_replicas):
+    compare(of_two_replicas, equal.FEW, name, 2, train_options=equal.UNEVEN)
+
+
+@pytest.fixture(scope="module", params=[("every_of_two", 2), ("every_of_four", 4)])
+def of_a_table(request, tmp_path_factory):
+    name, data_parallel = request.param
+    folder = tmp_path_factory.mktemp("table")
+    run("ranked.equal", name, ranks=4, folder=folder, seconds=900)
+    return data_parallel, [torch.load(folder / f"{rank}-{data_parallel}.pt") for rank in range(4)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", equal.EVERY)
+def test_four_processes_with_some_users_train_every_network_of_one(name, of_a_table):
+    data_parallel, found = of_a_table
+    compare(found, equal.EVERY, name, data_parallel, train_options=equal.UNEVEN)

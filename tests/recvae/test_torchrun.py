@@ -3,53 +3,22 @@
 import json
 import os
 import re
+import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from ranked.launched import ended, torchrun
 from scipy.sparse import csr_array
 
 from recvae.errors import InputError
 from recvae.recommender import load, model_class
 from recvae.training import run_folder
 
-TESTS = Path(__file__).parents[1]
 SMALL = ("--set", "model.hidden=16", "--set", "model.latent=4", "--set", "train.batch_size=20")
 REPEATS = range(int(os.environ.get("RECVAE_REPEATS", "1")))  # of each fault
 ERROR = re.compile(r"^(?:Error: |Stopped)", re.MULTILINE)
-
-
-def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", start=True):
-    """Run recvae under torchrun; return the exit status, the seconds and the text of both streams."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-        "PYTHONWARNINGS": "",
-        "OMP_NUM_THREADS": "1",
-        "RECVAE_FAULT": fault,
-        "RECVAE_FAULT_ONCE": str(once),
-    }
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += ["--max-restarts", str(restarts), str(TESTS / "ranked" / "faulty.py"), *map(str, words)]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    if not start:
-        return process
-    return ended(process)
-
-
-def ended(process, seconds=240):
-    try:
-        text, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail(f"torchrun did not end within {seconds} s: {process.communicate()[0]}")
-    return process.returncode, text
 
 
 def training(dataset, out, *more, model="recvae", epochs=3):
@@ -195,3 +164,74 @@ def test_evaluate_is_the_same_under_torchrun(dataset, tmp_path, cli):
     together = json.loads(text[text.index("{") :])
     name = "recvae"
     assert together["models"][name]["metrics"] == alone["models"][name]["metrics"]
+
+
+def test_data_parallel_is_for_processes_of_torchrun(cli, dataset, tmp_path):
+    answer = cli(*training(dataset, tmp_path / "run", "--data-parallel", "2"))
+    said = (
+        "Error: --data-parallel 2 is for processes that torchrun starts: torchrun --nproc-per-node 2 -m recvae train\n"
+    )
+    assert (answer.status, answer.err) == (2, said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_data_parallel_that_does_not_divide_the_processes_is_one_sentence(dataset, tmp_path):
+    status, text = torchrun(*training(dataset, tmp_path / "run", "--data-parallel", "3"), ranks=4)
+    assert status == 1, text  # torchrun's own
+    assert ERROR.findall(text) == ["Error: "], text
+    assert "--data-parallel 3 does not divide 4 processes. Start a multiple of it: --nproc-per-node 3." in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["recvae", "mult-vae"])
+def test_a_run_with_data_parallel_goes_on_bit_for_bit_and_with_other_processes_to_rounding(
+    model, dataset, tmp_path, cli
+):
+    def words(out, data_parallel, *more):
+        return training(dataset, out, "--data-parallel", data_parallel, *more, model=model, epochs=2)
+
+    every = ("--set", "train.checkpoint_every=3", "--resume")
+    status, text = torchrun(*words(tmp_path / "whole", 2), ranks=4)
+    assert status == 0, text
+    assert "4, each with a part of the items; 2 have the same part" in text
+    assert run_folder.verify(tmp_path / "whole")
+    assert cli(*training(dataset, tmp_path / "one", model=model, epochs=2)).status == 0
+    one = load(tmp_path / "one")
+    status, text = torchrun(*words(tmp_path / "killed", 2, *every), ranks=4, fault="kill:11")
+    assert status == 1, text
+    held = json.loads((tmp_path / "killed" / run_folder.HELD).read_text())
+    assert (held["processes"], held["data_parallel"]) == (4, 2)
+    for ranks, data_parallel in ((4, 2), (4, 1), (2, 2), (1, 1)):
+        out = tmp_path / f"{ranks}-{data_parallel}"
+        shutil.copytree(tmp_path / "killed", out)
+        status, text = torchrun(*words(out, data_parallel, *every), ranks=ranks)
+        assert status == 0, text
+        same = (ranks, data_parallel) == (4, 2)
+        assert text.count("was made by 4 processes and --data-parallel 2") == (not same)
+        if same:
+            weights = run_folder.WEIGHTS
+            assert (out / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+        found = load(out)
+        assert found.best_epoch == one.best_epoch
+        for name, tensor in found.tensors().items():
+            np.testing.assert_allclose(tensor, one.tensors()[name], atol=1e-4, err_msg=f"{out} {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", REPEATS)
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("kill:9", "Another process of this run ended"),
+        ("nan:9", "The loss stopped being a finite number in epoch"),
+        ("full:9", "Cannot write .* File too large"),
+    ],
+)
+def test_one_process_of_a_table_that_fails_ends_all_with_one_sentence(fault, sentence, repeat, dataset, tmp_path):
+    words = training(dataset, tmp_path / "run", "--data-parallel", "2", epochs=20)
+    status, text = torchrun(*words, ranks=4, fault=fault)
+    assert status == 1, text
+    assert len(ERROR.findall(text)) == 1, text
+    assert re.search(sentence, text), text
