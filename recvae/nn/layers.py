@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import (
+    FEW_ROWS,
     Context,
     GradientMemory,
     blocks_of,
@@ -157,9 +158,14 @@ class Linear(nn.Linear):
     def hold(self) -> None:
         """Take memory for two more copies of the weight, with which answers are faster; it may not change from now on.
 
-        One copy is for products with a single row, the other for products with several.
+        One copy is for products with a single row, the other for products with several. Each product of few rows is
+        made once, so that its program is there when it is asked for.
         """
         self.blocks, self.columns = blocks_of(self.weight), columns_of(self.weight)
+        if self.blocks is not None:
+            with torch.no_grad():  # as answers are: oneDNN has other programs for training
+                for rows in FEW_ROWS[1:]:
+                    product_of_blocks(self.weight.new_zeros(rows, self.in_features), self.blocks, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, outputs) from (B, inputs)."""

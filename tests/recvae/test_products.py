@@ -190,3 +190,21 @@ def test_a_held_layer_gives_the_same_products(library, rows):
         with precision("bf16"):
             assert torch.equal(layer(a), product(a, layer.weight, layer.bias))
     assert layer.state_dict().keys() == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_products_of_few_rows_have_few_sizes_and_each_row_its_bits(library, monkeypatch, biased):
+    """oneDNN keeps a program for each number of rows: of 64 numbers, 20 are asked for."""
+    asked, whole = set(), torch.tensor(oracles.fixed(70, 33), dtype=torch.float32)
+    weight, bias = (torch.tensor(oracles.fixed(*shape), dtype=torch.float32) for shape in ((50, 33), (50,)))
+    real = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda a, *rest: asked.add(len(a)) or real(a, *rest))
+    expected = product(whole, weight, bias if biased else None)
+    for rows in range(2, 71):
+        out = product(whole[:rows], weight, bias if biased else None)
+        assert out.shape == (rows, 50)
+        torch.testing.assert_close(out, expected[:rows], rtol=1e-6, atol=1e-6)
+        if products._onednn_is_faster():
+            assert torch.equal(out, expected[:rows])
+    if products._onednn_is_faster():
+        assert asked == {*products.FEW_ROWS, *range(65, 71)} - {1}
