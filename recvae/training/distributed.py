@@ -265,7 +265,11 @@ class Processes:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Within this context a first SIGINT or SIGTERM is kept for :meth:`meet`; a second one interrupts at once."""
+        """Within this context a first SIGINT or SIGTERM is kept for :meth:`meet`; a second one interrupts at once.
+
+        After an error of the network SIGTERM is ignored: a launcher that finds a process gone sends it to the others,
+        which end by that error already, and must not interrupt them before they say so.
+        """
         self._asked = False
         before: dict[int, Any] = {}
 
@@ -278,6 +282,10 @@ class Processes:
             before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except BaseException as error:
+            if _of_network(error) and signal.SIGTERM in before:
+                before[signal.SIGTERM] = signal.SIG_IGN
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -314,10 +322,7 @@ class Processes:
 
     def lost(self, error: BaseException) -> WorkError | None:
         """Return the error to raise in place of one of the network; None for another error."""
-        of_network = isinstance(error, dist.DistError) or (
-            isinstance(error, RuntimeError) and any(part in str(error) for part in ("gloo", "Connection", "NCCL"))
-        )
-        if not of_network:
+        if not _of_network(error):
             return None
         return WorkError(
             "Another process of this run ended: it failed, was killed, or its machine is gone. The state that was kept "
@@ -336,6 +341,12 @@ class Processes:
         except (RuntimeError, ValueError):  # the launcher is gone
             return self.rank == 0
         return count == 1
+
+
+def _of_network(error: BaseException) -> bool:
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in ("gloo", "Connection", "NCCL"))
+    )
 
 
 def _reason(error: CheckpointException) -> str:

@@ -3,12 +3,15 @@
 ``kill``: process 1 is killed after that update, the first time it comes there. ``nan``: a weight of process 1 becomes
 NaN.
 ``full``: no file of process 0 may be longer than a few bytes from that update on.
+
+The moment of the fault is written into the file RECVAE_FAULT_TIME.
 """
 
 import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -25,6 +28,8 @@ def with_fault(self, phase, batch):
     """Make the fault after the update."""
     found = update(self, phase, batch)
     if self.step == int(UPDATE):
+        if (0 if KIND == "full" else 1) == RANK and (moment := os.environ.get("RECVAE_FAULT_TIME")):
+            Path(moment).write_text(str(time.time()))
         once = os.environ.get("RECVAE_FAULT_ONCE")
         if KIND == "kill" and RANK == 1 and not (once and Path(once).exists()):
             if once:

@@ -11,8 +11,12 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
-def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", start=True):
-    """Run recvae under torchrun; return the exit status, the seconds and the text of both streams."""
+def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", moment="", start=True, seconds=240):
+    """Run recvae under torchrun; return the exit status and the text of both streams.
+
+    ``fault``, ``once`` and ``moment`` are the variables of :mod:`ranked.faulty`. With ``start`` False the process is
+    returned, for :func:`ended`.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
@@ -20,6 +24,7 @@ def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", start=True):
         "OMP_NUM_THREADS": "1",
         "RECVAE_FAULT": fault,
         "RECVAE_FAULT_ONCE": str(once),
+        "RECVAE_FAULT_TIME": str(moment),
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["--max-restarts", str(restarts), str(TESTS / "ranked" / "faulty.py"), *map(str, words)]
@@ -28,10 +33,11 @@ def torchrun(*words, ranks=2, restarts=0, fault="none:0", once="", start=True):
     )
     if not start:
         return process
-    return ended(process)
+    return ended(process, seconds)
 
 
 def ended(process, seconds=240):
+    """Return the exit status and the text of a process; fail the test where it does not end within ``seconds``."""
     try:
         text, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -48,7 +48,7 @@ def test_four_processes_validate_as_one_does(name, ml_1m, tmp_path, cli):
     scores = {"one process": score(tmp_path / "one")}
     for data_parallel in (1, 2):
         out = tmp_path / f"four-{data_parallel}"
-        status, text = torchrun(*words(out), "--data-parallel", data_parallel, ranks=4)
+        status, text = torchrun(*words(out), "--data-parallel", data_parallel, ranks=4, seconds=1800)
         assert status == 0, text
         scores[f"four, --data-parallel {data_parallel}"] = score(out)
     (tmp_path / "scores.json").write_text(json.dumps(scores))
