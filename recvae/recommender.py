@@ -23,6 +23,7 @@ from recvae.files.swap import one_version
 from recvae.matrices import canonical
 from recvae.nn.devices import torch_device
 from recvae.options import SEED, OptionSet, TrainOptions, explain
+from recvae.parameters import Parameters
 from recvae.queries import (
     Answer,
     Mask,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 Validation = Callable[["Recommender"], float]
 
 
-class Recommender(ByIds, Kept):
+class Recommender(ByIds, Parameters, Kept):
     """A model of clicks that ranks the catalogue for any history, also of a user it never saw.
 
     Options are keyword arguments, checked together: ``RecVAE(latent=100, epochs=30, seed=1)``. Those in ``follows`` get
@@ -87,7 +88,7 @@ class Recommender(ByIds, Kept):
     def _configure(self, config: RunConfig, device: str) -> None:
         expect_forks()
         self.config = self._asked = config
-        self.device = torch_device(device)
+        self._device, self.device = device, torch_device(device)
         self.process = os.getpid()
         self.items = Vocabulary([], [])
         self.condition_names: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ import torch
 from scipy.sparse import csr_array, csr_matrix, random_array
 
 from recvae.config import run_config
-from recvae.errors import DataError, FormatError, InputError
+from recvae.errors import ConfigError, DataError, FormatError, InputError
 from recvae.matrices import Matrix
 from recvae.models.neural import NeuralRecommender
 from recvae.nn.batches import Batch, Clicks
@@ -192,6 +192,32 @@ class Conformance:
             "rank": [1, 2, 3] * 2,
             "score": [score for row in scores for score in row],
         }
+
+    def test_options_are_parameters_as_scikit_learn_has_them(self, fitted: Recommender) -> None:
+        """The options are read, set and copied by name; a copy learns what the model learned."""
+        asked = fitted.get_params()
+        assert {**asked, **self.settings, "seed": 1, "device": "cpu"} == asked
+        again = fitted.__sklearn_clone__()
+        assert type(again) is type(fitted)
+        assert again.get_params() == asked
+        assert again.n_items == 0
+        assert again.config.open == self.make().config.open
+        learned = fitted.tensors()
+        assert again.set_params(seed=2) is again
+        assert again.get_params() == {**asked, "seed": 2}
+        assert again.config.seed == 2
+        assert fitted.get_params() == asked
+        brief = [self.make(**self.briefly), self.make(**self.briefly).__sklearn_clone__()]
+        one, two = (model.fit(checkerboard()).tensors() for model in brief)
+        assert all(torch.equal(one[key], two[key]) for key in one)
+        brief[0].set_params(seed=3)
+        assert brief[0].config.seed == 1, "a fitted model says how it was trained"
+        assert brief[0].get_params()["seed"] == 3
+        assert brief[0].fit(checkerboard()).config.seed == 3
+        with pytest.raises(ConfigError, match="no_such_option"):
+            again.set_params(no_such_option=1)
+        assert again.get_params() == {**asked, "seed": 2}
+        assert fitted.tensors().keys() == learned.keys()
 
     @pytest.mark.parametrize("form", FORMS)
     def test_any_form_of_matrix(self, form: str, fitted: Recommender) -> None:

@@ -24,7 +24,7 @@ from recvae.arguments import Frame, flag, items, path_of, shown
 from recvae.capabilities import Vectors
 from recvae.config import RunConfig
 from recvae.errors import FormatError, InputError, WorkError
-from recvae.files import file_hash, whole_folder
+from recvae.files import JsonObject, file_hash, whole_folder
 from recvae.matrices import canonical
 from recvae.nn.batches import Batch
 from recvae.options import option
@@ -143,6 +143,9 @@ class Blend(Recommender):
         item_column: str = "item",
     ) -> Self:
         """Raise :class:`InputError`: only the components can learn."""
+        raise InputError(NOT_TRAINED)
+
+    def _with(self, options: JsonObject) -> Self:
         raise InputError(NOT_TRAINED)
 
     def __repr__(self) -> str:
