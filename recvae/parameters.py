@@ -1,7 +1,7 @@
 """scikit-learn's habits: the options of a model by name, to be read, set and copied. scikit-learn is not needed."""
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from recvae.config import RunConfig
 from recvae.errors import InputError
@@ -45,7 +45,7 @@ class Parameters:
                 names |= {name: getattr(options, name) for name in of_section if f"{section}.{name}" not in config.open}
         return names
 
-    def set_params(self, **options: Any) -> Self:
+    def set_params(self, **options: object) -> Self:
         """Set options by name and return self; a fitted model keeps what it learned, and the next fit uses them.
 
         Raises :class:`ConfigError`, and changes nothing, where an option is unknown or out of range, and

@@ -23,7 +23,9 @@ from recvae.queries import Answer, Query
 from recvae.ranking.alike import cosines, cosines_among
 from recvae.ranking.held import rank_held
 from recvae.recommender import Recommender, Validation
+from recvae.training.logs import TrainingLog, logged, refuse_other_logs
 from recvae.training.loop import EpochReport, Hooks, TrainOptions, train
+from recvae.training.start import Start
 from recvae.training.tensors import Expected, of_network
 from recvae.training.versions import arithmetic
 from recvae.training.vocabulary import Naming, Tags
@@ -56,6 +58,7 @@ class NeuralRecommender(Recommender):
         overwrite: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        log: TrainingLog | None = None,
         start: Source | None = None,
         across: "Processes | None" = None,
     ) -> Self:
@@ -66,6 +69,7 @@ class NeuralRecommender(Recommender):
         instructions (:class:`~recvae.errors.OtherMachineWarning` where it does not; it starts where there is nothing to
         continue); ``overwrite`` replaces an earlier run. Interrupted (Ctrl-C), the model is left with the best weights
         so far and KeyboardInterrupt reaches the caller. ``on_epoch`` and ``on_step`` report progress.
+        ``log`` takes the options and each epoch's figures, for MLflow or TensorBoard (:mod:`recvae.training.logs`).
 
         ``start``, a fitted model of this kind or its run folder, is an earlier run from whose parameters training
         begins (:mod:`recvae.training.start`): its catalogue may be another one, and items are matched by id. A resumed
@@ -77,18 +81,37 @@ class NeuralRecommender(Recommender):
         """
         for name, called in (("validation", validation), ("on_epoch", on_epoch), ("on_step", on_step)):
             function(name, called)
+        refuse_other_logs(log)
         resume, overwrite = flag("resume", resume), flag("overwrite", overwrite)
         if folder is None and (resume or overwrite):
             raise InputError("resume and overwrite are about a run's folder; name it.")
-        from recvae.training.keepers import InFolder, InMemory
-
         if across is not None and start is not None:
             raise InputError("A warm start is for one process: train without torchrun, or without the start.")
         earlier = None if start is None else start_of(start, self.name)
         matrix = self._begin_fit(train, Naming(item_ids, titles, item_tags, user_column, item_column))
-        if across is not None:
-            self._fit_across(across, matrix, folder, validation, on_epoch, on_step, resume=resume, overwrite=overwrite)
-            return self
+        with logged(log, self.config, on_epoch) as heard:
+            again = {"resume": resume, "overwrite": overwrite}
+            if across is not None:
+                self._fit_across(across, matrix, folder, validation, heard, on_step, **again)
+            else:
+                self._fit_here(earlier, matrix, folder, validation, heard, on_step, **again)
+        return self
+
+    def _fit_here(
+        self,
+        earlier: Start | None,
+        matrix: csr_array,
+        folder: str | Path | None,
+        validation: Validation | None,
+        on_epoch: Callable[[EpochReport], None] | None,
+        on_step: Callable[[int, int], None] | None,
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
+        """Train as :meth:`fit` does, in this process alone."""
+        from recvae.training.keepers import InFolder, InMemory
+
         self.network = self._network()
         if earlier is not None:
             earlier.check(self.config, self.condition_names, self.network)
@@ -117,7 +140,6 @@ class NeuralRecommender(Recommender):
         finally:
             self.network.release()
             keeper.end()
-        return self
 
     def _fit_across(
         self,
