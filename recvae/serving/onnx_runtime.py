@@ -70,7 +70,7 @@ _CONDITIONS = {"conditions": "tensor(float)"}
 _OUTPUTS = {"top_items": "tensor(int64)", "top_scores": "tensor(float)", "scores": "tensor(float)"}
 _SIMILAR = {"items": "tensor(int64)"}, {"similarity": "tensor(float)"}
 # Of one call of a graph, so that its memory stays small beside the weights; larger calls are little faster.
-SCORES_IN_MEMORY = 330_000
+SCORES_IN_MEMORY = 285_000
 ENTRIES_IN_MEMORY = 1 << 12
 _DIGITS = 12  # hexadecimal digits of a version, as run folders have them
 ALIKE = "alike"  # an output that similar.onnx may have beside

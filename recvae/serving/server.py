@@ -24,7 +24,7 @@ from recvae.serving.settings import Settings
 
 TURN = 5e-4  # seconds of Python after which one of the two threads that answer lets the other go on
 OF_ITS_OWN = 8 << 20  # bytes of a tensor that gets memory of its own: weights, and not the scores of a batch
-KEPT = 64 << 20  # bytes of free memory that stay with the process, for the scores of the next batch
+KEPT = 16 << 20  # bytes of free memory that stay with the process, for the scores of the next batch
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # the names of the bounds in glibc's malloc.h
 HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has none
 
