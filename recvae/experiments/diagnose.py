@@ -21,6 +21,7 @@ from recvae.errors import InputError, WorkError
 from recvae.experiments.bounds import Evidence, evidence
 from recvae.experiments.facts import beyond_catalogue
 from recvae.experiments.groups import recall_by_group
+from recvae.experiments.item_map import item_map
 from recvae.files import Document, JsonObject
 from recvae.matrices import item_counts
 from recvae.models.neural import NeuralRecommender
@@ -39,9 +40,6 @@ Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]  # label, done, in all
 
 SPLITS = ("test", "validation", "train")
-
-LABELLED = 40  # of the map's items, the most clicked
-MAP_POINTS = 30_000  # the most clicked items; more would make a page that no browser likes
 
 _USERS_AT_ONCE = 256
 
@@ -294,50 +292,3 @@ def _likelihood(found: Evidence) -> JsonObject:
             "least": float(found.effective.min()),
         },
     }
-
-
-# --- the map of the items --------------------------------------------------------------------------------------------
-
-
-def item_map(model: "Recommender", network: Network, clicks: NDArray[np.int64]) -> JsonObject:
-    """Return two coordinates for each item, the most clicked first: principal components of the decoder's directions.
-
-    An item's vector is its row of the last layer at unit length, so that neighbours are those of 'recvae similar'.
-    ``explained``: the share of the variance that each of the two holds.
-    """
-    places, explained = principal_components(network.output.weight.detach().cpu().double().numpy())
-    order = np.lexsort((np.arange(len(clicks)), -clicks))[:MAP_POINTS]
-    ids, titles = model.items.ids, model.items.titles
-    return {
-        "explained": explained,
-        "items_in_all": len(clicks),
-        "labelled": LABELLED,
-        "points": [
-            {
-                "item_id": ids[i],
-                "title": titles[i],
-                "clicks": int(clicks[i]),
-                "x": float(f"{places[i, 0]:.5g}"),
-                "y": float(f"{places[i, 1]:.5g}"),
-            }
-            for i in order.tolist()
-        ],
-    }
-
-
-def principal_components(vectors: Floats) -> tuple[Floats, list[float]]:
-    """Return the first two principal components (n, 2) of the rows of ``vectors`` (n, K) at unit length, and shares.
-
-    A row of zeros stays in the origin. Signs are fixed by the largest coordinate of each axis being positive.
-    """
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    unit -= unit.mean(axis=0)
-    values, axes = np.linalg.eigh(unit.T @ unit)  # of the (K, K) scatter: the SVD's right vectors, without an (n, n)
-    axes = axes[:, ::-1][:, :2]
-    places = np.zeros((len(vectors), 2))
-    places[:, : axes.shape[1]] = unit @ axes
-    places *= np.where(np.abs(places.min(axis=0)) > np.abs(places.max(axis=0)), -1.0, 1.0)
-    total = values.sum()
-    shares = (values[::-1][:2] / total if total > 0 else np.zeros(2)).tolist()
-    return places, [max(0.0, share) for share in [*shares, 0.0][:2]]

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from recvae.files import Document
 from recvae.registry import entry
+from recvae.reports import item_map
 from recvae.reports.collapse import thresholds
-from recvae.reports.svg import Bar, Line, Point, bar_chart, line_chart, scatter
+from recvae.reports.svg import Bar, Line, bar_chart, line_chart, scatter
 from recvae.reports.text import in_html as escape
 from recvae.reports.text import visible_json
 
@@ -22,11 +23,11 @@ _INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
 
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --quiet: #5c5c5c; --line: #dcdcdc; --soft: #f4f5f7;
-  --c0: #0072b2; --c1: #c04e00; --c2: #007a59; --c3: #a3508a; --off: #9a9a9a; --good: #007a59; --bad: #b3261e;
-  --fair: #8a5a00; }
+  --c0: #0072b2; --c1: #c04e00; --c2: #007a59; --c3: #a3508a; --c4: #8a6d00; --off: #9a9a9a;
+  --good: #007a59; --bad: #b3261e; --fair: #8a5a00; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15171a; --ink: #e8e8e8; --quiet: #a8a8a8; --line: #3a3d42;
-  --soft: #1f2227; --c0: #56b4e9; --c1: #f0964b; --c2: #3ecf9f; --c3: #d99bc4; --off: #777; --good: #3ecf9f;
-  --bad: #ff8a80; --fair: #e6b450; } }
+  --soft: #1f2227; --c0: #56b4e9; --c1: #f0964b; --c2: #3ecf9f; --c3: #d99bc4; --c4: #e6c84b;
+  --off: #777; --good: #3ecf9f; --bad: #ff8a80; --fair: #e6b450; } }
 * { box-sizing: border-box; }
 body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem;
   max-width: 62rem; }
@@ -50,6 +51,8 @@ svg .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
 .grid { stroke: var(--line); } .axis { stroke: var(--quiet); } .whisker { stroke: var(--ink); }
 .mark { stroke: var(--c1); stroke-dasharray: 4 3; } .halo { stroke: var(--paper); stroke-width: 3px; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
+.c4 { fill: var(--c4); } .named { stroke: var(--ink); }
+.key span { margin-right: .9rem; white-space: nowrap; } svg.dot { display: inline; width: .8em; }
 .off { fill: var(--off); } svg circle { fill-opacity: .7; } svg text.key { font-weight: 600; }
 .line { fill: none; stroke-width: 1.5; } .line.c0 { stroke: var(--c0); }
 .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
@@ -290,38 +293,18 @@ def _recall(recall: Document | None) -> str:
 def _map(items: Document | None) -> str:
     if items is None or not items["points"]:
         return ""
-    points, most = items["points"], max(1, items["points"][0]["clicks"])
-    drawn = [
-        Point(
-            p["x"],
-            p["y"],
-            1.5 + 4.5 * (p["clicks"] / most) ** 0.5,
-            f"{p['title'] or p['item_id']}, {p['clicks']:,} clicks",
-            _short(p["title"] or p["item_id"]) if place < items["labelled"] else "",
-        )
-        for place, p in enumerate(points)
-    ]
-    left_out = items["items_in_all"] - len(points)
-    cut = f" The {left_out:,} least clicked items are left out." if left_out else ""
-    named = min(items["labelled"], len(points))
-    first, second = items["explained"]
-    about = (
-        "<p>Each item's row of the decoder's last layer at unit length, on the two principal axes of all of them "
-        f"({first:.1%} and {second:.1%} of the variance): items near each other tend to be ranked alike. Larger dots "
-        f"have more clicks; the {named} with the most have another colour and, where there is room, their titles. "
-        f"Point at any for its title.{cut}</p>"
-    )
     table = _table(
         "",
         ("item", "clicks", "x", "y"),
         [
             (p["title"] or p["item_id"], f"{p['clicks']:,}", f"{p['x']:.3f}", f"{p['y']:.3f}")
-            for p in points[: items["labelled"]]
+            for p in items["points"][: items["labelled"]]
         ],
     )
     return (
-        about
-        + f'<div class="scroll map">{scatter("map of the items", drawn)}</div>'
+        item_map.about(items)
+        + item_map.key(items)
+        + f'<div class="scroll map">{scatter("map of the items", item_map.points(items))}</div>'
         + _folded("The most clicked items", table)
     )
 
@@ -372,10 +355,6 @@ def _share(metric: Document) -> str:
 
 def _range(ends: Sequence[int]) -> str:
     return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
-
-
-def _short(title: str, most: int = 28) -> str:
-    return title if len(title) <= most else title[: most - 1] + "…"
 
 
 def _harmless(value: Document) -> str:

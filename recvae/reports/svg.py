@@ -1,7 +1,7 @@
 """Small charts as SVG text for the diagnosis page.
 
 Matplotlib, which draws all other figures, is not used here for three reasons. The page is one file without scripts that
-follows the reader's light or dark theme and prints: so colours must be CSS classes (``c0`` .. ``c3``, ``off``,
+follows the reader's light or dark theme and prints: so colours must be CSS classes (``c0`` .. ``c4``, ``off``,
 ``grid``, ``axis``), where Matplotlib writes fixed colours into each element. Every mark has a ``<title>``, which a
 browser shows as a tooltip: Matplotlib's SVG has none. And ``recvae diagnose --out`` works without the extra ``[plot]``.
 The map of items also places labels so that none covers another, which Matplotlib does not do. All text is escaped here.
@@ -41,13 +41,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a map; ``label`` is written beside it where there is room, ``about`` is the tooltip."""
+    """A point of a map; ``label`` is written beside it where there is room, ``about`` is the tooltip.
+
+    A point with a label has a ring, also where there is no room for the label.
+    """
 
     x: float
     y: float
     size: float
     about: str
     label: str = ""
+    style: str = "c0"
 
 
 class _Frame:
@@ -225,7 +229,7 @@ def scatter(title: str, points: Sequence[Point], *, size: tuple[int, int] = (960
             taken.append((x - point.size, y - point.size, x + point.size, y + point.size))
     for point in points:
         x, y = frame.across(point.x), frame.down(point.y)
-        dots.append(_dot(x, y, point.size, point.about, "c1" if point.label else "c0"))
+        dots.append(_dot(x, y, point.size, point.about, f"{point.style} named" if point.label else point.style))
         found = _room(x, y, point, size, taken) if point.label else None
         if found is not None:
             box, anchor = found
