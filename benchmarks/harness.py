@@ -191,9 +191,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that say where a record goes: nowhere, unless asked."""
     made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     where = made.add_mutually_exclusive_group()
-    where.add_argument("--out", type=Path, help="the JSON to write")
+    where.add_argument("--out", type=elsewhere, help="the JSON to write")
     where.add_argument("--record", action="store_true", help="replace the record in results/, and fill the pages")
     return made
+
+
+def elsewhere(text: str) -> Path:
+    """Return the path of an option --out; refuse one among the tracked records and pages, which --record replaces."""
+    path = Path(text)
+    if any(path.resolve().is_relative_to(folder) for folder in (RESULTS, DOCS)):
+        raise argparse.ArgumentTypeError(f"{text} is among the tracked records and pages: use --record to replace one")
+    return path
 
 
 def write_record(name: str, results: Mapping[str, Any], arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import pages
+from benchmarks import harness, pages
 from benchmarks.accuracy import defaults, tables
 from benchmarks.speed.__main__ import PROGRAMS
 from recvae.errors import InputError
@@ -73,6 +73,41 @@ def test_pages_hold_exactly_the_tables_of_their_records():
     for name, text in found.items():
         assert text.count("<!-- table: ") == text.count("<!-- end -->") == len(pages.MARKED.findall(text)), name
         assert pages.filled(text) == text, name
+
+
+@pytest.mark.parametrize("name", ["benchmarks/results/ranking.json", "docs/page.png", "benchmarks/../docs/new.json"])
+def test_a_tracked_file_is_not_replaced_without_record(name, capsys):
+    with pytest.raises(SystemExit):
+        harness.parser("").parse_args(["--out", str(ROOT / name)])
+    assert "is among the tracked records and pages: use --record to replace one" in capsys.readouterr().err
+    assert harness.parser("").parse_args(["--out", "elsewhere.json"]).out == Path("elsewhere.json")
+
+
+def test_a_record_is_written_only_with_record(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(pages, "fill_pages", lambda: [])
+    for words, there in ((), []), (("--out", str(tmp_path / "mine.json")), None), (("--record",), ["x.json"]):
+        monkeypatch.setattr(sys, "argv", ["program", *words])
+        if there is None:
+            with pytest.raises(SystemExit):
+                harness.parser("").parse_args()
+            continue
+        harness.write_record("x", {"figures": []}, harness.parser("").parse_args())
+        assert [file.name for file in tmp_path.iterdir()] == there
+    assert "nothing is written" in capsys.readouterr().out
+
+
+def test_programs_reach_tracked_places_by_record_alone():
+    """The lines of the programs that name a tracked folder: each asks for --record, or reads."""
+    found = 0
+    for file in (ROOT / "benchmarks").rglob("*.py"):
+        if file.name in ("harness.py", "pages.py"):  # of write_record and of fill_pages
+            continue
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if re.search(r"\b(RESULTS|DOCS)\b", line) and "import" not in line:
+                found += 1
+                assert "if arguments.record else" in line or "read_json(RESULTS" in line, f"{file.name}: {line}"
+    assert found > 4
 
 
 def test_every_record_is_on_a_page():

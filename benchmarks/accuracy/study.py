@@ -94,7 +94,9 @@ def main() -> int:
     for name in DATASETS:
         parser.add_argument(f"--{name}", type=Path, help=f"the archive or folder of {name}")
     parser.add_argument("--family", action="store_true", help="the family on ml-1m, in place of all models")
-    parser.add_argument("--out", type=Path, required=True, help="folder for splits, searches, runs and records")
+    parser.add_argument(
+        "--out", type=harness.elsewhere, required=True, help="folder for splits, searches, runs and records"
+    )
     parser.add_argument("--trials", type=int, default=20, help="of every model's search (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--models", help="names of the rows to work at, separated by commas")
