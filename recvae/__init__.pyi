@@ -1,3 +1,7 @@
+from data_prep import Dataset as Dataset
+from data_prep import prepare as prepare
+from eval import evaluate as evaluate
+from eval import validator as validator
 from recvae.baselines.als import ImplicitALS as ImplicitALS
 from recvae.baselines.ease import EASE as EASE
 from recvae.baselines.edlae import EDLAE as EDLAE

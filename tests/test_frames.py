@@ -300,3 +300,22 @@ def test_the_guides_example_runs(capsys):
     assert known["lists"].schema["item"] == pl.Int64
     assert known["data"].train.nnz > 0
     assert "recall@5" in capsys.readouterr().out
+
+
+def test_the_readmes_example_runs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text("utf-8")
+    block = next(b for b in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "prepare(" in b)
+    pd.DataFrame(board()).to_parquet(tmp_path / "clicks.parquet")
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    exec(block, known)  # noqa: S102 - the page's own code
+    assert list(known["lists"].columns) == ["user", "item", "rank", "score"]
+    assert known["data"].train.nnz > 0
+
+
+def test_the_readme_says_which_figures_are_of_one_split():
+    text = (ROOT / "README.md").read_text("utf-8")
+    table, commands, said = (
+        text.index(part) for part in ("five splits of 600", "recvae evaluate", "figures of one split")
+    )
+    assert table < commands < said < text.index("recvae prepare ratings.csv")

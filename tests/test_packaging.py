@@ -30,9 +30,9 @@ def test_public_names_exist_and_are_documented(package):
 
 def test_the_public_names_of_recvae():
     assert set(recvae.__all__) == {
-        "Answer", "Blend", "ConditionalVAE", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE",
+        "Answer", "Blend", "ConditionalVAE", "Dataset", "EASE", "EDLAE", "ImplicitALS", "ItemKNN", "MultDAE", "MultVAE",
         "Popularity", "Query", "RecVAE", "RecVAEEDLAE", "Recommender", "RecvaeError", "VAEAC", "VampVAE",
-        "__version__", "load", "register", "write_lists",
+        "__version__", "evaluate", "load", "prepare", "register", "validator", "write_lists",
     }  # fmt: skip
     with pytest.raises(AttributeError, match="no attribute 'RecVea'"):
         recvae.RecVea  # noqa: B018 - the access is the test

@@ -25,7 +25,6 @@ from recvae.cli.promote import promote
 from recvae.cli.quickstart import quickstart
 from recvae.cli.recommend import recommend
 from recvae.cli.serve import serve
-from recvae.cli.shadow import refuse_shadows
 from recvae.cli.similar import similar
 from recvae.cli.terminal import Interrupted, print_error, print_traceback
 from recvae.cli.threads import back_to_before
@@ -34,6 +33,7 @@ from recvae.cli.tune import tune
 from recvae.cli.wording import in_options
 from recvae.errors import RecvaeError, is_out_of_memory
 from recvae.files.locks import doing
+from recvae.shadows import refuse_shadows
 
 __all__ = ["app", "main"]
 

@@ -142,6 +142,31 @@ def test_a_folder_of_the_users_that_hides_ours_is_named(tmp_path: Path, shadow):
     assert answer.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("shadow", "name"), [("eval/__init__.py", "evaluate"), ("data_prep.py", "prepare")])
+def test_python_names_a_folder_of_the_users_beside_the_script(tmp_path: Path, shadow, name):
+    (tmp_path / shadow).parent.mkdir(exist_ok=True)
+    (tmp_path / shadow).write_text("raise RuntimeError('the wrong module was imported')")
+    environment = {**os.environ, "PYTHONPATH": str(Path(recvae.__file__).parent.parent)}
+    (tmp_path / "mine.py").write_text("from recvae import Query, RecvaeError\nprint('models need none of the two')\n")
+    assert python(str(tmp_path / "mine.py"), env=environment).stdout == "models need none of the two\n"
+    (tmp_path / "mine.py").write_text(f"from recvae import {name}\n")
+    answer = python(str(tmp_path / "mine.py"), env=environment)
+    assert answer.returncode == 1
+    folder = shadow.split("/")[0]
+    assert answer.stderr.splitlines()[-1] == (
+        f"recvae.errors.InputError: {tmp_path / folder} hides recvae's own package '{folder.removesuffix('.py')}'. "
+        "Rename it, or run the program from another folder."
+    )
+
+
+def test_names_of_the_other_packages_are_theirs():
+    import data_prep
+    import eval as measures
+
+    assert (recvae.prepare, recvae.Dataset) == (data_prep.prepare, data_prep.Dataset)
+    assert (recvae.evaluate, recvae.validator) == (measures.evaluate, measures.validator)
+
+
 def test_module_runs_as_the_command_does():
     began = time.perf_counter()
     answer = python("-m", "recvae", "--version")

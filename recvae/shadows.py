@@ -1,4 +1,7 @@
-"""A check that no folder or file of the user's hides the packages ``eval`` and ``data_prep``."""
+"""A check that no folder or file of the user's hides the packages ``eval`` and ``data_prep``.
+
+The command line makes it before anything else, and ``recvae`` before it hands out a name of one of the two packages.
+"""
 
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -12,16 +15,17 @@ SIBLINGS = ("eval", "data_prep")
 def refuse_shadows() -> None:
     """Raise :class:`InputError` naming a folder or file that hides one of our packages; nothing is imported.
 
-    ``python -m recvae`` and PYTHONPATH put folders before the installed packages, and ``eval`` is a likely name.
+    A script's own folder, that of ``python -m recvae`` and those of PYTHONPATH come before the installed packages, and
+    ``eval`` is a likely name.
     """
-    ours = Path(__file__).resolve().parent.parent.parent
+    ours = Path(__file__).resolve().parent.parent
     for name in SIBLINGS:
         found = _location(find_spec(name))
         if found is None:
             raise InputError(f"The package '{name}', a part of recvae, is missing from {ours}. Install recvae again.")
         if found.resolve() != ours / name:
             raise InputError(
-                f"{found} hides recvae's own package '{name}'. Rename it, or run recvae from another folder."
+                f"{found} hides recvae's own package '{name}'. Rename it, or run the program from another folder."
             )
 
 
