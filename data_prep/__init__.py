@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from data_prep.given_split import prepare_given, split_given
     from data_prep.interactions import Interactions
     from data_prep.large.prepare import prepare_large
+    from data_prep.log import ClickLog, read_log
     from data_prep.pipeline import filter_interactions, prepare
     from data_prep.readers import column_names, read_ids, read_interactions
     from data_prep.sources import RELEASES, Release, find_release
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from data_prep.titles import Titles, read_titles, read_user_tags
 
 _HOME = {
+    "ClickLog": "log",
     "Dataset": "dataset",
     "Interactions": "interactions",
     "RELEASES": "sources",
@@ -40,6 +42,7 @@ _HOME = {
     "prepare_large": "large.prepare",
     "read_ids": "readers",
     "read_interactions": "readers",
+    "read_log": "log",
     "read_titles": "titles",
     "read_user_tags": "titles",
     "sample": "synthetic",
@@ -50,6 +53,7 @@ _HOME = {
 __all__ = [
     "RELEASES",
     "SPLIT_METHODS",
+    "ClickLog",
     "Dataset",
     "Interactions",
     "Release",
@@ -68,6 +72,7 @@ __all__ = [
     "prepare_large",
     "read_ids",
     "read_interactions",
+    "read_log",
     "read_titles",
     "read_user_tags",
     "sample",

@@ -84,10 +84,7 @@ class Choices:
                 "The time split holds out what lies after the cutoff: leave the number and the share of held-out users "
                 "out, and choose --cutoff, --validation-share and --first-clicks."
             )
-        share = real_number("The validation share", self.time_rules.validation_share)
-        if not 0 < share < 1:
-            raise InputError(f"The validation share must lie between 0 and 1, and {share:g} does not.")
-        whole_number("The number of first clicks", self.time_rules.first_clicks, least=0)
+        _ = self.time_rules  # checks the others
 
     def _refuse_options_of_time(self) -> None:
         options = {"cutoff": self.cutoff, "validation-share": self.validation_share, "first-clicks": self.first_clicks}

@@ -26,7 +26,7 @@ from recvae.frames.tables import Table
 
 
 @dataclass(frozen=True, eq=False)
-class _Raw:
+class Raw:
     """The data of a source before any filter."""
 
     name: str
@@ -121,9 +121,9 @@ def prepare(
     one = [name_or_file] if release is None and parts is None else []
     with all_rereadable(one, (titles, user_tags), progress) as (clicks, (titles_file, tags_file)):
         if release is not None:
-            raw = _read_release(release, source, choices.needs_time, progress, cache)
+            raw = read_release(release, source, choices.needs_time, progress, cache)
         else:
-            raw = _read_other(parts or clicks[0], user_column, item_column, progress, columns=columns, **options)
+            raw = read_other(parts or clicks[0], user_column, item_column, progress, columns=columns, **options)
             unused = choices.min_rating is None and not ratings
             first = ByteSource(parts.files[0]) if parts else clicks[0]
             for doubt in doubts_about(first, raw.data, columns, separator, rating_column, unused_ratings=unused):
@@ -223,9 +223,10 @@ def find_known(name_or_file: object) -> Release | None:
     return None  # a path: the reader raises where there is no such file
 
 
-def _read_release(
+def read_release(
     release: Release, source: str | Path | None, needs_time: bool, progress: Progress | None, cache: Path | None
-) -> _Raw:
+) -> Raw:
+    """Return the clicks of a known dataset, from ``source`` or downloaded."""
     found = locate(release, source, progress=progress, cache=cache)
     how, file = found.ratings()
     data = read_interactions(
@@ -238,10 +239,10 @@ def _read_release(
         separator=how.separator,
         progress=progress,
     )
-    return _Raw(release.name, data, found.about(), found.titles(), found.user_tags())
+    return Raw(release.name, data, found.about(), found.titles(), found.user_tags())
 
 
-def _read_other(
+def read_other(
     source: ByteSource | Parts | Table,
     user_column: str | None,
     item_column: str | None,
@@ -251,13 +252,14 @@ def _read_other(
     time_column: str | None,
     columns: Sequence[str] | None,
     separator: str | None,
-) -> _Raw:
+) -> Raw:
+    """Return the clicks of a file, a table in parts or a frame; raise :class:`InputError` without names of columns."""
     if user_column is None or item_column is None:
         raise columns_missing(source, columns, separator)
     if isinstance(source, Parts):
         want = Columns(user_column, item_column, rating_column, time_column)
         data = read_parts(source, want, columns=columns, separator=separator, progress=progress)
-        return _Raw(source.name, data, source.about())
+        return Raw(source.name, data, source.about())
     data = read_interactions(
         source,
         user_column,
@@ -269,8 +271,8 @@ def _read_other(
         progress=progress,
     )
     if isinstance(source, ByteSource):
-        return _Raw(Path(source.name).stem, data, {"kind": "file", "file": source.origin, "sha256": source.digest()})
-    return _Raw("data frame", data, {"kind": "frame", "file": None, "sha256": None})
+        return Raw(Path(source.name).stem, data, {"kind": "file", "file": source.origin, "sha256": source.digest()})
+    return Raw("data frame", data, {"kind": "frame", "file": None, "sha256": None})
 
 
 def columns_missing(

@@ -13,7 +13,6 @@ them. A user without any is new, and is ranked from the first clicks of that par
 that training never saw cannot be found by a model of clicks; they are counted, and count as not found.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from data_prep.arrivals import Arrivals
 from data_prep.interactions import Interactions
-from data_prep.moments import Moment, Times
+from data_prep.moments import Moment, Times, written
 from data_prep.splits import (
     TEST,
     TRAIN,
@@ -34,7 +33,8 @@ from data_prep.splits import (
     ranks_within,
     temporal_parts,
 )
-from recvae.errors import DataError
+from recvae.arguments import flag, real_number, whole_number
+from recvae.errors import DataError, InputError
 
 CUTOFF, VALIDATION_SHARE, FIRST_CLICKS = "0.8", 0.1, 5
 """The defaults: the share of the clicks before the cutoff, of these in the validation window, and first clicks."""
@@ -46,7 +46,7 @@ class TimeRules:
 
     ``validation_share``: of the clicks before the cutoff, the latest that are the window. ``first_clicks``: the clicks
     of a new user that are shown, at most; of n clicks never more than n - n // 2. The filters are those of
-    :func:`data_prep.prepare`.
+    :func:`data_prep.prepare`. Raises :class:`InputError` for a value that cannot be used.
     """
 
     cutoff: Moment
@@ -55,6 +55,15 @@ class TimeRules:
     min_items_per_user: int = 5
     min_users_per_item: int = 0
     k_core: bool = False
+
+    def __post_init__(self) -> None:
+        share = real_number("The validation share", self.validation_share)
+        if not 0 < share < 1:
+            raise InputError(f"The validation share must lie between 0 and 1, and {share:g} does not.")
+        whole_number("The number of first clicks", self.first_clicks, least=0)
+        whole_number("The minimum number of items per user", self.min_items_per_user, least=0)
+        whole_number("The minimum number of users per item", self.min_users_per_item, least=0)
+        flag("k_core", self.k_core)
 
 
 @dataclass(frozen=True)
@@ -85,52 +94,43 @@ def earliest_of_repeated(data: Interactions) -> tuple[Interactions, int]:
     return (data.select(np.sort(order[kept.time.astype(np.int64)])) if removed else data), removed
 
 
-def cuts_of(time: Times, rules: TimeRules, label: str) -> Cuts:
-    """Return where the parts begin among ``time`` (n,); raise :class:`DataError` where one would have no clicks."""
+def cuts_of(time: Times, rules: TimeRules, label: str, until: float | None = None) -> Cuts:
+    """Return where the parts begin among ``time`` (n,); raise :class:`DataError` where one would have no clicks.
+
+    ``until``: a moment after the last click, which is the cutoff then.
+    """
     ordered = np.sort(time)
-    n, latest = ordered.size, float(ordered[-1])
-    test = rules.cutoff.among(n, lambda place: float(ordered[place]), label)
+    test = rules.cutoff.among(ordered.size, lambda place: float(ordered[place]), label) if until is None else until
     before = int(np.searchsorted(ordered, test, side="left"))
-    return place_cuts(n, before, test, latest, lambda place: float(ordered[place]), rules, label)
-
-
-def place_cuts(
-    n: int,
-    before: int,
-    test: float,
-    latest: float,
-    ordered: Callable[[int], float],
-    rules: TimeRules,
-    label: str,
-) -> Cuts:
-    """Return the cuts of ``n`` clicks, ``before`` of which lie before ``test``; errors as of :func:`cuts_of`."""
-    if before == n:
-        raise DataError(f"No click of {label} lies at or after the cutoff {rules.cutoff.text}: choose an earlier one.")
+    name = rules.cutoff.text if until is None else written(until, float(ordered[-1]))
+    if before == ordered.size and until is None:
+        raise DataError(f"No click of {label} lies at or after the cutoff {name}: choose an earlier one.")
     window = int(rules.validation_share * before)
     if not window:
         raise DataError(
-            f"{before:,} clicks of {label} lie before the cutoff {rules.cutoff.text}, too few for a validation window "
-            f"of a share of {rules.validation_share:g} of them: choose a later cutoff or a larger share."
+            f"{before:,} clicks of {label} lie before the cutoff {name}, too few for a validation window of a share of "
+            f"{rules.validation_share:g} of them: choose a later cutoff or a larger share."
         )
-    validation = ordered(before - window)
-    if ordered(0) >= validation:
+    validation = float(ordered[before - window])
+    if ordered[0] >= validation:
         raise DataError(
-            f"The validation window before the cutoff {rules.cutoff.text} leaves no training clicks of {label}: too "
-            "many clicks have the same time. Choose a later cutoff or a smaller share."
+            f"The validation window before the cutoff {name} leaves no training clicks of {label}: too many clicks "
+            "have the same time. Choose a later cutoff or a smaller share."
         )
-    return Cuts(validation, test, latest)
+    return Cuts(validation, test, float(ordered[-1]))
 
 
-def split_by_time(data: Interactions, rules: TimeRules) -> tuple[Split, Cuts]:
+def split_by_time(data: Interactions, rules: TimeRules, *, until: float | None = None) -> tuple[Split, Cuts]:
     """Split interactions without repeated clicks by time; also return where the cuts are.
 
-    The rows of ``train`` are the users who are left by the filters, those of validation and test all users with a
-    click there. Raises :class:`InputError` where there are no times, and :class:`DataError` where a part is empty.
+    ``until``, a moment after the last click, takes the place of the cutoff: the test part is empty then. The rows of
+    ``train`` are the users who are left by the filters, those of validation and test all users with a click there.
+    Raises :class:`InputError` where there are no times, and :class:`DataError` where a part is empty.
     """
     time = _times(data)
     if not len(data):
-        raise DataError(f"{data.label} has no clicks to split.")
-    cuts = cuts_of(time, rules, data.label)
+        raise DataError(f"{data.label} has no clicks before the cutoff.")
+    cuts = cuts_of(time, rules, data.label, until)
     part = temporal_parts(time, cuts.validation, cuts.test)
     early = data.select(part == TRAIN)
     kept = _filtered(early, rules)

@@ -1,5 +1,6 @@
 """Evaluation: ranking metrics, the protocol that applies them, and their uncertainty. NumPy and SciPy only."""
 
+from eval.backtest import SEEN, Questions, Replay, Window, answers_to, seen_group, windows_of
 from eval.list_sets import ListCounts
 from eval.metrics import (
     LIST_SET,
@@ -17,13 +18,18 @@ __all__ = [
     "DEFAULT_METRICS",
     "LIST_SET",
     "PER_USER",
+    "SEEN",
     "Comparison",
     "Evaluation",
     "ListCounts",
     "Metric",
     "MetricName",
+    "Questions",
     "Ranker",
     "RatingPredictor",
+    "Replay",
+    "Window",
+    "answers_to",
     "bootstrap_interval",
     "compare",
     "evaluate",
@@ -34,6 +40,8 @@ __all__ = [
     "rating_metrics",
     "ratings_validator",
     "resampled_means",
+    "seen_group",
     "summarize",
     "validator",
+    "windows_of",
 ]

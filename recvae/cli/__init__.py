@@ -12,6 +12,7 @@ import typer
 
 from recvae import __version__
 from recvae.cli import across
+from recvae.cli.backtest import backtest
 from recvae.cli.benchmark import benchmark
 from recvae.cli.blend import blend
 from recvae.cli.diagnose import diagnose
@@ -58,6 +59,7 @@ _VERBS = (
     promote,
     blend,
     benchmark,
+    backtest,
     tune,
     info,
 )
@@ -74,6 +76,7 @@ _FOR_LESS_MEMORY = {  # the remedy, by verb
     "train": _SMALLER_MODEL,
     "tune": f"{_SMALLER_MODEL} 'recvae tune --search' bounds what is tried.",
     "benchmark": f"{_SMALLER_MODEL} --models leaves some out.",
+    "backtest": f"{_SMALLER_MODEL} --models leaves some out.",
     "evaluate": "Close other programs, or use a machine with more memory: the model has to be in it whole.",
     "recommend": "Ask for a smaller -k, or for some of the histories at a time; the model has to be in memory whole.",
     "export": "Close other programs, or use a machine with more memory: the model has to be in it about three times.",

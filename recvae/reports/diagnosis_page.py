@@ -4,61 +4,19 @@ The page has no script, is read in light and in dark, on paper and by keyboard (
 every title in it is escaped. The numbers are those of :mod:`recvae.experiments.diagnose`.
 """
 
-import json
 from collections.abc import Sequence
 
 from recvae.files import Document
 from recvae.registry import entry
 from recvae.reports import item_map
 from recvae.reports.collapse import thresholds
+from recvae.reports.html_parts import charts_of, document, folded, table_of
 from recvae.reports.svg import Bar, Line, bar_chart, line_chart, scatter
 from recvae.reports.text import in_html as escape
-from recvae.reports.text import visible_json
-
-Rows = Sequence[Sequence[str]]
 
 _SMALL = 0.02  # nats: the least height of an axis, so that the bars of a collapsed code look small
 _STYLES = ("c0", "c2", "c3", "c1")
 _INTERVAL = 1.959964  # standard errors to either side of a 95 % interval
-
-_CSS = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --quiet: #5c5c5c; --line: #dcdcdc; --soft: #f4f5f7;
-  --c0: #0072b2; --c1: #c04e00; --c2: #007a59; --c3: #a3508a; --c4: #8a6d00; --off: #9a9a9a;
-  --good: #007a59; --bad: #b3261e; --fair: #8a5a00; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15171a; --ink: #e8e8e8; --quiet: #a8a8a8; --line: #3a3d42;
-  --soft: #1f2227; --c0: #56b4e9; --c1: #f0964b; --c2: #3ecf9f; --c3: #d99bc4; --c4: #e6c84b;
-  --off: #777; --good: #3ecf9f; --bad: #ff8a80; --fair: #e6b450; } }
-* { box-sizing: border-box; }
-body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem;
-  max-width: 62rem; }
-h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .3rem; }
-p { margin: .4rem 0; max-width: 46rem; } .quiet, figcaption { color: var(--quiet); } nav { margin: .8rem 0; }
-nav a { display: inline-block; margin-right: 1rem; }
-a { color: var(--c0); } a:focus-visible, summary:focus-visible { outline: 2px solid var(--c0); outline-offset: 2px; }
-.verdict { border-left: .4rem solid var(--off); background: var(--soft); padding: .5rem .8rem; }
-.healthy { border-color: var(--good); } .partly, .undertrained { border-color: var(--fair); }
-.collapsed { border-color: var(--bad); }
-figure { margin: 0; } figcaption { font-size: .9rem; max-width: 46rem; margin-top: .8rem; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: .5rem 1.5rem; }
-.scroll { overflow-x: auto; } .map svg { min-width: 48rem; }
-table { border-collapse: collapse; font-size: .9rem; margin: .2rem 0 .5rem; }
-th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
-  font-variant-numeric: tabular-nums; } td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } summary { cursor: pointer; margin: .4rem 0; }
-svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
-svg text { fill: var(--ink); } svg .quiet { fill: var(--quiet); } svg .head { font-size: 12px; font-weight: 600; }
-svg .label { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
-.grid { stroke: var(--line); } .axis { stroke: var(--quiet); } .whisker { stroke: var(--ink); }
-.mark { stroke: var(--c1); stroke-dasharray: 4 3; } .halo { stroke: var(--paper); stroke-width: 3px; }
-.c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
-.c4 { fill: var(--c4); } .named { stroke: var(--ink); }
-.key span { margin-right: .9rem; white-space: nowrap; } svg.dot { display: inline; width: .8em; }
-.off { fill: var(--off); } svg circle { fill-opacity: .7; } svg text.key { font-weight: 600; }
-.line { fill: none; stroke-width: 1.5; } .line.c0 { stroke: var(--c0); }
-.line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
-@media print { body { max-width: none; } .map svg { min-width: 0; } nav { display: none; }
-  figure, svg, tr { break-inside: avoid; } }
-"""
 
 
 def page(diagnosis: Document) -> str:
@@ -76,14 +34,7 @@ def page(diagnosis: Document) -> str:
     links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in there)
     bodies = "".join(f'<section id="{key}"><h2>{escape(title)}</h2>{body}</section>' for key, title, body in there)
     notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in diagnosis["notes"])
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{_CSS}</style></head><body><main>"
-        f"<h1>{escape(name)}</h1>{_verdict(diagnosis['latent'])}{notes}<nav>{links}</nav>{bodies}"
-        f'</main><script type="application/json" id="diagnosis">{_harmless(diagnosis)}</script></body></html>\n'
-    )
+    return document(name, f"{_verdict(diagnosis['latent'])}{notes}<nav>{links}</nav>{bodies}", "diagnosis", diagnosis)
 
 
 def reliability(likelihood: Document) -> str:
@@ -130,7 +81,7 @@ def _training(rows: Sequence[Document], metric: str | None) -> str:
     if scores:
         line = Line("", list(scores), list(scores.values()))
         charts.append(line_chart(f"validation {metric or 'metric'}", [line], x_label="epoch", mark=best))
-    table = _table(
+    table = table_of(
         "Means per user. β is the recorded weight, or the effective one, weighted KL / KL, where it differs by user.",
         ("epoch", "phase", "reconstruction", "KL", "weighted KL", "β"),
         [
@@ -144,7 +95,7 @@ def _training(rows: Sequence[Document], metric: str | None) -> str:
         ],
     )
     about = "<p>What the loss was made of, epoch by epoch; the dashed line is the epoch that was kept.</p>"
-    return about + _charts(charts) + _folded("Every epoch", table)
+    return about + charts_of(charts) + folded("Every epoch", table)
 
 
 def _curves(rows: Sequence[Document], key: str) -> list[Line]:
@@ -174,7 +125,7 @@ def _latent(latent: Document | None) -> str:
                 Bar(str(d["dimension"]), d[key], about=_about(d), style="c0" if d["active"] else "off") for d in there
             ]
             charts.append(bar_chart(title, bars, x_label="dimensions, sorted", level=level, least=_SMALL, log_y=log))
-    table = _table(
+    table = table_of(
         "Largest KL first.",
         ("dimension", "KL", "information", "activity", "active"),
         [
@@ -196,7 +147,7 @@ def _latent(latent: Document | None) -> str:
         "over all users together: an upper bound on the mutual information of the user and the dimension, whatever "
         "the prior. Activity is the variance of the posterior mean over users. Grey bars are not active.</p>"
     )
-    return about + _charts(charts) + _folded("Every dimension", table)
+    return about + charts_of(charts) + folded("Every dimension", table)
 
 
 def _about(d: Document) -> str:
@@ -212,7 +163,7 @@ def _likelihood(likelihood: Document | None) -> str:
     errors = [b["monte_carlo_se"] and _INTERVAL * b["monte_carlo_se"] for b in bounds]
     line = Line("", [b["samples"] for b in bounds], [b["mean"] for b in bounds], errors)
     chart = line_chart("bounds on log p(x), nats per user", [line], x_label="samples in the bound", log_x=True)
-    table = _table(
+    table = table_of(
         f"Means over {likelihood['users']:,} users, in nats. The first standard error is over users, the second that "
         "of the draws alone.",
         ("samples", "bound on log p(x)", "± users", "± draws"),
@@ -235,7 +186,7 @@ def _likelihood(likelihood: Document | None) -> str:
         f'<p class="quiet">{escape(likelihood["prior"])} Constants of the likelihood, such as the multinomial '
         "coefficient, are left out. Error bars are 95% intervals from the draws alone.</p>"
     )
-    return about + _charts([chart]) + table
+    return about + charts_of([chart]) + table
 
 
 def _recall(recall: Document | None) -> str:
@@ -254,13 +205,13 @@ def _recall(recall: Document | None) -> str:
             x_label="tenths of the items, most popular first",
         ),
     ]
-    people = _table(
+    people = table_of(
         f"{metric} by how many clicks the model is shown: {_share(recall['overall'])} over all "
         f"{recall['overall']['users']:,} users. ± is one standard error; error bars are 95% intervals.",
         ("clicks shown", "users", metric, "±"),
         [(_range(g["clicks"]), f"{g['users']:,}", f"{g['mean']:.4f}", _number(g["se"], "{:.4f}")) for g in users],
     )
-    things = _table(
+    things = table_of(
         f"The items in tenths, the most popular first, and how many of their held-out clicks are in the first "
         f"{metric[7:]} places. The last column adds up to {metric}.",
         (
@@ -287,13 +238,13 @@ def _recall(recall: Document | None) -> str:
             for n, g in enumerate(items, start=1)
         ],
     )
-    return _charts(charts) + people + things
+    return charts_of(charts) + people + things
 
 
 def _map(items: Document | None) -> str:
     if items is None or not items["points"]:
         return ""
-    table = _table(
+    table = table_of(
         "",
         ("item", "clicks", "x", "y"),
         [
@@ -305,7 +256,7 @@ def _map(items: Document | None) -> str:
         item_map.about(items)
         + item_map.key(items)
         + f'<div class="scroll map">{scatter("map of the items", item_map.points(items))}</div>'
-        + _folded("The most clicked items", table)
+        + folded("The most clicked items", table)
     )
 
 
@@ -325,22 +276,6 @@ def _numbers(diagnosis: Document) -> str:
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _table(caption: str, heads: Sequence[str], rows: Rows) -> str:
-    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<figure>{said}<div class="scroll">{table}</div></figure>'
-
-
-def _charts(charts: Sequence[str]) -> str:
-    return '<div class="charts">' + "".join(f"<figure>{chart}</figure>" for chart in charts) + "</div>"
-
-
-def _folded(title: str, body: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{body}</details>"
-
-
 def _number(value: float | None, form: str = "{:,.2f}") -> str:
     return "" if value is None else form.format(value)
 
@@ -355,8 +290,3 @@ def _share(metric: Document) -> str:
 
 def _range(ends: Sequence[int]) -> str:
     return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
-
-
-def _harmless(value: Document) -> str:
-    """Return JSON without "<", which could end the script element around it."""
-    return visible_json(json.dumps(value, ensure_ascii=False, allow_nan=False)).replace("<", "\\u003c")

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from eval import Evaluation, compare
 from recvae.errors import FormatError, InputError
 from recvae.files import Document, JsonObject, read_json, write_json
@@ -33,12 +36,13 @@ def results(
     environment: Document,
     *,
     metric: str = MAIN_METRIC,
+    clusters: npt.NDArray[np.int64] | None = None,
 ) -> JsonObject:
     """Return the results shape for ``models`` by name, in their order.
 
     ``metric`` is the main metric, by which the best model is found and ``versus_best`` is measured; where no model has
-    it, the first metric with a value per user. Raises :class:`~recvae.errors.InputError` where there is no model, or
-    where two models were evaluated on different users.
+    it, the first metric with a value per user. ``clusters``: the user of each value, where a user has several. Raises
+    :class:`~recvae.errors.InputError` where there is no model, or where two models were evaluated on different users.
     """
     if not models:
         raise InputError("There are no results: name at least one model.")
@@ -50,7 +54,7 @@ def results(
     best = max(shapes, key=lambda name: means[name])
     for name in shapes:
         if name != best and math.isfinite(means[name]):
-            versus = compare(arrays[name][metric], arrays[best][metric])
+            versus = compare(arrays[name][metric], arrays[best][metric], clusters=clusters)
             shapes[name]["versus_best"] = {"metric": metric, **versus.to_dict()}
     return {"models": shapes, "dataset": dict(dataset), "environment": dict(environment)}
 

@@ -105,7 +105,8 @@ def caption(results: Document) -> str:
         for metric, parts in model["metrics"].items()
         if metric.partition("@")[0] not in LIST_SET
     }
-    count = f" over {users.pop():,} users" if len(users) == 1 and None not in users else ""
+    counted = results.get("counted", "users")
+    count = f" over {users.pop():,} {counted}" if len(users) == 1 and None not in users else ""
     dataset = results["dataset"].get("name")
     parts = [f"{dataset}." if dataset else "", f"± is the standard error{count}."]
     if any(model.get("versus_best") for model in results["models"].values()):
