@@ -31,6 +31,7 @@ TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first wor
     "exports": ("exports", accuracy.exports),
     "imputation": ("imputation", accuracy.imputation),
     "warm-start": ("warm-start", accuracy.warm_start),
+    "backtest": ("backtest", accuracy.backtest),
 }
 
 

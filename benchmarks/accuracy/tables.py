@@ -225,6 +225,58 @@ def warm_start(told: Record) -> list[str]:
     return [*table(heads, lines), "", *wrapped(text)]
 
 
+def backtest(told: Record) -> list[str]:
+    """Return each model's metric and place on a random split, on a time split and in a backtest, and by clicks seen."""
+    metric = told["metric"]
+    protocols = ("random", "time", "backtest")
+    order = {protocol: _best_first(told[protocol]["models"], metric) for protocol in protocols}
+    lines = []
+    for name in order["random"]:
+        cells = [f"{value(told[p]['models'][name]['metrics'][metric])} ({order[p].index(name) + 1})" for p in protocols]
+        groups = told["time"]["models"][name]["groups"]
+        cells[2:2] = [value(groups[group][metric]) for group in ("known_users", "new_users")]
+        lines.append([name, *cells])
+    heads = ["model", "random split", "time split", "known users", "new users", "backtest"]
+    seen = [place for place, group in enumerate(told["backtest"]["clicks_seen"]) if group["questions"]]
+    rows = [
+        [_range_of(told["backtest"]["clicks_seen"][place]), f"{told['backtest']['clicks_seen'][place]['questions']:,}"]
+        + [share(told["backtest"]["models"][name]["by_clicks_seen"][place][metric]["mean"]) for name in order["random"]]
+        for place in seen
+    ]
+    by_seen = table(["clicks seen", "questions", *order["random"]], rows)
+    return [*table(heads, lines), "", *wrapped(_in_words(told, order)), "", *by_seen]
+
+
+def _best_first(models: Record, metric: str) -> list[str]:
+    return sorted(models, key=lambda name: -models[name]["metrics"][metric]["mean"])
+
+
+def _range_of(group: Record) -> str:
+    least, most = group["least"], group["most"]
+    return f"{least} or more" if most is None else str(least) if least == most else f"{least} to {most}"
+
+
+def _in_words(told: Record, order: Mapping[str, Sequence[str]]) -> str:
+    """Return sentences about the places, the differences that are beyond chance, and the new users and items."""
+    names = {"random": "the random split", "time": "the time split", "backtest": "the backtest"}
+    sentences = [f"{told['metric']} and, in brackets, the place of the model. RecVAE has {told['epochs']} epochs."]
+    for protocol, words in names.items():
+        models = told[protocol]["models"]
+        level = [name for name in order[protocol][1:] if models[name]["versus_best"]["high"] >= 0]
+        also = f"; level with it, by the paired 95 % interval: {', '.join(level)}" if level else ", beyond chance"
+        sentences.append(f"On {words} {order[protocol][0]} is first{also}.")
+    test = told["time"]["arrivals"]["test"]
+    clicks = test["clicks_of_new_users"] + test["clicks_of_known_users"]
+    asked = sum(window["questions"] for window in told["backtest"]["windows"])
+    sentences.append(
+        f"Of the time split's {told['time']['counts']['users']['test']:,} test users {test['new_users']:,} are new, "
+        f"with {test['clicks_of_new_users'] / clicks:.0%} of the {clicks:,} clicks to be found; "
+        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has {asked:,} questions in "
+        f"{len(told['backtest']['windows'])} windows. [Record](../benchmarks/results/backtest.json){_day(told)}."
+    )
+    return " ".join(sentences)
+
+
 def _reached(found: Sequence[float | None]) -> str:
     epoch, seconds = found
     return "not reached" if epoch is None or seconds is None else f"{epoch} ({seconds:.1f} s)"

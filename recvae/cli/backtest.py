@@ -129,6 +129,7 @@ def backtest(
     use_threads(threads)  # before torch is loaded
     from data_prep import TimeRules, read_log
     from data_prep.moments import duration, moment
+    from eval import parse_metrics
     from recvae.experiments import backtest as replay
     from recvae.experiments.backtest_results import outcome
     from recvae.experiments.benchmark import sorting_metric
@@ -167,7 +168,7 @@ def backtest(
             min_items_per_user=min_items_per_user,
             min_users_per_item=min_users_per_item,
         ),
-        metrics=tuple(map(str, replay.parse_metrics(metrics))),
+        metrics=tuple(map(str, parse_metrics(metrics))),
         metric=metric,
         questions=questions,
         seed=98765 if seed is None else seed,

@@ -75,7 +75,7 @@ def _windows(backtest: Backtest, asked: Asked, parts: list[JsonObject]) -> list[
     """Return for each window its times, and what was asked in it."""
     from data_prep.moments import written
 
-    unknown = {}
+    unknown: dict[int, int] = {}
     for part in parts:
         places = [place for place, window in enumerate(backtest.windows) if window.fit == part["fit"]]
         unknown |= dict(zip(places, part["clicks_on_unknown_items"], strict=True))
