@@ -258,20 +258,30 @@ def _range_of(group: Record) -> str:
 
 def _in_words(told: Record, order: Mapping[str, Sequence[str]]) -> str:
     """Return sentences about the places, the differences that are beyond chance, and the new users and items."""
-    names = {"random": "the random split", "time": "the time split", "backtest": "the backtest"}
+    names = {"random": "On the random split", "time": "On the time split", "backtest": "In the backtest"}
     sentences = [f"{told['metric']} and, in brackets, the place of the model. RecVAE has {told['epochs']} epochs."]
     for protocol, words in names.items():
         models = told[protocol]["models"]
         level = [name for name in order[protocol][1:] if models[name]["versus_best"]["high"] >= 0]
         also = f"; level with it, by the paired 95 % interval: {', '.join(level)}" if level else ", beyond chance"
-        sentences.append(f"On {words} {order[protocol][0]} is first{also}.")
+        sentences.append(f"{words} {order[protocol][0]} is first{also}.")
+    groups, models = told["backtest"]["clicks_seen"][1:], told["backtest"]["models"]
+    asked = [group["questions"] for group in groups]
+    later = {
+        name: sum(n * (told_of[told["metric"]]["mean"] or 0) for n, told_of in zip(asked, of_seen[1:], strict=True))
+        / sum(asked)
+        for name, of_seen in ((name, model["by_clicks_seen"]) for name, model in models.items())
+    }
+    top = sorted(later, key=lambda name: -later[name])
+    said = ", ".join(f"{name} {share(later[name])}" for name in top[:3])
+    sentences.append(f"Over its questions of users with a click before, the first are {said}.")
     test = told["time"]["arrivals"]["test"]
     clicks = test["clicks_of_new_users"] + test["clicks_of_known_users"]
-    asked = sum(window["questions"] for window in told["backtest"]["windows"])
+    questions = sum(window["questions"] for window in told["backtest"]["windows"])
     sentences.append(
         f"Of the time split's {told['time']['counts']['users']['test']:,} test users {test['new_users']:,} are new, "
         f"with {test['clicks_of_new_users'] / clicks:.0%} of the {clicks:,} clicks to be found; "
-        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has {asked:,} questions in "
+        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has {questions:,} questions in "
         f"{len(told['backtest']['windows'])} windows. [Record](../benchmarks/results/backtest.json){_day(told)}."
     )
     return " ".join(sentences)
