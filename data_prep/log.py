@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.choices import check_min_rating
-from data_prep.columns import Columns
 from data_prep.dataset import Dataset
 from data_prep.interactions import Interactions
 from data_prep.moments import Times
@@ -24,6 +23,7 @@ from data_prep.titles import Titles
 from recvae.arguments import Frame
 from recvae.errors import InputError
 from recvae.files import JsonObject
+from recvae.frames.ids import Columns
 
 
 @dataclass(frozen=True, eq=False)

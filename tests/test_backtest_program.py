@@ -23,9 +23,9 @@ def test_three_protocols_and_their_table(capsys):
         told[split] = backtest.on_split(prepare(frame, **named, split=split), MODELS, 2)
     told["backtest"] = backtest.replayed(read_log(frame, **named), MODELS, 2)
     lines = tables.backtest(told)
-    text = "\n".join(lines)
+    text = " ".join(lines)
     assert lines[0] == "| model | random split | time split | known users | new users | backtest |"
-    assert "On the random split item-knn is first" in text.replace("\n", " ")
+    assert "On the random split item-knn is first" in text
     assert "| clicks seen | questions | item-knn | popularity |" in lines
     assert "test users" in text
     assert "time item-knn: " in capsys.readouterr().out

@@ -229,7 +229,10 @@ def backtest(told: Record) -> list[str]:
     """Return each model's metric and place on a random split, on a time split and in a backtest, and by clicks seen."""
     metric = told["metric"]
     protocols = ("random", "time", "backtest")
-    order = {protocol: _best_first(told[protocol]["models"], metric) for protocol in protocols}
+    means = {
+        p: {name: model["metrics"][metric]["mean"] for name, model in told[p]["models"].items()} for p in protocols
+    }
+    order = {protocol: sorted(of, key=lambda name: -of[name]) for protocol, of in means.items()}
     lines = []
     for name in order["random"]:
         cells = [f"{value(told[p]['models'][name]['metrics'][metric])} ({order[p].index(name) + 1})" for p in protocols]
@@ -243,12 +246,8 @@ def backtest(told: Record) -> list[str]:
         + [share(told["backtest"]["models"][name]["by_clicks_seen"][place][metric]["mean"]) for name in order["random"]]
         for place in seen
     ]
-    by_seen = table(["clicks seen", "questions", *order["random"]], rows)
-    return [*table(heads, lines), "", *wrapped(_in_words(told, order)), "", *by_seen]
-
-
-def _best_first(models: Record, metric: str) -> list[str]:
-    return sorted(models, key=lambda name: -models[name]["metrics"][metric]["mean"])
+    seen_heads = ["clicks seen", "questions", *order["random"]]
+    return [*table(heads, lines), "", *wrapped(_in_words(told, order)), "", *table(seen_heads, rows)]
 
 
 def _range_of(group: Record) -> str:
@@ -265,26 +264,25 @@ def _in_words(told: Record, order: Mapping[str, Sequence[str]]) -> str:
         level = [name for name in order[protocol][1:] if models[name]["versus_best"]["high"] >= 0]
         also = f"; level with it, by the paired 95 % interval: {', '.join(level)}" if level else ", beyond chance"
         sentences.append(f"{words} {order[protocol][0]} is first{also}.")
-    groups, models = told["backtest"]["clicks_seen"][1:], told["backtest"]["models"]
-    asked = [group["questions"] for group in groups]
-    later = {
-        name: sum(n * (told_of[told["metric"]]["mean"] or 0) for n, told_of in zip(asked, of_seen[1:], strict=True))
-        / sum(asked)
-        for name, of_seen in ((name, model["by_clicks_seen"]) for name, model in models.items())
-    }
-    top = sorted(later, key=lambda name: -later[name])
-    said = ", ".join(f"{name} {share(later[name])}" for name in top[:3])
+    later = {name: _with_history(model, told) for name, model in told["backtest"]["models"].items()}
+    said = ", ".join(f"{name} {share(later[name])}" for name in sorted(later, key=lambda name: -later[name])[:3])
     sentences.append(f"Over its questions of users with a click before, the first are {said}.")
     test = told["time"]["arrivals"]["test"]
     clicks = test["clicks_of_new_users"] + test["clicks_of_known_users"]
-    questions = sum(window["questions"] for window in told["backtest"]["windows"])
     sentences.append(
         f"Of the time split's {told['time']['counts']['users']['test']:,} test users {test['new_users']:,} are new, "
         f"with {test['clicks_of_new_users'] / clicks:.0%} of the {clicks:,} clicks to be found; "
-        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has {questions:,} questions in "
-        f"{len(told['backtest']['windows'])} windows. [Record](../benchmarks/results/backtest.json){_day(told)}."
+        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has {len(told['backtest']['windows'])} "
+        f"windows. [Record](../benchmarks/results/backtest.json){_day(told)}."
     )
     return " ".join(sentences)
+
+
+def _with_history(model: Record, told: Record) -> float:
+    """Return a model's mean over the questions of users with a click before."""
+    asked = [group["questions"] for group in told["backtest"]["clicks_seen"]]
+    means = [of_seen[told["metric"]]["mean"] or 0.0 for of_seen in model["by_clicks_seen"]]
+    return float(sum(n * mean for n, mean in zip(asked[1:], means[1:], strict=True)) / sum(asked[1:]))
 
 
 def _reached(found: Sequence[float | None]) -> str:
