@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from recvae.errors import InputError
 from recvae.nn.batches import Batch
 from recvae.nn.kernels import Context, GradientMemory, gathered_sum, product, rounding
+from recvae.nn.softmax import all_digits, exponentials, softmax_sums
 from recvae.options import option
 
 # A log-likelihood with the decoder's last layer inside: (code, weight, bias, batch, memory) -> one value per user.
@@ -77,8 +78,10 @@ class _Multinomial(torch.autograd.Function):
 
     With x_u the clicks, n_u their sum and S_u = sum_i exp(s_ui), the likelihood is code_u . V_u + sum_i x_ui bias_i -
     n_u log S_u where V_u = sum_i x_ui weight_i is one gathered sum, and its gradient to code_u is
-    V_u - n_u / S_u sum_i exp(s_ui) weight_i. Both sums over i run over tiles, relative to the maximum so far, in the
-    manner of an online softmax: a tile's exponentials are multiplied with the weights while they are in the cache.
+    V_u - n_u / S_u sum_i exp(s_ui) weight_i. Both sums over i run over tiles: a tile's exponentials are multiplied with
+    the weights while they are in the cache. On a CPU they are first made of the scores as they are. Where a sum is then
+    far from 1, as of scores beyond float32's exponents, and on other devices, which would have to be waited for, they
+    are relative to the maximum so far, in the manner of an online softmax.
     Powers of two stand in for exponentials (the code is scaled by log2 e): the same numbers, and far faster on CPUs.
     Of a part of the items, the positive term, the sum and the maximum are joined with those of the other parts.
     """
@@ -89,22 +92,15 @@ class _Multinomial(torch.autograd.Function):
     ) -> Tensor:
         needs_code, needs_weight = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
         ctx.rounded = rounding()
-        code2, bias2 = code / LN_2, bias / LN_2
-        kept = needs_weight and _few_enough_to_keep(code, weight)
-        exponentials: list[tuple[Tensor, Tensor]] = []
-        highest = code.new_full((len(code), 1), -torch.inf)  # base 2 logarithm, like all scores here
-        total = torch.zeros_like(highest)  # sum of 2^(score - highest)
-        mean = torch.zeros_like(code) if needs_code else None  # mean of the weights under the softmax, times total
-        for tile in _tiles(code, weight):
-            part, of_tile, top = _exponentials(code2, weight[tile], bias2[tile], ctx.rounded)
-            new = torch.maximum(highest, top)
-            shrink, factor = torch.exp2(highest - new), torch.exp2(top - new)
-            total.mul_(shrink).addcmul_(of_tile, factor)
-            if mean is not None:
-                mean.mul_(shrink).addcmul_(product(part, weight[tile].T), factor)
-            highest = new
-            if kept:
-                exponentials.append((part, top))
+        make = partial(
+            softmax_sums,
+            *(code / LN_2, weight, bias / LN_2, list(_tiles(code, weight)), ctx.rounded),
+            needs_mean=needs_code,
+            keep=needs_weight and _few_enough_to_keep(code, weight),
+        )
+        sums = make(shifted=False) if _knows_at_once(code) else None
+        ctx.shifted = sums is None or not all_digits(sums[1])
+        highest, total, mean, ctx.kept = make(shifted=True) if sums is None or ctx.shifted else sums
         clicked = gathered_sum(weight, batch.columns, batch.offsets, batch.values)  # V, (B, K)
         positive = (code * clicked).sum(1) + batch.row_sum(batch.values.to(code.dtype) * bias[batch.columns])
         if batch.whole is not None:  # of a part of the items: from here on, sums over all of them
@@ -116,7 +112,7 @@ class _Multinomial(torch.autograd.Function):
             mean = None if mean is None else mean.mul_(shrink)
         n = batch.totals.to(code.dtype)
         log_total = (highest + total.log2()).squeeze(1)
-        ctx.batch, ctx.memory, ctx.n, ctx.log_total, ctx.kept = batch, memory, n, log_total, exponentials
+        ctx.batch, ctx.memory, ctx.n, ctx.log_total = batch, memory, n, log_total
         ctx.code_gradient = None if mean is None else clicked - mean * (n[:, None] / total)
         ctx.save_for_backward(code, weight, bias)
         return positive - n * LN_2 * log_total
@@ -126,13 +122,14 @@ class _Multinomial(torch.autograd.Function):
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         code, weight, bias = ctx.saved_tensors
         code2, bias2 = code / LN_2, bias / LN_2
+        factor = -grad * ctx.n * torch.exp2(-ctx.log_total)  # of every tile, unless each has a maximum of its own
 
-        def share(tile: slice, kept: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        def share(tile: slice, kept: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Tensor]:
             if kept is None:
-                part, _, top = _exponentials(code2, weight[tile], bias2[tile], ctx.rounded)
+                part, _, top = exponentials(code2, weight[tile], bias2[tile], ctx.rounded, ctx.shifted)
             else:
                 part, top = kept
-            return part, -grad * ctx.n * torch.exp2(top.squeeze(1) - ctx.log_total)
+            return part, factor if top is None else -grad * ctx.n * torch.exp2(top.squeeze(1) - ctx.log_total)
 
         return (*_gradients(ctx, grad, share), None, None)
 
@@ -184,11 +181,12 @@ class _Bernoulli(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         code, weight, bias = ctx.saved_tensors
+        factor = -grad
 
         def share(tile: slice, kept: tuple[Tensor] | None) -> tuple[Tensor, Tensor]:
             if kept is None:
-                return product(code, weight[tile], bias[tile], rounded=ctx.rounded).sigmoid_(), -grad
-            return kept[0], -grad
+                return product(code, weight[tile], bias[tile], rounded=ctx.rounded).sigmoid_(), factor
+            return kept[0], factor
 
         return (*_gradients(ctx, grad, share), None, None)
 
@@ -332,10 +330,13 @@ def _gradients(
     else:  # reading the ends of tiles would wait for the device
         weight_gradient = gathered_sum(code, rows, offsets, values)  # (I, K)
     kept, ctx.kept = ctx.kept[::-1], []  # a second backward pass computes them again
+    weighted, before = code, None
     for n, tile in enumerate(tiles):
         part, factor = share(tile, kept.pop() if kept else None)  # each tile's memory is freed after its use
+        if factor is not before:
+            weighted, before = (code * factor[:, None]).T.contiguous(), factor
         # The transposed product is the faster one; its (K, tile) result is small.
-        expected = product((code * factor[:, None]).T, part.T, rounded=ctx.rounded).T
+        expected = product(weighted, part.T, rounded=ctx.rounded).T
         if tile_by_tile:
             clicks = slice(ends[n], ends[n + 1])
             of_tile = offsets[tile.start : tile.stop + 1] - ends[n]
@@ -363,14 +364,6 @@ def _tiles(code: Tensor, weight: Tensor) -> Iterator[slice]:
     width = max(LEAST_WIDTH, scores // max(1, len(code)))
     for start in range(0, len(weight), width):
         yield slice(start, min(start + width, len(weight)))
-
-
-def _exponentials(code: Tensor, weight: Tensor, bias: Tensor, rounded: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return 2^(score - top) (B, T), its sum (B, 1) and top (B, 1), the highest score, for one tile of items."""
-    part = product(code, weight, bias, rounded=rounded)
-    top = part.amax(1, keepdim=True).clamp_(min=torch.finfo(part.dtype).min)  # a tile may hold nothing but -inf
-    part.sub_(top).exp2_()
-    return part, part.sum(1, keepdim=True), top
 
 
 LIKELIHOODS: dict[str, Callable[[LikelihoodOptions], Likelihood]] = {

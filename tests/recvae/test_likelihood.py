@@ -57,6 +57,20 @@ def test_value(x):
     assert value[-1] == 0  # the user without clicks
 
 
+@pytest.mark.parametrize("far", [-300.0, -60.0, -30.0, 30.0, 80.0, 300.0])
+def test_scores_far_from_0_are_as_exact(far, route):
+    """The scores of every second user are so far from 0 that float32 may have no exponential of theirs."""
+    x = np.tile(X, (1, 60))[:, :ITEMS]
+    code, weight, bias = fixed_layer(x)
+    code[::2, 0], code[1::2, 0], weight[:, 0] = far, 0.0, 1.0
+    of_float32, of_float64 = leaves((code, weight, bias)), leaves((code, weight, bias), torch.float64)
+    multinomial_log_likelihood(*of_float32, Batch.of(csr_array(x))).sum().backward()
+    plain(*of_float64, torch.from_numpy(x)).sum().backward()
+    for ours, exact in zip(of_float32, of_float64, strict=True):
+        bound = 1e-5 * max(1.0, abs(far)) * float(exact.grad.abs().max())
+        np.testing.assert_allclose(ours.grad, exact.grad, atol=bound)
+
+
 @pytest.mark.parametrize("x", [X, COUNTS], ids=["binary", "counts"])
 def test_gradients_against_differences_of_the_oracle(x):
     arrays = fixed_layer(x)
