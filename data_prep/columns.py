@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.interactions import Codes, Interactions
-from recvae.frames.ids import Columns, Origin, first_true, texts_of, united
+from recvae.frames.ids import Columns, Origin, first_true, numbers_of, texts_of, united
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,8 +65,9 @@ def from_table(table: "pa.Table", want: Columns, label: str) -> Interactions:
 
 def rows_of(table: "pa.Table", want: Columns, origin: Origin) -> Rows:
     """Turn an Arrow table into :class:`Rows`; errors as :func:`from_table`."""
-    user, user_ids = texts_of(table[want.user], origin, want.user)
-    item, item_ids = texts_of(table[want.item], origin, want.item)
+    with ThreadPoolExecutor(2) as both:  # Arrow and NumPy let go of Python's lock
+        users, items = (both.submit(texts_of, table[name], origin, name) for name in (want.user, want.item))
+    (user, user_ids), (item, item_ids) = users.result(), items.result()
     rating = None if want.rating is None else _numbers(table[want.rating], origin, want.rating, "rating")
     time, dated = (None, False) if want.time is None else _times(table[want.time], origin, want.time)
     return Rows(
@@ -107,9 +109,8 @@ def _numbers(column: "pa.ChunkedArray", origin: Origin, name: str, what: str) ->
         column = column.cast(column.type.value_type)
     try:
         # Rounding a number beyond 2^53 is fine; taking a text for a number is not.
-        values: npt.NDArray[np.float64] = column.cast(
-            pa.float64(), safe=not pa.types.is_integer(column.type)
-        ).to_numpy()
+        numbers = column.cast(pa.float64(), safe=not pa.types.is_integer(column.type))
+        values: npt.NDArray[np.float64] = numbers.to_numpy() if column.null_count else numbers_of(numbers.chunks)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         texts = [str(value) for value in column.to_pylist()]  # only for the error's sentence
         row = next((row for row, text in enumerate(texts) if not is_number(text.encode())), 0)

@@ -4,7 +4,7 @@ File order is part of the data: the protocol of Liang et al. (2018, arXiv 1802.0
 in a user's rows as they stand in the file. Every filter here therefore preserves the order of the remaining rows.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -87,10 +87,13 @@ class Interactions:
         return kept
 
     def with_min_rating(self, minimum: float) -> "Interactions":
-        """Keep the rows whose rating is at least ``minimum``; raises :class:`InputError` where there are no ratings."""
+        """Keep the rows whose rating is at least ``minimum``, and no ratings, which would be one more column to copy.
+
+        Raises :class:`InputError` where there are no ratings.
+        """
         if self.rating is None:
             raise InputError(f"A minimum rating needs a rating column, and {self.label} was read without one.")
-        return self._filtered(self.rating >= minimum, f"rating at least {minimum:g}")
+        return replace(self, rating=None)._filtered(self.rating >= minimum, f"rating at least {minimum:g}")
 
     def without_duplicates(self) -> tuple["Interactions", int]:
         """Collapse repeated clicks of one user on one item; also return the number of removed rows.

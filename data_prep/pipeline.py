@@ -193,7 +193,7 @@ def filter_interactions(
     start = len(data)
     if min_rating is not None:
         data = data.with_min_rating(min_rating)
-    data = replace(data, rating=None)  # of no more use: a column less to copy
+    data = replace(data, rating=None)  # of no more use
     dropped["rows_below_min_rating"] = start - len(data)
     data, dropped["duplicate_clicks"] = data.without_duplicates()
     start = len(data)

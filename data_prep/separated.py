@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_prep.columns import Rows, is_number, no_number, one_line, rows_of
+from data_prep.kinds import packing
 from data_prep.streams import ByteSource, Progress, Separated, Stream
 from recvae.errors import DataError, InputError
 from recvae.frames.ids import Columns, Origin, check_columns, not_utf8, row_error
@@ -34,14 +36,26 @@ class _Text:
         """Return a stream for Arrow, in which separators are single bytes."""
         return Separated(stream, self.separator, str(self.file)) if self.long else stream
 
-    def parse_options(self) -> "csv.ParseOptions":
+    def parse_options(self, *, quoted: bool = True) -> "csv.ParseOptions":
         import pyarrow.csv as pc
 
         return pc.ParseOptions(
             delimiter=Separated.CONTROL.decode() if self.long else self.separator,
             quote_char=False if self.long else '"',
-            newlines_in_values=not self.long,  # a quoted id may hold a line break
+            newlines_in_values=quoted and not self.long,  # a quoted id may hold a line break
         )
+
+    def is_quoted(self) -> bool:
+        """Return whether there may be a quote below the first line: a packed file is not searched.
+
+        Without quotes every line is a row, which Arrow finds in half the time and half the memory.
+        """
+        with self.file.raw() as raw:
+            if self.long or self.file.member is not None or packing(raw.read(_HEAD)) is not None:
+                return True
+            raw.seek(0)
+            raw.readline()
+            return any(b'"' in piece for piece in iter(partial(raw.read, _HEAD), b""))
 
     def read_options(self, block: int, **options: object) -> "csv.ReadOptions":
         import pyarrow.csv as pc
@@ -79,11 +93,12 @@ class _Text:
         import pyarrow as pa
         import pyarrow.csv as pc
 
+        options = self.parse_options(quoted=self.is_quoted())  # before the file is opened once more
         with self.file.open(progress) as stream:
             return pc.read_csv(
                 pa.PythonFile(self.stream(stream), mode="r"),
                 read_options=self.read_options(_BLOCK),
-                parse_options=self.parse_options(),
+                parse_options=options,
                 convert_options=_converting(types),
             )
 

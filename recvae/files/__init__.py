@@ -289,10 +289,10 @@ def parse_table(path: Path, data: bytes, header: Sequence[str], remedy: str) -> 
 
 
 def _lines(rows: Sequence[Sequence[object]]) -> str:
-    texts = [[value if type(value) is str else str(value) for value in row] for row in rows]
-    if _NEEDS_QUOTES.search("".join(map("".join, texts))):  # rarely true: one search for all fields
-        texts = [[_quoted(text) for text in fields] for fields in texts]
-    return "\n".join(map(",".join, texts)) + "\n"
+    columns = [list(map(str, values)) for values in zip(*rows, strict=True)]
+    if any(_NEEDS_QUOTES.search("".join(texts)) for texts in columns):  # rarely true: one search for all fields
+        columns = [list(map(_quoted, texts)) for texts in columns]
+    return "\n".join(map(",".join, zip(*columns, strict=True))) + "\n"
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,7 @@ in messages, any header not counted.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ def joined(parts: "Sequence[tuple[NDArray[np.int32], pa.Array]]") -> tuple[NDArr
         chunks = [pa.DictionaryArray.from_arrays(pa.array(mine), texts) for mine, texts in parts]
         column = pa.chunked_array(chunks).unify_dictionaries()
         codes, ids = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks]), column.chunk(0).dictionary
-    return codes, ids.to_numpy(zero_copy_only=False).tolist()
+    return codes, ids.to_pylist()
 
 
 def texts_of(column: "pa.ChunkedArray", origin: Origin, name: str) -> "tuple[NDArray[np.int32], pa.Array]":
@@ -112,7 +112,7 @@ def texts_of(column: "pa.ChunkedArray", origin: Origin, name: str) -> "tuple[NDA
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     chunks = column.unify_dictionaries().chunks
-    codes = np.concatenate([chunk.indices.to_numpy().astype(np.int32, copy=False) for chunk in chunks])
+    codes = numbers_of([chunk.indices for chunk in chunks]).astype(np.int32, copy=False)
     dictionary = _as_text(chunks[0].dictionary, origin, name)
     empty = dictionary.index("").as_py()
     if empty >= 0:
@@ -120,6 +120,11 @@ def texts_of(column: "pa.ChunkedArray", origin: Origin, name: str) -> "tuple[NDA
         if rows.size:
             raise origin.error(int(rows[0]), f"the id in column '{name}' is empty.")
     return codes, dictionary
+
+
+def numbers_of(chunks: "Sequence[pa.Array]") -> NDArray[Any]:
+    """Return the numbers of arrays in which none is missing. Arrow's own way to NumPy imports pandas where it can."""
+    return np.concatenate([np.from_dlpack(chunk) for chunk in chunks])
 
 
 def whole_ids(ids: Iterable[str]) -> list[str]:

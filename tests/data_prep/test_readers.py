@@ -51,6 +51,17 @@ def refused(path: Path, **options: object) -> str:
     return text
 
 
+def test_a_quote_is_found_wherever_it_is(tmp_path):
+    """A file without quotes is read line by line, and a quoted id may hold a line break, be it the last of many."""
+    lines = "".join(f"{row % 700:012},{row % 90:012}\n" for row in range(220_000))  # several blocks
+    for packed in (bytes, gzip.compress):
+        plain = read_interactions(write(tmp_path, packed(f"u,i\n{lines}".encode())), "u", "i")
+        assert len(plain) == 220_000
+        quoted = read_interactions(write(tmp_path, packed(f'u,"i"\n{lines}7,"8\n9,9"\n'.encode())), "u", "i")
+        assert users(quoted) == [*users(plain), "7"]
+        assert items(quoted) == [*items(plain), "8\n9,9"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(ids=st.lists(NASTY, min_size=1, max_size=20), packed=st.booleans())
 def test_any_list_of_ids_comes_back_as_written(ids, packed, tmp_path_factory):
