@@ -272,8 +272,8 @@ def _in_words(told: Record, order: Mapping[str, Sequence[str]]) -> str:
     sentences.append(
         f"Of the time split's {told['time']['counts']['users']['test']:,} test users {test['new_users']:,} are new, "
         f"with {test['clicks_of_new_users'] / clicks:.0%} of the {clicks:,} clicks to be found; "
-        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has {len(told['backtest']['windows'])} "
-        f"windows. [Record](../benchmarks/results/backtest.json){_day(told)}."
+        f"{test['clicks_on_new_items'] / clicks:.1%} are on new items. The backtest has "
+        f"{len(told['backtest']['windows'])} windows. [Record](../benchmarks/results/backtest.json){_day(told)}."
     )
     return " ".join(sentences)
 
