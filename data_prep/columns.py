@@ -110,7 +110,8 @@ def _numbers(column: "pa.ChunkedArray", origin: Origin, name: str, what: str) ->
     try:
         # Rounding a number beyond 2^53 is fine; taking a text for a number is not.
         numbers = column.cast(pa.float64(), safe=not pa.types.is_integer(column.type))
-        values: npt.NDArray[np.float64] = numbers.to_numpy() if column.null_count else numbers_of(numbers.chunks)
+        found = numbers.to_numpy() if column.null_count else numbers_of(numbers.chunks)
+        values: npt.NDArray[np.float64] = found.astype(np.float64, copy=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         texts = [str(value) for value in column.to_pylist()]  # only for the error's sentence
         row = next((row for row, text in enumerate(texts) if not is_number(text.encode())), 0)

@@ -8,7 +8,7 @@ in messages, any header not counted.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def texts_of(column: "pa.ChunkedArray", origin: Origin, name: str) -> "tuple[NDA
     return codes, dictionary
 
 
-def numbers_of(chunks: "Sequence[pa.Array]") -> NDArray[Any]:
+def numbers_of(chunks: "Sequence[pa.Array]") -> NDArray[np.generic]:
     """Return the numbers of arrays in which none is missing. Arrow's own way to NumPy imports pandas where it can."""
     return np.concatenate([np.from_dlpack(chunk) for chunk in chunks])
 
