@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy import backtest_tables
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.harness import DOCS, RESULTS
 from benchmarks.speed import tables as speed
@@ -31,7 +32,7 @@ TABLES: dict[str, tuple[str, Callable[..., Lines]]] = {  # by a name's first wor
     "exports": ("exports", accuracy.exports),
     "imputation": ("imputation", accuracy.imputation),
     "warm-start": ("warm-start", accuracy.warm_start),
-    "backtest": ("backtest", accuracy.backtest),
+    "backtest": ("backtest", backtest_tables.backtest),
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from benchmarks.accuracy import backtest, tables
+from benchmarks.accuracy import backtest, backtest_tables
 from data_prep import prepare, read_log
 
 MODELS = ["popularity", "item-knn"]
@@ -22,7 +22,7 @@ def test_three_protocols_and_their_table(capsys):
     for split in ("random", "time"):
         told[split] = backtest.on_split(prepare(frame, **named, split=split), MODELS, 2)
     told["backtest"] = backtest.replayed(read_log(frame, **named), MODELS, 2)
-    lines = tables.backtest(told)
+    lines = backtest_tables.backtest(told)
     text = " ".join(lines)
     assert lines[0] == "| model | random split | time split | known users | new users | backtest |"
     assert "On the random split item-knn is first" in text

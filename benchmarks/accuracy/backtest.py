@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy.tables import backtest as table
+from benchmarks.accuracy.backtest_tables import backtest as table
 from benchmarks.harness import parser, write_record
 from data_prep import ClickLog, Dataset, TimeRules, prepare, read_log
 from data_prep.moments import moment
