@@ -61,7 +61,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, rounded: bool |
             row = torch.from_numpy(np.dot(b.detach().numpy(), a.detach().numpy()[0]))[None]
             return row if bias is None else row + bias
         if _onednn_is_faster():
-            return _of_few_sizes(_packed(a), _packed(b), bias)
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(_packed(a), _packed(b), bias, "none", [], "")
+            return out
     return torch.mm(a, b.T) if bias is None else torch.addmm(bias, a, b.T)
 
 
@@ -95,21 +96,16 @@ def product_of_columns(a: Tensor, columns: NDArray[np.float32], bias: Tensor) ->
 
 
 def product_of_blocks(a: Tensor, blocks: Tensor, bias: Tensor) -> Tensor:
-    """Return :func:`product` of several rows ``a`` (M, K), M > 1, with a weight in blocks: the same bits, sooner."""
-    return _of_few_sizes(_packed(a), blocks, bias)
+    """Return :func:`product` of several rows ``a`` (M, K), M > 1, with a weight in blocks: the same bits, sooner.
 
-
-def _of_few_sizes(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    """Return oneDNN's product of ``a`` (M, K) and ``b``: with rows of zeros below, where M is between two few rows.
-
-    oneDNN writes a program for each M, which takes a millisecond and .6 MB, and keeps it. Each row has the same bits
-    whatever the number of rows.
+    oneDNN writes a program for each M, which takes a millisecond and .6 MB, and keeps it. Rows of zeros are put below
+    ``a`` where M is between two of the few numbers of rows; each row has the same bits whatever the number.
     """
-    rows = len(a)
+    a, rows = _packed(a), len(a)
     more = FEW_ROWS[bisect_left(FEW_ROWS, rows)] - rows if rows <= FEW_ROWS[-1] else 0
     if more:
         a = torch.cat((a, a.new_zeros(more, a.shape[1])))
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(a, blocks, bias, "none", [], "")
     return out[:rows]
 
 

@@ -36,8 +36,8 @@ def test_a_time_split_is_prepared_trained_on_and_evaluated(cli, log, tmp_path):
     assert new.new_item_clicks.any()
     assert cli("train", tmp_path / "d", "--model", "item-knn", "--out", tmp_path / "run", "-q").status == 0
     words = cli("evaluate", tmp_path / "run", tmp_path / "d", "--metrics", "recall@5")
-    assert "new users: recall@5" in words.out
-    assert "on items that training never saw: these count as not found." in words.out
+    assert "new users: recall@5" in " ".join(words.out.split())
+    assert "on items that training never saw: these count as not found." in " ".join(words.out.split())
     found = cli("evaluate", tmp_path / "run", tmp_path / "d", "--metrics", "recall@5,plain_recall@5", "--json").json
     groups, whole = found["groups"], found["models"]["item-knn"]["metrics"]["recall@5"]
     assert groups["new_users"]["recall@5"]["users"] + groups["known_users"]["recall@5"]["users"] == whole["users"]

@@ -45,7 +45,8 @@ def resolved(name):
 
 def commands(path):
     """Return the verb and the arguments of every line that calls recvae, but for lines with variables of a script."""
-    lines = re.findall(r"^ *(recvae .*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")  # a command may go on in the next line
+    lines = re.findall(r"^ *(recvae .*)$", text, flags=re.MULTILINE)
     return [shlex.split(line, comments=True)[1:] for line in lines if "$" not in line]
 
 
